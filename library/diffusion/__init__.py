@@ -1,0 +1,1 @@
+"""Noise schedules, targets and loss weights as pure functions."""

@@ -1,0 +1,1 @@
+"""The loop, the objectives, the trainables and what surrounds a step."""
