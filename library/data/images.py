@@ -1,0 +1,194 @@
+"""Image files: which ones a folder holds, how large they are, and their pixels.
+
+Pillow opens them (OpenCV cannot open every file name on Windows), EXIF rotation is applied everywhere, and a file that
+cannot be trained on raises `BadImage`, whose text is fit for a list of problems.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from library.data.buckets import BucketChoice
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Taken in lower case or in upper case, not in a mixture of both, as sd-scripts does."""
+
+FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
+"""Pillow's name of a format and the extensions that announce it (MPO is a JPEG with a second picture behind it)."""
+
+ORIENTATION = 0x0112  # the EXIF tag
+
+# Between one and two times Pillow's limit it would only print a warning; such an image (up to 179 million pixels) works.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BadImage(ValueError):
+    """This file cannot be trained on; the text says why and what to do, without naming the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's first bytes tell. `size` is (width, height) after EXIF rotation; `notes` are worth a warning."""
+
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image of its folder (hidden files do not)."""
+    extension = os.path.splitext(name)[1]
+    return not name.startswith(".") and (extension in EXTENSIONS or extension in [e.upper() for e in EXTENSIONS])
+
+
+def discover(folder: Path) -> list[Path]:
+    """The image files directly inside the folder, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if is_image_name(entry.name) and entry.is_file())
+
+
+def measure(path: Path) -> Header:
+    """The size of an image from its header alone. Raises BadImage.
+
+    A file whose end is missing is recognised without decoding it: formats that mark their end are checked for the
+    mark, and only a file without it is decoded to be sure.
+    """
+    try:
+        with open(path, "rb") as file:
+            image = _open(file)
+            size = image.size if orientation(image) < 5 else image.size[::-1]
+            notes = _notes(path, image)
+            if not _has_its_end(file, image.format):
+                image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _explained(path, error) from error
+    return Header((size[0], size[1]), notes)
+
+
+def decode(path: Path, content: bytes) -> np.ndarray:
+    """The pixels of an image file's content, uint8 (height, width, 3), EXIF-rotated RGB. Raises BadImage.
+
+    An alpha channel is dropped, not composited, as in sd-scripts. Of an animation it is the first frame.
+    """
+    try:
+        image = _open(io.BytesIO(content))
+        image.load()
+        pixels = rgb(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _explained(path, error) from error
+    return turned(pixels, orientation(image))
+
+
+def load(path: Path) -> np.ndarray:
+    """`decode` of a file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _explained(path, error) from error
+    return decode(path, content)
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """Any Pillow mode as uint8 (height, width, 3). 16 bits are scaled to 8; Pillow alone would clip them."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        grey = (grey >> 8 if image.mode != "I" or grey.max(initial=0) > 255 else grey).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation 1-8; 1 (upright) where there is none or where the EXIF block cannot be read."""
+    try:
+        # The PNG plugin's own getexif would decode all pixels in search of an EXIF block behind them.
+        exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+        value = exif.get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (height, width, 3) brought upright. EXIF 2.3, table of tag 274: where row 0 and column 0 lie."""
+    if orientation >= 5:  # rows and columns are exchanged
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def fitted(pixels: np.ndarray, choice: BucketChoice) -> np.ndarray:
+    """Resize and cut pixels to their bucket: area averaging where nothing grows, else Lanczos; uint8 (h, w, 3)."""
+    height, width = pixels.shape[:2]
+    if (width, height) != choice.resized:
+        shrinks = width >= choice.resized[0] and height >= choice.resized[1]
+        pixels = cv2.resize(pixels, choice.resized, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4)
+    (x, y), (width, height) = choice.crop, choice.bucket
+    return pixels[y : y + height, x : x + width]
+
+
+def _open(file) -> Image.Image:
+    return Image.open(file)
+
+
+def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
+    notes = []
+    if path.suffix.lower() not in FORMATS.get(image.format or "", ()):
+        notes.append(f"is a {image.format} file in spite of its extension")
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        notes.append("is an animation, of which the first frame is used")
+    return tuple(notes)
+
+
+def _has_its_end(file, format: str | None) -> bool:
+    """Whether the last bytes are those that end this format; True where a format has no such mark."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - 64))
+    tail = file.read()
+    if format in ("JPEG", "MPO"):
+        return tail.rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
+    if format == "PNG":
+        return b"IEND" in tail
+    file.seek(0)
+    head = file.read(8)
+    if format == "WEBP":
+        return length >= 8 + int.from_bytes(head[4:8], "little")
+    if format == "BMP":
+        return length >= int.from_bytes(head[2:6], "little")
+    return True
+
+
+def _explained(path: Path, error: Exception) -> BadImage:
+    """Why a file could not be read, in words."""
+    if isinstance(error, Image.DecompressionBombError):
+        return BadImage(f"has too many pixels (more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}); make it smaller")
+    if isinstance(error, UnidentifiedImageError):
+        return BadImage(f"is not an image that can be read: {_what_else_it_is(path)}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return BadImage(f"cannot be read ({error.strerror}); check its permissions or remove it")
+    return BadImage(f"is damaged ({error}); replace or remove it")
+
+
+def _what_else_it_is(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head:
+        return "it is empty (0 bytes); replace or remove it"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "it holds a web page; download the image itself"
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the real file with `git lfs pull`"
+    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
+        return f"it holds {head[8:12].decode().upper()}; convert it to PNG or JPEG"
+    return f"it begins with the bytes {head[:8].hex(' ')}; replace or remove it"
