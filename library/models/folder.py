@@ -1,0 +1,134 @@
+"""Reading a model from a folder in diffusers' layout: one subfolder a part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from library.errors import UserError
+from library.models.family import Family, StableDiffusion
+from library.models.recognise import family_of_folder
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+def load_folder(path: Path, dtype: torch.dtype) -> StableDiffusion:
+    """Load a Stable Diffusion from a folder with `model_index.json`."""
+    index = _model_index(path)
+    for foreign in ("transformer", "prior", "controlnet"):
+        if foreign in index:
+            raise UserError(
+                f"'{path}' is a {index.get('_class_name', 'model')} with a part `{foreign}`, which is not supported. "
+                "Give a Stable Diffusion 1, 2 or XL model."
+            )
+    second = (path / "text_encoder_2").is_dir()
+    parts = (*_PARTS, "text_encoder_2", "tokenizer_2") if second else _PARTS
+    absent = [part for part in parts if not (path / part).is_dir()]
+    if absent:
+        raise UserError(f"'{path}' lacks the folder{'s' * (len(absent) > 1)} {', '.join(absent)}: it is incomplete.")
+    unet_config = _read_json(path / "unet" / "config.json")
+    if unet_config.get("in_channels", 4) != 4:
+        raise UserError(
+            f"The U-Net of '{path}' reads {unet_config['in_channels']} channels instead of 4 (inpainting or editing). "
+            "Give a plain text to image model."
+        )
+    family = family_of_folder(unet_config, _read_json(path / "text_encoder" / "config.json"), second)
+    scheduler = _read_json(path / "scheduler" / "scheduler_config.json")
+    unet, vae, first = (
+        _load_part(path / name, part_class, dtype)
+        for name, part_class in (
+            ("unet", UNet2DConditionModel),
+            ("vae", AutoencoderKL),
+            ("text_encoder", CLIPTextModel),
+        )
+    )
+    text_encoders = [first]
+    if second:
+        text_encoders.append(_load_part(path / "text_encoder_2", CLIPTextModelWithProjection, dtype))
+    tokenizer_names = [name.replace("text_encoder", "tokenizer") for name in family.text_encoder_names]
+    return StableDiffusion(
+        family=family,
+        prediction_type="v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon",
+        unet=unet,
+        vae=vae,
+        text_encoders=text_encoders,
+        tokenizers=[_load_tokenizer(path / name) for name in tokenizer_names],
+        scheduler_config=scheduler,
+        source=path,
+    )
+
+
+def load_vae_folder(path: Path, dtype: torch.dtype) -> AutoencoderKL:
+    """A VAE from its own folder, or from the one inside a model's folder."""
+    for folder in (path, path / "vae"):
+        if (folder / "config.json").is_file():
+            return _load_part(folder, AutoencoderKL, dtype)
+    raise UserError(f"'{path}' holds no VAE: there is no `config.json` in it or in its folder `vae`.")
+
+
+def _model_index(path: Path) -> dict[str, Any]:
+    index = path / "model_index.json"
+    if index.is_file():
+        return _read_json(index)
+    files = sorted(p.name for p in path.glob("*.safetensors")) + sorted(p.name for p in path.glob("*.ckpt"))
+    if files:
+        hint = f"If you mean one of the files in it, give its path: {', '.join(files[:5])}."
+    elif (path / "config.json").is_file() or (path / "unet").is_dir():
+        hint = "It looks like a part of one; give the folder that holds `model_index.json`."
+    else:
+        hint = "Give the folder that holds `model_index.json`, or a .safetensors or .ckpt file."
+    raise UserError(f"The folder '{path}' is not a diffusers model: it has no `model_index.json`. {hint}")
+
+
+def _load_part(folder: Path, part_class: Any, dtype: torch.dtype) -> Any:
+    """A part's module with all of its weights; diffusers and transformers would fill what is missing with noise."""
+    variant = _variant(folder)
+    try:
+        module, info = part_class.from_pretrained(
+            folder, torch_dtype=dtype, variant=variant, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"'{folder}' cannot be loaded: {error}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(f"'{folder}' lacks {len(missing)} tensors such as `{missing[0]}`: its weights are incomplete.")
+    return module
+
+
+def _variant(folder: Path) -> str | None:
+    """Which of a part's weight files to read ("fp16" where there is no other); checks that none is cut off."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"'{folder}' lacks `config.json`: it is incomplete.")
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"'{file}' is damaged or not completely downloaded ({error}). Get it again.") from error
+    names = [file.name for file in files or sorted(folder.glob("*.bin"))]
+    if not names:
+        raise UserError(f"'{folder}' holds no weights: there is no .safetensors or .bin file in it.")
+    return "fp16" if all(".fp16" in name for name in names) else None
+
+
+def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer in '{folder}' cannot be loaded: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror}. The model's folder is incomplete.") from error
+    except ValueError as error:
+        raise UserError(f"'{path}' is not JSON: {error}. The model's folder is damaged.") from error

@@ -1,0 +1,146 @@
+"""From captions to what the U-Net's cross attention reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from library.errors import ConfigError
+from library.models.family import Family, StableDiffusion, TextEncoder
+
+CHUNK = 75  # tokens of a caption that fit between the start and the end token of one run of the text encoder
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """`hidden` (batch, tokens, width) for the cross attention; `pooled` (batch, width) for SDXL, else None."""
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
+        pooled = self.pooled.to(device=device, dtype=dtype) if self.pooled is not None else None
+        return TextEmbeddings(self.hidden.to(device=device, dtype=dtype), pooled)
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def __getitem__(self, index: slice) -> TextEmbeddings:
+        """Some of the batch."""
+        return TextEmbeddings(self.hidden[index], self.pooled[index] if self.pooled is not None else None)
+
+    @staticmethod
+    def join(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+        """One batch after the other."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return TextEmbeddings(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+class TextConditioner:
+    """Encodes captions the way the model's family was trained.
+
+    - SD1 and SD2 read the last layer, or with `clip_skip` n the n-th last (1 is the last), through the final layer norm.
+      SD2's own text encoder already ends at the last but one layer that was trained.
+    - SDXL reads the last but one layer of both encoders, without norm, side by side, and the second encoder's projected
+      end token of the first chunk as `pooled`. `clip_skip` has no effect.
+
+    Captions are read in chunks of 75 tokens up to `max_token_length` (75, 150 or 225), each between its own start and
+    end token, and joined to one sequence of `max_token_length` + 2. What does not fit is dropped and counted in
+    `truncated`.
+    """
+
+    def __init__(self, model: StableDiffusion, *, clip_skip: int | None = None, max_token_length: int | None = None):
+        self.model = model
+        self.max_token_length = max_token_length or CHUNK
+        if self.max_token_length % CHUNK:
+            raise ConfigError(
+                f"`max_token_length` {max_token_length} is not a multiple of {CHUNK}. Set it to 75, 150 or 225."
+            )
+        self.clip_skip = 1 if clip_skip is None else clip_skip
+        layers = int(model.text_encoders[0].config.num_hidden_layers)
+        if model.family is not Family.SDXL and not 1 <= self.clip_skip <= layers:
+            raise ConfigError(
+                f"`clip_skip` {clip_skip} does not fit: the text encoder has {layers} layers. "
+                f"Set it to 1 (the last layer) up to {layers}, or leave it out."
+            )
+        self._truncated: set[str] = set()
+
+    @property
+    def truncated(self) -> int:
+        """How many different captions were longer than `max_token_length` so far."""
+        return len(self._truncated)
+
+    def tokens(self, captions: Sequence[str], encoder: int = 0) -> Tensor:
+        """Token ids of captions for one of the text encoders: int64 (batch, chunks, 77)."""
+        tokenizer = self.model.tokenizers[encoder]
+        rows = tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids
+        for caption, row in zip(captions, rows, strict=True):
+            if len(row) > self.max_token_length:
+                self._truncated.add(caption)
+        return torch.tensor([chunked(row, self.max_token_length, tokenizer) for row in rows])
+
+    def encode(self, captions: Sequence[str], *, grad: bool = False) -> TextEmbeddings:
+        """Embed captions on the text encoders' device; `grad` keeps the graph to train through them."""
+        if not captions:
+            raise ValueError("no captions to encode")
+        with torch.set_grad_enabled(grad):
+            encoded = [self._encode_with(captions, index) for index in range(len(self.model.text_encoders))]
+        pooled = encoded[-1].pooled if self.model.family is Family.SDXL else None
+        if len(encoded) == 1:
+            return TextEmbeddings(encoded[0].hidden, pooled)
+        return TextEmbeddings(torch.cat([part.hidden for part in encoded], dim=-1), pooled)
+
+    def _encode_with(self, captions: Sequence[str], index: int) -> TextEmbeddings:
+        encoder, tokenizer = self.model.text_encoders[index], self.model.tokenizers[index]
+        tokens = self.tokens(captions, index).to(encoder.device)
+        batch, chunks, length = tokens.shape
+        flat = tokens.reshape(batch * chunks, length)
+        states = encoder(input_ids=flat, output_hidden_states=True)
+        if self.model.family is Family.SDXL:
+            hidden = states.hidden_states[-2]
+        elif self.clip_skip == 1:
+            hidden = states.last_hidden_state
+        else:
+            hidden = encoder.final_layer_norm(states.hidden_states[-self.clip_skip])
+        hidden = rejoined(hidden.reshape(batch, chunks, length, -1))
+        pooled = None
+        if isinstance(encoder, CLIPTextModelWithProjection):
+            last = states.last_hidden_state.reshape(batch, chunks, length, -1)
+            pooled = _projected_end_token(encoder, tokens[:, 0], last[:, 0], tokenizer)
+        return TextEmbeddings(hidden, pooled)
+
+
+def chunked(ids: Sequence[int], max_token_length: int, tokenizer: CLIPTokenizer) -> list[list[int]]:
+    """Cut a caption's ids into chunks of 77: start, up to 75 ids, end, padding. There is always the full number."""
+    start, end, pad = _special(tokenizer.bos_token_id), _special(tokenizer.eos_token_id), _special(tokenizer.pad_token_id)
+    chunks = []
+    for first in range(0, max_token_length, CHUNK):
+        chunk = [start, *ids[first : min(first + CHUNK, max_token_length)], end]
+        chunks.append(chunk + [pad] * (CHUNK + 2 - len(chunk)))
+    return chunks
+
+
+def rejoined(hidden: Tensor) -> Tensor:
+    """(batch, chunks, 77, width) to one sequence: the first chunk's start, every chunk's middle, the last chunk's end."""
+    batch, _, _, width = hidden.shape
+    middle = hidden[:, :, 1:-1].reshape(batch, -1, width)  # (batch, chunks * 75, width)
+    return torch.cat([hidden[:, 0, :1], middle, hidden[:, -1, -1:]], dim=1)
+
+
+def _projected_end_token(
+    encoder: TextEncoder, tokens: Tensor, last_hidden_state: Tensor, tokenizer: CLIPTokenizer
+) -> Tensor:
+    """The projected state of the first end token, found by its id: added tokens may have higher ones."""
+    ends = (tokens == tokenizer.eos_token_id).int().argmax(dim=-1)
+    rows = torch.arange(len(tokens), device=tokens.device)
+    return encoder.text_projection(last_hidden_state[rows, ends])
+
+
+def _special(token_id: int | list[int] | None) -> int:
+    if not isinstance(token_id, int):
+        raise ValueError("the tokenizer has no start, end or padding token")
+    return token_id

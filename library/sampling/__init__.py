@@ -1,0 +1,1 @@
+"""Pictures from a model: samplers, prompt files, previews during training."""
