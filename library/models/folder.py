@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging
 
 from library.errors import UserError
 from library.models.family import Family, StableDiffusion
@@ -72,6 +75,18 @@ def load_vae_folder(path: Path, dtype: torch.dtype) -> AutoencoderKL:
     raise UserError(f"'{path}' holds no VAE: there is no `config.json` in it or in its folder `vae`.")
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bar of transformers' own: ours is the only one that people see."""
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
 def _model_index(path: Path) -> dict[str, Any]:
     index = path / "model_index.json"
     if index.is_file():
@@ -90,9 +105,10 @@ def _load_part(folder: Path, part_class: Any, dtype: torch.dtype) -> Any:
     """A part's module with all of its weights; diffusers and transformers would fill what is missing with noise."""
     variant = _variant(folder)
     try:
-        module, info = part_class.from_pretrained(
-            folder, torch_dtype=dtype, variant=variant, local_files_only=True, output_loading_info=True
-        )
+        with quiet_transformers():
+            module, info = part_class.from_pretrained(
+                folder, torch_dtype=dtype, variant=variant, local_files_only=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"'{folder}' cannot be loaded: {error}") from error
     missing = sorted(info["missing_keys"])

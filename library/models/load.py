@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -14,13 +14,14 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.errors import UserError
-from library.files import read_tensors
 from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.folder import load_folder, load_vae_folder
 from library.models.recognise import check_width, recognise_file
 from library.models.single_file import VAE, Tensors, from_original, vae_from_original
 from library.models.standard import standard_configs
 from library.models.tokenizers import family_tokenizers
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -127,7 +128,7 @@ def _empty_modules(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> 
     return modules
 
 
-def _filled[Module: torch.nn.Module](module: Module, tensors: Tensors, dtype: torch.dtype, what: str) -> Module:
+def _filled(module: Module, tensors: Tensors, dtype: torch.dtype, what: str) -> Module:
     """Give a module its weights in `dtype`, or say which are missing or of another shape."""
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in tensors]
@@ -147,6 +148,8 @@ def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
     """A file's tensors and metadata; a training checkpoint's are one level down."""
     if path.suffix.lower() not in FILE_SUFFIXES:
         raise UserError(f"'{path}' is no weights file: expected is a name that ends in {', '.join(FILE_SUFFIXES)}.")
+    from library.files import read_tensors
+
     tensors, metadata = read_tensors(path)
     nested: Any = tensors.get("state_dict", tensors)
     return {name: tensor for name, tensor in nested.items() if isinstance(tensor, Tensor)}, metadata or {}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from library.files import write_tensors
 from library.models.family import Family, StableDiffusion
+from library.models.folder import quiet_transformers
 from library.models.single_file import to_original
 from library.models.tokenizers import packed_vocabulary
 
@@ -26,7 +26,8 @@ def save_folder(model: StableDiffusion, folder: Path) -> None:
     """Write diffusers' layout, loadable by `load_model` and by diffusers' own pipelines."""
     index: dict[str, Any] = {"_class_name": _PIPELINES[model.family]}
     for name, module in model.modules.items():
-        module.save_pretrained(folder / name)  # type: ignore[operator]
+        with quiet_transformers():
+            module.save_pretrained(folder / name)  # type: ignore[operator]
         index[name] = ["diffusers" if name in ("unet", "vae") else "transformers", type(module).__name__]
     for name, tokenizer in zip(model.family.text_encoder_names, model.tokenizers, strict=True):
         part = name.replace("text_encoder", "tokenizer")
@@ -45,6 +46,8 @@ def save_folder(model: StableDiffusion, folder: Path) -> None:
 
 def save_single_file(model: StableDiffusion, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write one file in the original layout; its metadata carries what the tensors do not say."""
+    from library.files import write_tensors
+
     said = {
         "diffusers_config": json.dumps(packed_configs(model), ensure_ascii=False),
         "modelspec.prediction_type": "v" if model.prediction_type == "v_prediction" else "epsilon",
