@@ -1,0 +1,203 @@
+"""What a run says while it goes on: progress bar, a line of JSON per step, trackers, and the last paragraph."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tqdm import tqdm
+
+from library.errors import UserError
+from library.files import write_text
+from library.training.clock import Clock
+from library.training.guard import BadStep
+from library.training.progress import Progress
+from library.training.step import Measured
+from library.training.trackers import Tracker
+
+if TYPE_CHECKING:
+    from library.training.run import Run
+
+
+class Journal:
+    """Writes `path`, one JSON object a line, flushed as it goes; on any process but the main one (`path` None) it is silent.
+
+    Its state holds the window of the running average and the figures since networks were last told of the progress.
+    """
+
+    def __init__(self, path: Path | None, clock: Clock, trackers: Iterable[Tracker] = ()) -> None:
+        self._path = path
+        self._trackers = list(trackers)
+        self._window: deque[float] = deque(maxlen=clock.steps_per_epoch)  # one epoch, as kohya's avr_loss
+        self._since_progress = [0.0, 0.0, 0]
+        self._stream: TextIO | None = None
+        self._bar: tqdm | None = None
+        self._started = time.monotonic()
+        self._last_time = self._started
+        self.last_bad_step: BadStep | None = None
+        self.saved: list[Path] = []
+        self.resumed_from: Path | None = None
+
+    def begin(self, clock: Clock) -> None:
+        """Open the log: a new one (an older run's is kept beside it), or the resumed run's, cut back to its state."""
+        self._started = self._last_time = time.monotonic()
+        self._first_step = clock.global_step
+        if self._path is None:
+            return
+        if self.resumed_from is not None:
+            write_text(self._path, _lines_until(self._path, clock.global_step))
+        elif self._path.exists():
+            _set_aside(self._path)
+        self._stream = self._path.open("a", encoding="utf-8")
+        self._bar = tqdm(
+            total=clock.total_steps, initial=clock.global_step, desc="steps", smoothing=0.1, disable=None, leave=True
+        )
+        self.event("begin", clock, total_steps=clock.total_steps, total_epochs=clock.total_epochs)
+
+    def event(self, name: str, clock: Clock, **figures: Any) -> None:
+        """One line that is not a step's."""
+        self._write({"event": name, "step": clock.global_step, **figures})
+
+    def say(self, line: str) -> None:
+        """A line for people, above the progress bar."""
+        if self._path is not None:
+            tqdm.write(line, file=sys.stderr)
+
+    def record(self, measured: Iterable[Measured]) -> None:
+        """Log the steps whose figures have arrived."""
+        for step in measured:
+            figures = step.figures
+            now = time.monotonic()
+            line: dict[str, Any] = {"step": figures.step, "epoch": figures.epoch}
+            if step.bad is not None:
+                self.last_bad_step = step.bad
+                self.say(str(step.bad))
+                line |= {"skipped": True, "files": step.bad.files, "timesteps": step.bad.timesteps}
+            else:
+                self.last_bad_step = None
+                loss = step.loss_sum / figures.count
+                self._window.append(loss)
+                self._add_to_progress(step)
+                line |= {"loss": loss, "avr_loss": self.average_loss, "gradient_norm": step.gradient_norm}
+            line |= {"lr": figures.learning_rates, "seconds": round(now - self._last_time, 4), **figures.extra}
+            self._last_time = now
+            self._write(line)
+            self._show(line)
+
+    @property
+    def average_loss(self) -> float:
+        """Mean loss of the steps of the last epoch's length."""
+        return sum(self._window) / len(self._window) if self._window else float("nan")
+
+    def _add_to_progress(self, step: Measured) -> None:
+        self._since_progress[0] += step.loss_sum
+        self._since_progress[1] += step.relative_mse_sum
+        self._since_progress[2] += step.figures.count
+
+    def progress(self, run: Run) -> Progress:
+        """The figures since the last call; starts anew."""
+        loss_sum, relative_mse_sum, count = self._since_progress
+        self._since_progress = [0.0, 0.0, 0]
+        clock = run.clock
+        return Progress(
+            epochs_done=clock.epochs_done,
+            total_epochs=clock.total_epochs,
+            global_step=clock.global_step,
+            total_steps=clock.total_steps,
+            loss_sum=loss_sum,
+            relative_mse_sum=relative_mse_sum,
+            count=int(count),
+            optimizer=run.optimizers.optimizer,
+        )
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if self._stream is not None:
+            self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._stream.flush()
+
+    def _show(self, line: Mapping[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.log(line)
+        if self._bar is not None:
+            self._bar.update(1)
+            self._bar.set_postfix_str(f"avr_loss={self.average_loss:.4f}", refresh=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"window": list(self._window), "since_progress": self._since_progress}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._window.extend(state["window"])
+        self._since_progress = list(state["since_progress"])
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._stream is not None:
+            self._stream.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def conclude(self, run: Run) -> None:
+        """The last paragraph: what was saved and where, how long it took, what each trainable did.
+
+        Raises `UserError` if a trainable moved nothing: a method must not be on and do nothing.
+        """
+        seconds = time.monotonic() - self._started
+        steps = run.clock.global_step - self._first_step
+        findings = {trainable.name: trainable.findings() for trainable in run.trainables}
+        summary = {name: {"moved": f.moved, "tensors": f.tensors, "change": f.change} for name, f in findings.items()}
+        self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
+        self.close()
+        if self._path is not None:
+            for line in _last_paragraph(self, run, steps, seconds):
+                print(line)
+        for name, found in findings.items():
+            if self._path is not None:
+                print(f"  {name}: moved {found.moved} of {found.tensors} tensors, median change {found.change:.2g}")
+                print("".join(f"    {line}\n" for line in found.lines), end="")
+            if found.moved == 0:
+                raise UserError(
+                    f"the training changed nothing: none of the {found.tensors} tensors of the {name} moved; "
+                    "the learning rate is 0 or too small for this precision"
+                )
+
+
+def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float) -> list[str]:
+    speed = f", {seconds / steps:.3g} s per step" if steps else ""
+    lines = [f"Trained {steps} steps in {_duration(seconds)}{speed}; average loss {journal.average_loss:.4f}."]
+    if run.guard.skipped:
+        lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
+    lines += [f"Saved {path}" for path in journal.saved if path.exists()]
+    if journal._path is not None:
+        lines.append(f"Log: {journal._path}")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _lines_until(path: Path, step: int) -> str:
+    """The lines of a log up to `step`, so that a resumed run logs no step twice; a line cut off by a kill goes too."""
+    if not path.exists():
+        return ""
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    return "".join(kept)
+
+
+def _set_aside(path: Path) -> None:
+    stamp = time.strftime("%Y%m%d%H%M%S", time.localtime(path.stat().st_mtime))
+    path.rename(path.with_name(f"{path.stem}-{stamp}{path.suffix}"))

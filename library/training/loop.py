@@ -1,0 +1,53 @@
+"""The order of events of every training, and nothing else."""
+
+from __future__ import annotations
+
+from library.training.guard import TooManyBadSteps
+from library.training.run import Run
+from library.training.signals import Interrupted
+from library.training.step import read_the_rest, take_step
+
+
+def fit(run: Run) -> None:
+    """Train until the clock has run out.
+
+    Raises `Interrupted` after a signal and `TooManyBadSteps` when the loss stays non-finite, both after a state of the
+    last good step is on disk; `UserError` when the training moved nothing.
+    """
+    run.checkpoints.restore(run)
+    run.journal.begin(run.clock)
+    run.train(True)
+    try:
+        run.previews.draw_first(run)
+        for epoch in run.clock.epochs():
+            for trainable in run.trainables:
+                trainable.epoch_starts()
+            for micro_batches in run.batches.epoch(epoch, start=run.clock.step_in_epoch):
+                with run.signals.deferred():
+                    tell_progress(run)
+                    run.journal.record(take_step(run, micro_batches))
+                    run.clock.tick()
+                    if run.checkpoints.due(run.clock) or run.previews.due(run.clock):
+                        run.journal.record(read_the_rest(run))
+                    run.guard.check(run.journal.last_bad_step)
+                    run.checkpoints.write_if_due(run)  # file, then state, then pruning
+                    run.previews.draw_if_due(run)
+                if run.clock.finished:
+                    break
+    except (Interrupted, TooManyBadSteps) as stop:
+        run.journal.record(read_the_rest(run))
+        run.checkpoints.write_at_stop(run, stop)
+        raise
+    run.journal.record(read_the_rest(run))
+    run.checkpoints.write_last(run)
+    run.journal.conclude(run)
+
+
+def tell_progress(run: Run) -> None:
+    """Tell the trainables how the run stands, between two steps: after each epoch, and oftener where one asks for it."""
+    due = [t for t in run.trainables if run.clock.progress_is_due(t.progress_every_n_steps)]
+    if due:
+        run.journal.record(read_the_rest(run))
+        progress = run.journal.progress(run)
+        for trainable in due:
+            trainable.on_progress(progress)

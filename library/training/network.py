@@ -1,0 +1,249 @@
+"""The host of a kohya network module: builds a network in the contract's order and makes it a trainable of the loop."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from library.adapters.names import from_file_names, to_file_names
+from library.errors import UserError
+from library.files import read_tensors, save_network, temporary_tensors
+from library.models.load import StableDiffusion
+from library.training.progress import Progress
+from library.training.trainables import Findings, Movement, Trainable
+
+CREATE = ("create_network",)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The options that shape a network; field names are the options'."""
+
+    network_dim: int | None = None
+    network_alpha: float = 1.0
+    network_dropout: float | None = None
+    network_weights: Path | None = None
+    dim_from_weights: bool = False
+    base_weights: tuple[Path, ...] = ()
+    base_weights_multiplier: tuple[float, ...] = ()
+    network_train_unet_only: bool = False
+    network_train_text_encoder_only: bool = False
+    scale_weight_norms: float | None = None
+    gradient_checkpointing: bool = False
+
+
+def text_encoder_argument(model: StableDiffusion) -> nn.Module | list[nn.Module]:
+    """What the contract calls `text_encoder`: the module itself, or a list where a model has several."""
+    return model.text_encoders[0] if len(model.text_encoders) == 1 else list(model.text_encoders)
+
+
+def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffusion, dtype: torch.dtype) -> list[str]:
+    """Merge `base_weights` into the base model before anything is trained; returns a line for each file."""
+    lines = []
+    text_encoder = text_encoder_argument(model)
+    for i, path in enumerate(spec.base_weights):
+        multiplier = spec.base_weights_multiplier[i] if i < len(spec.base_weights_multiplier) else 1.0
+        with named_for_modules(path, model) as file:
+            network, weights = _pair(
+                module,
+                module.create_network_from_weights(
+                    multiplier, str(file), model.vae, text_encoder, model.unet, for_inference=True
+                ),
+            )
+        if not hasattr(network, "merge_to"):
+            raise UserError(f"`base_weights` needs a network module with merge_to(), which {module.__name__} has not")
+        network.merge_to(text_encoder, model.unet, weights, dtype, "cpu")
+        lines.append(f"merged {path} into the base model at {multiplier:g}")
+    return lines
+
+
+def create_network(
+    module: ModuleType, spec: NetworkSpec, arguments: dict[str, str], model: StableDiffusion, options: Namespace
+) -> nn.Module:
+    """A network on `model`, by the contract's calls in their order, with its weights loaded; hooks are in place.
+
+    `options` is the live namespace that `prepare_network` gets. Raises `UserError` where the module declines.
+    """
+    text_encoder = text_encoder_argument(model)
+    if spec.dim_from_weights:
+        assert spec.network_weights is not None  # checked with the options
+        with named_for_modules(spec.network_weights, model) as file:
+            network, _ = _pair(
+                module,
+                module.create_network_from_weights(1, str(file), model.vae, text_encoder, model.unet, **arguments),
+            )
+    else:
+        # LyCORIS reads `dropout` where kohya's own modules read `neuron_dropout`.
+        keywords: dict[str, Any] = {"dropout": spec.network_dropout} | arguments
+        network = module.create_network(
+            1.0,
+            spec.network_dim,
+            spec.network_alpha,
+            model.vae,
+            text_encoder,
+            model.unet,
+            neuron_dropout=spec.network_dropout,
+            **keywords,
+        )
+    if network is None:
+        raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
+    if hasattr(network, "prepare_network"):
+        network.prepare_network(options)
+    network.apply_to(
+        text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
+    )
+    if spec.network_weights is not None:
+        with named_for_modules(spec.network_weights, model) as file:
+            network.load_weights(str(file))
+    if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
+        network.enable_gradient_checkpointing()
+    return network
+
+
+def _pair(module: ModuleType, made: Any) -> tuple[Any, Any]:
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise UserError(
+            f"{module.__name__}.create_network_from_weights() returned no (network, weights) pair, so it cannot be "
+            "used with dim_from_weights or base_weights"
+        )
+    return made
+
+
+def named_for_modules(path: Path, model: StableDiffusion):
+    """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
+    tensors, metadata = read_tensors(path)
+    renamed = from_file_names(tensors, model)
+    return temporary_tensors(path, tensors, renamed, metadata)
+
+
+def optimizer_groups(
+    network: Any, text_encoder_lr: Sequence[float] | None, unet_lr: float | None, learning_rate: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The network's parameter groups and a name for each, whatever of the contract's shapes it answers in.
+
+    Groups may come as a list or a generator, with or without names, their parameters as any iterable.
+    """
+    first = text_encoder_lr[0] if text_encoder_lr else None
+    if hasattr(network, "prepare_optimizer_params_with_multiple_te_lrs"):
+        rates = list(text_encoder_lr) if text_encoder_lr else None
+        answer = network.prepare_optimizer_params_with_multiple_te_lrs(rates, unet_lr, learning_rate)
+    elif _takes_three(network.prepare_optimizer_params):
+        answer = network.prepare_optimizer_params(first, unet_lr, learning_rate)
+    else:
+        answer = network.prepare_optimizer_params(first, unet_lr)
+    groups, names = answer if isinstance(answer, tuple) else (answer, None)
+    groups = [_as_group(group, learning_rate) for group in groups]
+    groups = [group for group in groups if group["params"]]
+    if names is None or len(names) != len(groups):
+        names = [f"group{i}" for i in range(len(groups))]
+    if not groups:
+        raise UserError(
+            "nothing is trained: every learning rate is 0, or the network has no module for the parts that are trained; "
+            "set learning_rate, unet_lr or text_encoder_lr"
+        )
+    return groups, [str(name) for name in names]
+
+
+def _takes_three(method: Any) -> bool:
+    # Asked of the signature, not by calling and catching TypeError: that would hide the module's own errors.
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) >= 3
+
+
+def _as_group(group: Any, learning_rate: float) -> dict[str, Any]:
+    if not isinstance(group, dict):
+        group = {"params": [group] if isinstance(group, Tensor) else group}
+    # The dict itself is kept: a module may hold on to it to read the live learning rate.
+    group["params"] = list(group["params"])
+    group.setdefault("lr", learning_rate)
+    return group
+
+
+class NetworkTrainable(Trainable):
+    """A kohya network in the loop: the contract's hooks at their moments, its state, its file."""
+
+    name = "network"
+
+    def __init__(
+        self,
+        network: Any,
+        groups: list[dict[str, Any]],
+        model: StableDiffusion,
+        device: torch.device,
+        *,
+        save_dtype: torch.dtype | None = None,
+        scale_weight_norms: float | None = None,
+    ) -> None:
+        self.network = network
+        self._groups = groups
+        self._model = model
+        self._device = device
+        self._save_dtype = save_dtype
+        self._max_norm = scale_weight_norms
+        self._text_encoder = text_encoder_argument(model)
+        self._movement = Movement({name: p for name, p in network.named_parameters() if p.requires_grad})
+        self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return self._groups
+
+    def clipped_parameters(self) -> list[Tensor]:
+        return list(self.network.get_trainable_params())
+
+    def train(self, training: bool) -> None:
+        self.network.train(training)
+
+    def epoch_starts(self) -> None:
+        self.network.on_epoch_start(self._text_encoder, self._model.unet)
+
+    def micro_batch_starts(self) -> None:
+        if hasattr(self.network, "on_step_start"):
+            self.network.on_step_start(self._text_encoder, self._model.unet)
+
+    def gradients_ready(self) -> None:
+        for hook in ("update_grad_norms", "update_norms"):
+            if hasattr(self.network, hook):
+                getattr(self.network, hook)()
+
+    def after_step(self) -> dict[str, float]:
+        if self._max_norm:
+            scaled, mean, largest = self.network.apply_max_norm_regularization(self._max_norm, self._device)
+            return {"max_norm/keys_scaled": scaled, "max_norm/average_key_norm": mean, "max_norm/max_key_norm": largest}
+        return {}
+
+    def on_progress(self, progress: Progress) -> None:
+        if hasattr(self.network, "on_progress"):
+            self.network.on_progress(progress)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return state | {f"start.{name}": tensor for name, tensor in self._movement.start.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        own = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
+        missing, unexpected = self.network.load_state_dict(own, strict=False)
+        if missing or unexpected:
+            name = (list(missing) + list(unexpected))[0]
+            raise UserError(f"the state's network does not fit this one: {name} is only in one of them")
+        self._movement.start = {n.removeprefix("start."): t for n, t in state.items() if n.startswith("start.")}
+
+    def save(self, path: Path, metadata: dict[str, str]) -> None:
+        save_network(
+            self.network, path, self._save_dtype, metadata, rename=lambda tensors: to_file_names(tensors, self._model)
+        )
+
+    def findings(self) -> Findings:
+        moved, change = self._movement.measure()
+        lines = list(self.network.findings()) if hasattr(self.network, "findings") else []
+        return Findings(moved=moved, tensors=len(self._movement.start), change=change, lines=lines)

@@ -1,0 +1,60 @@
+"""Modules that people name in their config: found, imported, and their options checked before anything is created."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from library.config.suggest import did_you_mean
+from library.errors import UserError
+
+# kohya's trainer puts its own folder on the path, so that `networks.lora` resolves wherever the script is started.
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def import_plugin(name: str, option: str, functions: Sequence[str]) -> ModuleType:
+    """The module `name`, which must offer `functions`.
+
+    Raises `UserError` where it cannot be found or is no such plugin; an error inside the module keeps its traceback.
+    """
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise UserError(
+            f"`{option} = {name}` cannot be found; it is an import path such as networks.lora, "
+            "looked up in the current environment, PYTHONPATH and this project's folder"
+        )
+    module = importlib.import_module(name)
+    missing = [function for function in functions if not callable(getattr(module, function, None))]
+    if missing:
+        raise UserError(f"`{option} = {name}` has no function {missing[0]}(), so it is not a module for this option")
+    return module
+
+
+def split_arguments(arguments: Sequence[str], option: str) -> dict[str, str]:
+    """`key=value` strings as kohya writes `network_args`; values stay strings, for the module to read."""
+    pairs = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"`{option}` has {argument!r}; write key=value, for example conv_dim=4")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def check_arguments(module: ModuleType, arguments: Mapping[str, str], option: str) -> None:
+    """Refuse arguments that a module's declared `OPTIONS` do not know; modules that declare none check for themselves."""
+    known = getattr(module, "OPTIONS", None)
+    if known is None:
+        return
+    for name in arguments:
+        if name not in known:
+            raise UserError(f"`{option}`: {module.__name__} has no option `{name}`{did_you_mean(name, known)}")

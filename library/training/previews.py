@@ -1,0 +1,66 @@
+"""Sample pictures during the training: when they are due, and drawing them without a trace in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from library.training.clock import Clock, Epochs, Interval, Steps
+
+if TYPE_CHECKING:
+    from library.training.run import Run
+
+Draw = Callable[[int | None, int], list[Path]]
+
+
+@dataclass(frozen=True)
+class PreviewSpec:
+    """The options on sample pictures; field names are the options'."""
+
+    sample_prompts: Path | None = None
+    sample_every_n_steps: int | None = None
+    sample_every_n_epochs: int | None = None
+    sample_at_first: bool = False
+    sample_sampler: str = "ddim"
+
+    @property
+    def interval(self) -> Interval | None:
+        """Epochs win over steps, as in kohya's trainer."""
+        if self.sample_every_n_epochs:
+            return Epochs(self.sample_every_n_epochs)
+        return Steps(self.sample_every_n_steps) if self.sample_every_n_steps else None
+
+
+class Previews:
+    """`draw(epoch or None, step)` makes the pictures and returns their files; None where no prompts were given."""
+
+    def __init__(self, spec: PreviewSpec, draw: Draw | None) -> None:
+        self._spec = spec
+        self._draw = draw
+
+    def due(self, clock: Clock) -> bool:
+        return self._draw is not None and clock.is_due(self._spec.interval)
+
+    def draw_first(self, run: Run) -> None:
+        """Pictures of the untrained network, if asked for and the run is new."""
+        if self._draw is not None and self._spec.sample_at_first and run.clock.global_step == 0:
+            self._pictures(run)
+
+    def draw_if_due(self, run: Run) -> None:
+        if self.due(run.clock):
+            self._pictures(run)
+
+    def _pictures(self, run: Run) -> None:
+        assert self._draw is not None
+        if run.processes.is_main:
+            by_epoch = isinstance(self._spec.interval, Epochs)
+            run.train(False)
+            with torch.no_grad(), run.precision.autocast():
+                files = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
+            run.train(True)
+            run.journal.event("samples", run.clock, files=[file.name for file in files])
+        run.processes.wait()

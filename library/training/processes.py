@@ -1,0 +1,61 @@
+"""The processes of a run and the one exchange between them: a flat sum of gradients and losses per optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process' place among those of the run, and its device."""
+
+    index: int = 0
+    count: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def sum_gradients(self, parameters: Sequence[Tensor], figures: Tensor) -> Tensor:
+        """Add up, in one flat all-reduce per dtype, the gradients of all processes (in place) and `figures` (returned).
+
+        A parameter without a gradient here counts as zero: whether one exists must not differ between processes.
+        Networks are not wrapped in DDP, because their `forward` is never called.
+        """
+        if self.count == 1:
+            return figures
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for parameter in parameters:
+            assert parameter.grad is not None
+            by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
+        by_dtype.setdefault(figures.dtype, []).append(figures)
+        for tensors in by_dtype.values():
+            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+            dist.all_reduce(flat)
+            offset = 0
+            for tensor in tensors:
+                tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+                offset += tensor.numel()
+        return figures
+
+
+def start_processes() -> Processes:
+    """Join the processes that `accelerate launch` started, or be the only one; picks the device as accelerate does."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    return Processes(state.process_index, state.num_processes, state.device)

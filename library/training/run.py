@@ -1,0 +1,46 @@
+"""A run: what the loop orders, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from library.data.batches import Batches
+from library.training.checkpoints import Checkpoints
+from library.training.clock import Clock
+from library.training.guard import Guard
+from library.training.journal import Journal
+from library.training.objectives import Objective
+from library.training.optimizers import Optimizers
+from library.training.precision import Precision
+from library.training.previews import Previews
+from library.training.processes import Processes
+from library.training.readback import Readback
+from library.training.signals import Signals
+from library.training.trainables import Trainable
+
+
+@dataclass
+class Run:
+    """One objective, some trainables, and the rooms around the step."""
+
+    objective: Objective
+    trainables: Sequence[Trainable]
+    optimizers: Optimizers
+    batches: Batches
+    clock: Clock
+    checkpoints: Checkpoints
+    journal: Journal
+    previews: Previews
+    precision: Precision
+    guard: Guard
+    signals: Signals
+    processes: Processes
+    seed: int
+    readback: Readback = field(default_factory=Readback)
+
+    def train(self, training: bool) -> None:
+        """Put models and trainables into training mode, or out of it."""
+        self.objective.train(training)
+        for trainable in self.trainables:
+            trainable.train(training)

@@ -1,0 +1,117 @@
+"""What owns trained parameters, and what the loop asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from library.training.progress import Progress
+
+
+@dataclass
+class Findings:
+    """What a trainable did, for the last paragraph and for reports.
+
+    `moved` of `tensors` trained tensors differ from their start; `change` is the median over tensors of the change's
+    root mean square. The rest are named series, tables and pictures that a method wants shown.
+    """
+
+    moved: int
+    tensors: int
+    change: float
+    lines: list[str] = field(default_factory=list)
+    series: dict[str, list[float]] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    pictures: list[Path] = field(default_factory=list)
+
+
+class Trainable:
+    """Owner of trained parameters: its optimizer groups, what it does around a step, its state and its file.
+
+    The loop calls, in this order: `epoch_starts`; for every micro-batch `micro_batch_starts`; when an optimizer step's
+    gradients are complete and clipped `gradients_ready`; after it `after_step`. Between steps it may be told `on_progress`.
+    """
+
+    name: str
+    start_step: int = 0
+    stop_step: int | None = None
+    progress_every_n_steps: int | None = None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for the optimizer: `params`, `lr`, and optionally `description`."""
+        raise NotImplementedError
+
+    def clipped_parameters(self) -> Sequence[Tensor]:
+        """The parameters whose gradients are clipped together."""
+        return [parameter for group in self.parameter_groups() for parameter in group["params"]]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a resume needs of it, as tensors by name."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        raise NotImplementedError
+
+    def save(self, path: Path, metadata: dict[str, str]) -> None:
+        """Write the file that people load."""
+        raise NotImplementedError
+
+    def findings(self) -> Findings:
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor | None:
+        """A scalar added to the loss of every step."""
+        return None
+
+    def train(self, training: bool) -> None: ...
+
+    def epoch_starts(self) -> None: ...
+
+    def micro_batch_starts(self) -> None: ...
+
+    def gradients_ready(self) -> None: ...
+
+    def after_step(self) -> dict[str, float]:
+        """What is done to the weights after a step; returns figures for the log."""
+        return {}
+
+    def on_progress(self, progress: Progress) -> None: ...
+
+    def is_active(self, step: int) -> bool:
+        """Whether it is trained at step `step` (0-based)."""
+        return self.start_step <= step and (self.stop_step is None or step < self.stop_step)
+
+
+SAMPLED_ELEMENTS = 256
+
+
+class Movement:
+    """How far tensors have come from where they started, from a few evenly spaced elements of each.
+
+    A copy of every tensor would cost as much memory as the weights; a method that is on and does nothing is seen in a
+    few hundred elements as well.
+    """
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        self._parameters = parameters
+        self.start = {name: _some_elements(parameter) for name, parameter in parameters.items()}
+
+    def measure(self) -> tuple[int, float]:
+        """How many tensors moved, and the median root mean square of the moved ones' change."""
+        changes = []
+        for name, parameter in self._parameters.items():
+            difference = _some_elements(parameter) - self.start[name]
+            changes.append(float(difference.pow(2).mean().sqrt()))
+        moved = [change for change in changes if change > 0]
+        return len(moved), float(torch.tensor(moved).median()) if moved else 0.0
+
+
+def _some_elements(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    stride = max(1, flat.numel() // SAMPLED_ELEMENTS)
+    return flat[::stride][:SAMPLED_ELEMENTS].float().cpu().clone()
