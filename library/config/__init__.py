@@ -1,0 +1,1 @@
+"""What a person asks for: options, configuration files, dataset descriptions; checked before torch is imported."""

@@ -1,0 +1,169 @@
+"""What can be known to go wrong from the options alone, before any model is loaded.
+
+Each check looks at a few options and yields what does not work, with what to do. `problems` runs them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from library.config.option import Settings
+from library.config.suggest import missing
+from library.errors import Problem
+
+KNOWN_SCHEDULERS = ("constant", "constant_with_warmup", "cosine", "cosine_with_restarts", "linear", "polynomial")
+
+
+def problems(settings: Settings) -> list[Problem]:
+    """Everything that the checks find."""
+    return [problem for check in CHECKS for problem in check(settings)]
+
+
+def there_is_a_model(settings: Settings) -> Iterator[Problem]:
+    if settings["pretrained_model_name_or_path"] is None:
+        yield Problem("`pretrained_model_name_or_path` is not set: the Stable Diffusion file or folder to train on.")
+
+
+def model_files_exist(settings: Settings) -> Iterator[Problem]:
+    for name in ("pretrained_model_name_or_path", "vae"):
+        value = settings[name]
+        if value is None or Path(value).expanduser().exists():
+            continue
+        looks_remote = value.count("/") == 1 and not value.startswith((".", "~")) and Path(value).suffix == ""
+        note = " Models are not downloaded: give the path of a file or folder." if looks_remote else ""
+        yield Problem(f"{settings.place(name)}: {missing(Path(value))}{note}")
+
+
+def other_files_exist(settings: Settings) -> Iterator[Problem]:
+    for name in ("network_weights", "sample_prompts", "log_tracker_config"):
+        path = settings[name]
+        if path is not None and not path.is_file():
+            yield Problem(f"{settings.place(name)}: {not_a_file(path)}")
+    for path in settings["base_weights"] or []:
+        if not path.is_file():
+            yield Problem(f"{settings.place('base_weights')}: {not_a_file(path)}")
+
+
+def not_a_file(path: Path) -> str:
+    return f"{path} is a folder, not a file." if path.is_dir() else missing(path)
+
+
+def there_is_an_output_folder(settings: Settings) -> Iterator[Problem]:
+    folder = settings["output_dir"]
+    if folder is None:
+        yield Problem("`output_dir` is not set: the folder for everything that the run leaves.")
+    elif folder.exists() and not folder.is_dir():
+        yield Problem(f"{settings.place('output_dir')}: {folder} is a file, not a folder.")
+
+
+def there_is_a_network(settings: Settings) -> Iterator[Problem]:
+    if settings["network_module"] is None:
+        yield Problem('`network_module` is not set: "networks.lora" trains a LoRA.')
+
+
+def something_is_trained(settings: Settings) -> Iterator[Problem]:
+    unet, text = "network_train_unet_only", "network_train_text_encoder_only"
+    if settings[unet] and settings[text]:
+        yield Problem(f"{settings.place(unet)} and {settings.place(text)} exclude each other; leave one of them out.")
+
+
+def cached_text_encoder_is_not_trained(settings: Settings) -> Iterator[Problem]:
+    cached, only = "cache_text_encoder_outputs", "network_train_unet_only"
+    rates = settings["text_encoder_lr"]
+    frozen = settings[only] or (rates is not None and not any(rates))
+    if settings[cached] and not frozen:
+        yield Problem(
+            f"{settings.place(cached)} needs text encoders that do not change: set `{only}`, or do not cache them."
+        )
+
+
+def ranks_from_weights(settings: Settings) -> Iterator[Problem]:
+    if settings["dim_from_weights"] and settings["network_weights"] is None:
+        yield Problem(f"{settings.place('dim_from_weights')} needs `network_weights`: the file to take the ranks from.")
+
+
+def multipliers_have_weights(settings: Settings) -> Iterator[Problem]:
+    name = "base_weights_multiplier"
+    given, files = settings[name] or [], settings["base_weights"] or []
+    if len(given) > len(files):
+        yield Problem(f"{settings.place(name)} has {len(given)} numbers for {len(files)} files in `base_weights`.")
+
+
+def samples_have_prompts(settings: Settings) -> Iterator[Problem]:
+    for name in ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first"):
+        if settings[name] and settings["sample_prompts"] is None:
+            yield Problem(f"{settings.place(name)} needs `sample_prompts`: a file with one prompt in each line.")
+
+
+def precisions_agree(settings: Settings) -> Iterator[Problem]:
+    for name, precision in (("full_fp16", "fp16"), ("full_bf16", "bf16")):
+        if settings[name] and settings["mixed_precision"] != precision:
+            yield Problem(f"{settings.place(name)} needs `mixed_precision` = {precision!r}.")
+
+
+def warm_up_fits(settings: Settings) -> Iterator[Problem]:
+    warm_up = settings["lr_warmup_steps"]
+    if not warm_up:
+        return
+    if settings["lr_scheduler"] == "constant" and not settings["lr_scheduler_type"]:
+        yield Problem(
+            f"{settings.place('lr_warmup_steps')}: the scheduler `constant` has no warm-up; "
+            "use `constant_with_warmup`, or leave the warm-up out."
+        )
+    steps = settings["max_train_steps"]
+    if settings["max_train_epochs"] is None and isinstance(warm_up, int) and warm_up >= steps:
+        yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
+
+
+def scheduler_is_known(settings: Settings) -> Iterator[Problem]:
+    name = settings["lr_scheduler"]
+    if name not in KNOWN_SCHEDULERS and not settings["lr_scheduler_type"]:
+        yield Problem(
+            f"{settings.place('lr_scheduler')} is {name!r}, but must be one of {', '.join(KNOWN_SCHEDULERS)}."
+        )
+
+
+def resumed_state_exists(settings: Settings) -> Iterator[Problem]:
+    state = settings["resume"]
+    if state is not None and state != "latest" and not Path(state).is_dir():
+        yield Problem(f"{settings.place('resume')}: {missing(Path(state))}")
+
+
+def trackers_have_a_folder(settings: Settings) -> Iterator[Problem]:
+    if settings["log_with"] in ("tensorboard", "all") and settings["logging_dir"] is None:
+        yield Problem(
+            f"{settings.place('log_with')} = {settings['log_with']!r} needs `logging_dir`: a folder for the logs."
+        )
+
+
+def sizes_suit_the_latents(settings: Settings) -> Iterator[Problem]:
+    """Latents are an eighth of the image; U-Nets halve them three times more, so buckets go in steps of 64."""
+    step = settings["bucket_reso_steps"]
+    if step % 8:
+        yield Problem(f"{settings.place('bucket_reso_steps')} is {step}, but must be a multiple of 8.")
+    if settings["min_bucket_reso"] > settings["max_bucket_reso"]:
+        yield Problem(
+            f"{settings.place('min_bucket_reso')} is {settings['min_bucket_reso']}, "
+            f"more than `max_bucket_reso` ({settings['max_bucket_reso']})."
+        )
+
+
+CHECKS = (
+    there_is_a_model,
+    model_files_exist,
+    other_files_exist,
+    there_is_an_output_folder,
+    there_is_a_network,
+    something_is_trained,
+    cached_text_encoder_is_not_trained,
+    ranks_from_weights,
+    multipliers_have_weights,
+    samples_have_prompts,
+    precisions_agree,
+    warm_up_fits,
+    scheduler_is_known,
+    resumed_state_exists,
+    trackers_have_a_folder,
+    sizes_suit_the_latents,
+)

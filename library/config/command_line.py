@@ -1,0 +1,91 @@
+"""The command line as a list of written values.
+
+`--name value`, `--name=value`, `--name a b c` for lists; flags also as `--name false`, `--name=false` and `--no-name`.
+Names are never guessed from their beginnings: an unknown one is an error that names the nearest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from library.config.option import COMMAND_LINE, Option, Written, names_elsewhere
+from library.config.suggest import did_you_mean
+from library.config.values import FALSE, TRUE
+from library.errors import Problem
+
+NEGATIVE_NUMBER = re.compile(r"-\.?\d")
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    return any(word in ("--help", "-h") for word in argv)
+
+
+def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> tuple[list[Written], list[Problem]]:
+    """What was written, in order. `options` holds the accepted names, old spellings too."""
+    written: list[Written] = []
+    problems: list[Problem] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not is_name(word):
+            problems.append(
+                Problem(f"`{word}` on the command line belongs to no option; a value with spaces needs quotes.")
+            )
+            continue
+        name, has_value, value = word.lstrip("-").partition("=")
+        values = [value] if has_value else []
+        option = options.get(name)
+        if option is None and (positive := switched_off(name, options)) is not None:
+            option = positive
+            if has_value:
+                problems.append(Problem(f"`--{name}` on the command line takes no value."))
+            values = ["false"]
+        elif option is None:
+            take_values(words)
+            problems.append(Problem(unknown(name, options)))
+            continue
+        elif not has_value:
+            values = take_own_values(option, words)
+        if option.nargs == "*":
+            written.append(Written(option, values, COMMAND_LINE))
+        elif values or option.is_flag:
+            written.append(Written(option, values[0] if values else True, COMMAND_LINE))
+        else:
+            problems.append(Problem(f"`--{name}` on the command line needs a value."))
+    return written, problems
+
+
+def is_name(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not NEGATIVE_NUMBER.match(word)
+
+
+def take_values(words: list[str]) -> list[str]:
+    """Remove and return the words up to the next option."""
+    count = next((i for i, word in enumerate(words) if is_name(word)), len(words))
+    taken, words[:] = words[:count], words[count:]
+    return taken
+
+
+def take_own_values(option: Option, words: list[str]) -> list[str]:
+    """The words that belong to this option: all of them for a list, true or false for a flag, one for others."""
+    if option.nargs == "*":
+        return take_values(words)
+    if not words or is_name(words[0]):
+        return []
+    if option.is_flag and words[0].casefold() not in (*TRUE, *FALSE):
+        return []
+    return [words.pop(0)]
+
+
+def switched_off(name: str, options: Mapping[str, Option]) -> Option | None:
+    """The flag that `--no-name` switches off."""
+    if not name.startswith(("no-", "no_")):
+        return None
+    option = options.get(name[3:])
+    return option if option is not None and option.is_flag else None
+
+
+def unknown(name: str, options: Mapping[str, Option]) -> str:
+    guess = did_you_mean(name, options, names_elsewhere(options), mark="`--", end="; --help lists them all.")
+    return f"`--{name}` on the command line is not an option{guess}"

@@ -1,0 +1,89 @@
+"""A training config: the tables of a TOML file, flattened, and what stands in them that nobody reads.
+
+The names of tables mean nothing, as in sd-scripts: `[network_arguments] network_dim = 8` is `network_dim = 8`. One
+level of tables is read. [[datasets]] with its [general] is a dataset description and keeps its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from library.config.dataset_keys import GENERAL_KEYS
+from library.config.option import DatasetTables, Option, Origin, Written, names_elsewhere
+from library.config.suggest import did_you_mean
+from library.config.toml_file import ConfigFile, read_toml
+
+ONLY_ON_THE_COMMAND_LINE = ("config_file", "output_config")
+
+
+@dataclass
+class FromFile:
+    """What a config file says."""
+
+    written: list[Written] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)  # key -> a sentence about it
+    warnings: list[str] = field(default_factory=list)
+    dataset_tables: DatasetTables | None = None
+
+
+def config_path(name: Path) -> Path:
+    """The file that `--config_file` names; the ending may be left out."""
+    return name if name.suffix == ".toml" else name.with_name(name.name + ".toml")
+
+
+def read_config_file(path: Path, options: Mapping[str, Option]) -> FromFile:
+    """Read a training config. `options` holds the accepted names, old spellings too."""
+    file = read_toml(path)
+    result = FromFile()
+    if isinstance(file.tables.get("datasets"), list) and "dataset_config" in options:
+        result.dataset_tables = take_dataset_tables(file)
+    seen: dict[str, Origin] = {}
+    for key, raw, origin in flatten(file, result):
+        option = options.get(key)
+        if option is None:
+            guess = did_you_mean(key, options, names_elsewhere(options))
+            result.unknown[key] = f"`{key}` {origin.phrase} is not an option{guess}"
+        elif option.name in ONLY_ON_THE_COMMAND_LINE:
+            result.warnings.append(f"`{key}` {origin.phrase} is not read; it belongs on the command line.")
+        else:
+            if option.name in seen:
+                first = seen[option.name].phrase
+                result.warnings.append(f"`{key}` is written {first} and again {origin.phrase}; the later one is used.")
+            seen[option.name] = origin
+            result.written.append(Written(option, raw, origin))
+    return result
+
+
+def take_dataset_tables(file: ConfigFile) -> DatasetTables:
+    """Remove the dataset description from the file's tables; keys of [general] that it does not have stay behind."""
+    tables: dict[str, Any] = {"datasets": file.tables.pop("datasets")}
+    general = file.tables.get("general")
+    if isinstance(general, dict):
+        tables["general"] = {key: general.pop(key) for key in list(general) if key in GENERAL_KEYS}
+    return DatasetTables(tables, file.origin, file.path)
+
+
+def flatten(file: ConfigFile, result: FromFile) -> Iterator[tuple[str, Any, Origin]]:
+    """Each key of the top level and of its tables; deeper tables are named among the unknown."""
+    for name, value in file.tables.items():
+        if not is_table(value):
+            yield name, value, file.origin(name)
+            continue
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            if is_table(inner):
+                result.unknown[f"{name}.{key}"] = too_deep(f"{name}.{key}", file.origin(name, key))
+            else:
+                yield key, inner, file.origin(name, key)
+        if isinstance(value, list):
+            result.unknown[name] = too_deep(name, file.origin(name, 0))
+
+
+def is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def too_deep(name: str, origin: Origin) -> str:
+    return f"table [{name}] {origin.phrase} is not read: options stand at the top or in tables of one level."

@@ -1,0 +1,102 @@
+"""Folders of images as names alone: REPEATS_CLASS folders, and what a folder without images holds instead."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from library.config.option import DatasetTables, Origin, Settings
+from library.config.suggest import missing
+from library.errors import Problem
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def folder_tables(settings: Settings, problems: list[Problem], warnings: list[str]) -> DatasetTables:
+    """`train_data_dir` and `reg_data_dir` as the dataset description that they stand for."""
+    subsets: list[dict[str, Any]] = []
+    for name, is_reg in (("train_data_dir", False), ("reg_data_dir", True)):
+        folder: Path | None = settings[name]
+        if folder is None:
+            continue
+        if not folder.is_dir():
+            problems.append(Problem(f"{settings.place(name)}: {not_a_folder(folder)}"))
+            continue
+        found = concept_folders(folder, warnings)
+        if not found:
+            problems.append(Problem(f"{settings.place(name)}: {no_concepts(folder)}"))
+        subsets += [{**subset, "is_reg": is_reg} for subset in found]
+    origin = settings.origins["train_data_dir"]
+
+    def origin_of(*keys: str | int) -> Origin:
+        return origin
+
+    datasets = [{"subsets": subsets}] if subsets else []
+    if not datasets and not problems:
+        problems.append(Problem("There is nothing to train on."))
+    return DatasetTables({"datasets": datasets}, origin_of, settings["train_data_dir"])
+
+
+def concept_folders(folder: Path, warnings: list[str]) -> list[dict[str, Any]]:
+    """The REPEATS_CLASS folders inside `folder`, by name: "10_red car" is 10 repeats of the class "red car"."""
+    found = []
+    for entry in sorted(path for path in folder.iterdir() if path.is_dir()):
+        concept = parse_folder_name(entry.name)
+        if concept is None:
+            if not entry.name.startswith("."):
+                warnings.append(f"{entry} is not used: its name does not begin with a number of repeats, as 10_person.")
+        elif concept[0] < 1:
+            warnings.append(f"{entry} is not used: its name asks for {concept[0]} repeats.")
+        else:
+            found.append({"image_dir": str(entry), "num_repeats": concept[0], "class_tokens": concept[1]})
+    return found
+
+
+def parse_folder_name(name: str) -> tuple[int, str] | None:
+    """Repeats and class of a folder's name; None if it does not begin with a whole number."""
+    first, _, rest = name.partition("_")
+    try:
+        return int(first), rest
+    except ValueError:
+        return None
+
+
+def no_concepts(folder: Path) -> str:
+    images = count_images(folder)
+    if images:
+        return (
+            f"{folder} holds {images} images itself, but must hold folders named REPEATS_CLASS; "
+            f"move them into {folder / '10_person'}, for example."
+        )
+    return f"{folder} has no folder named REPEATS_CLASS (as 10_person) in it."
+
+
+def count_images(folder: Path) -> int:
+    return sum(is_image(name) for name in os.listdir(folder))
+
+
+def is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def what_else_is_there(folder: Path) -> str:
+    """What a folder without images holds, in a sentence."""
+    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    endings = Counter(Path(name).suffix.lower() or "no ending" for name in names if (folder / name).is_file())
+    inner = [name for name in names if (folder / name).is_dir() and count_images(folder / name)]
+    looked_for = f"{folder}: looked for {', '.join(IMAGE_EXTENSIONS)}"
+    if inner:
+        return f"{looked_for}; images are in its folder {inner[0]}, but folders inside are not searched."
+    if endings:
+        return (
+            f"{looked_for}; found "
+            + ", ".join(f"{count} files with {end}" for end, count in sorted(endings.items()))
+            + "."
+        )
+    return f"{looked_for}; it is empty."
+
+
+def not_a_folder(path: Path) -> str:
+    return f"{path} is a file, not a folder." if path.exists() else missing(path)

@@ -1,0 +1,183 @@
+"""One option, where its value came from, and all of them together.
+
+An option's way: declared in a group (`options/`), written on the command line or in a TOML file (`command_line.py`,
+`config_file.py`), read into its type (`values.py`), put in order of precedence (`parse.py`), checked against the others
+(`checks.py`), and unpacked at the top of a command with `Settings.take`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+Spec = TypeVar("Spec")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command: `--name value` on the command line, `name = value` in TOML."""
+
+    name: str
+    type: Callable[..., Any]  # str, int, float, Path, bool (a flag), or a reader of values.py
+    default: Any
+    help: str  # one line
+    choices: tuple[Any, ...] | None = None
+    nargs: str | None = None  # "*": a list of values
+    minimum: float | None = None
+    maximum: float | None = None
+    aliases: tuple[str, ...] = ()  # old spellings that are accepted
+    known_as: tuple[str, ...] = ()  # what other programs call it: never accepted, only suggested
+    implies: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on
+    inert: str | None = None  # why it has no effect here; said at start when it is set
+    secret: bool = False  # never written to a file
+
+    @property
+    def is_flag(self) -> bool:
+        return self.type is bool
+
+
+class Group(tuple[Option, ...]):
+    """Options that `--help` shows together under a title."""
+
+    title: str
+
+    def __new__(cls, title: str, options: Iterable[Option]) -> Group:
+        group = super().__new__(cls, options)
+        group.title = title
+        return group
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written."""
+
+    kind: str  # "default", "implied", "file", "command line"
+    file: Path | None = None
+    line: int | None = None
+
+    @property
+    def phrase(self) -> str:
+        """To be read after a name: "in style.toml line 14", "on the command line"."""
+        if self.kind == "command line":
+            return "on the command line"
+        if self.file is None:
+            return "by default"
+        return f"in {self.file.name} line {self.line}" if self.line else f"in {self.file.name}"
+
+
+DEFAULT = Origin("default")
+COMMAND_LINE = Origin("command line")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value as somebody wrote it, before it is read into its option's type."""
+
+    option: Option
+    raw: Any
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class DatasetTables:
+    """[general] and [[datasets]] that stand inside a training config, with the way to their lines."""
+
+    tables: Mapping[str, Any]
+    origin_of: Callable[..., Origin]
+    path: Path
+
+
+@dataclass
+class Settings:
+    """The values of all options of one run, each with its origin.
+
+    `warnings` are sentences to show before the run starts; `unknown` are keys of the config file that no option has.
+    """
+
+    options: dict[str, Option]
+    values: dict[str, Any]
+    origins: dict[str, Origin]
+    warnings: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    dataset_tables: DatasetTables | None = None
+    _namespace: argparse.Namespace | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def explicit(self, name: str) -> bool:
+        """Whether a person wrote this value, rather than leaving it to the default or to another option."""
+        return self.origins[name].kind in ("file", "command line")
+
+    def place(self, name: str) -> str:
+        """The option's name with its place, to begin a sentence with: "`seed` in style.toml line 3"."""
+        if not self.explicit(name):
+            return f"`{name}`"
+        dashes = "--" if self.origins[name].kind == "command line" else ""
+        return f"`{dashes}{name}` {self.origins[name].phrase}"
+
+    def take(self, spec: type[Spec]) -> Spec:
+        """An instance of the dataclass `spec`, its fields filled with the options of the same names.
+
+        A field that is no option keeps the dataclass's own default; one without a default is a mistake in the program.
+        """
+        fields = dataclasses.fields(spec)  # pyright: ignore[reportArgumentType]
+        return spec(**{f.name: self.values[f.name] for f in fields if f.init and f.name in self.values})
+
+    def namespace(self) -> argparse.Namespace:
+        """Every option as network modules of sd-scripts expect it: plain attributes, paths as texts.
+
+        The same object each time: a module may keep it and see later what the trainer has filled in.
+        """
+        if self._namespace is None:
+            self._namespace = argparse.Namespace(**{name: plain(value) for name, value in self.values.items()})
+        return self._namespace
+
+    def effect_notes(self) -> list[str]:
+        """One line for each option that was set and has no effect."""
+        return [
+            f"{self.place(name)} has no effect: {option.inert}"
+            for name, option in self.options.items()
+            if option.inert and self.explicit(name) and not is_off(self.values[name], option.default)
+        ]
+
+
+def is_off(value: Any, default: Any) -> bool:
+    """Whether a value asks for nothing: the default, or none of it."""
+    return value == default or not value
+
+
+def plain(value: Any) -> Any:
+    """Paths become texts, lists are copied; everything else stays."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def by_name(groups: Iterable[Iterable[Option]]) -> dict[str, Option]:
+    """All options of the groups; a name that is declared twice is a mistake in the program."""
+    options: dict[str, Option] = {}
+    for option in (option for group in groups for option in group):
+        if option.name in options:
+            raise ValueError(f"option {option.name} is declared twice")
+        options[option.name] = option
+    return options
+
+
+def with_aliases(options: Mapping[str, Option]) -> dict[str, Option]:
+    """Also the old spellings that are still accepted."""
+    return {**{alias: option for option in options.values() for alias in option.aliases}, **options}
+
+
+def names_elsewhere(options: Mapping[str, Option]) -> dict[str, str]:
+    """What other programs call our options."""
+    return {other: option.name for option in options.values() for other in option.known_as}

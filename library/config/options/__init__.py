@@ -1,0 +1,1 @@
+"""Every option of the main job, declared once: one room per group."""

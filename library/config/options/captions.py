@@ -1,0 +1,29 @@
+"""The captions and how they are varied."""
+
+from library.config.option import Group, Option
+from library.config.values import token_count
+
+# fmt: off
+CAPTIONS = Group("Captions", (
+    Option("caption_extension",          str,   ".caption", "ending of caption files", aliases=("caption_extention",),
+           known_as=("caption_ext", "caption_file_extension")),
+    Option("shuffle_caption",            bool,  False, "shuffle the tags of a caption each time",
+           known_as=("shuffle_tags", "shuffle_captions")),
+    Option("keep_tokens",                int,   0,     "tags at the beginning that stay in place", minimum=0),
+    Option("keep_tokens_separator",      str,   "",    "text that divides fixed from shuffled tags, e.g. |||"),
+    Option("caption_separator",          str,   ",",   "text between tags"),
+    Option("secondary_separator",        str,   None,  "text between tags that stay together"),
+    Option("enable_wildcard",            bool,  False, "choose one of {a|b} and one of several caption lines"),
+    Option("caption_prefix",             str,   None,  "text before each caption"),
+    Option("caption_suffix",             str,   None,  "text after each caption"),
+    Option("caption_dropout_rate",       float, 0.0,   "share of steps in which an image has no caption",
+           minimum=0, maximum=1),
+    Option("caption_dropout_every_n_epochs", int, 0,   "each nth epoch has no captions", minimum=0),
+    Option("caption_tag_dropout_rate",   float, 0.0,   "share of tags left out", minimum=0, maximum=1),
+    Option("token_warmup_min",           int,   1,     "tags at the beginning of the run", minimum=0),
+    Option("token_warmup_step",          float, 0,     "steps, or share of the run, until all tags are used",
+           minimum=0),
+    Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225"),
+    Option("weighted_captions",          bool,  False, "read (tag:1.3) as a weight"),
+    Option("clip_skip",                  int,   None,  "take the text encoder's nth layer from the end", minimum=1),
+))

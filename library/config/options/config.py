@@ -1,0 +1,14 @@
+"""Where options come from. Every command that reads TOML has this group."""
+
+from pathlib import Path
+
+from library.config.option import Group, Option
+
+# fmt: off
+CONFIG = Group("Configuration", (
+    Option("config_file",                Path, None,  "TOML file with options; the ending may be left out",
+           known_as=("config",)),
+    Option("output_config",              bool, False, "write the options of the command line to config_file and stop"),
+    Option("strict_config",              bool, False, "treat unknown keys of the config file as errors",
+           known_as=("strict",)),
+))

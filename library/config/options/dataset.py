@@ -1,0 +1,58 @@
+"""The images, their sizes, and what is cached of them."""
+
+from pathlib import Path
+
+from library.config.option import Group, Option
+from library.config.values import resolution, two_numbers
+
+INTERPOLATIONS = ("lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area")
+
+# fmt: off
+DATASET = Group("Images", (
+    Option("dataset_config",             Path,  None,  "dataset description (TOML or JSON); goes before train_data_dir",
+           known_as=("dataset_config_file", "dataset_file")),
+    Option("train_data_dir",             Path,  None,  "folder of folders named REPEATS_CLASS, e.g. 10_person",
+           known_as=("data_dir", "dataset_dir", "image_dir", "dataset", "instance_data_dir")),
+    Option("reg_data_dir",               Path,  None,  "the same for regularization images",
+           known_as=("class_data_dir",)),
+    Option("prior_loss_weight",          float, 1.0,   "weight of the loss on regularization images", minimum=0),
+    Option("in_json",                    Path,  None,  "metadata file with the captions of train_data_dir"),
+    Option("dataset_repeats",            int,   1,     "repeats of a subset that names none", minimum=1,
+           known_as=("num_repeats", "repeats")),
+    Option("dataset_class",              str,   None,  "a Python class instead of the datasets"),
+    Option("resolution",                 resolution, None, "training size: 512, or width,height",
+           known_as=("max_resolution", "train_resolution", "size", "image_size")),
+    Option("train_batch_size",           int,   1,     "images per step on one device",
+           minimum=1, known_as=("batch_size",)),
+    Option("enable_bucket",              bool,  False, "train each image in a bucket near its own aspect ratio",
+           known_as=("enable_buckets", "enable_bucketing")),
+    Option("min_bucket_reso",            int,   256,   "shortest side of a bucket",
+           minimum=1, known_as=("min_bucket_resolution",)),
+    Option("max_bucket_reso",            int,   1024,  "longest side of a bucket",
+           minimum=1, known_as=("max_bucket_resolution",)),
+    Option("bucket_reso_steps",          int,   64,    "sides of buckets are multiples of this", minimum=8,
+           known_as=("bucket_resolution_steps",)),
+    Option("bucket_no_upscale",          bool,  False, "never enlarge an image to fill its bucket"),
+    Option("resize_interpolation",       str,   None,  "how images are resized (else area down, lanczos up)",
+           choices=INTERPOLATIONS),
+    Option("cache_latents",              bool,  False, "encode each image once and keep the result in memory"),
+    Option("cache_latents_to_disk",      bool,  False, "the same, kept on disk for the next run",
+           implies=(("cache_latents", True),)),
+    Option("vae_batch_size",             int,   1,     "images that the VAE encodes at a time", minimum=1),
+    Option("skip_cache_check",           bool,  False, "trust caches without a look"),
+    Option("cache_info",                 bool,  False, "keep captions and image sizes in a file"),
+    Option("cache_text_encoder_outputs", bool,  False, "encode each caption once and keep the result in memory",
+           known_as=("sdxl_cache_text_encoder_outputs",)),
+    Option("cache_text_encoder_outputs_to_disk", bool, False, "the same, kept on disk for the next run",
+           implies=(("cache_text_encoder_outputs", True),)),
+    Option("flip_aug",                   bool,  False, "mirror half of the images",
+           known_as=("flip", "horizontal_flip")),
+    Option("color_aug",                  bool,  False, "change colours a little"),
+    Option("random_crop",                bool,  False, "crop anywhere instead of in the middle"),
+    Option("face_crop_aug_range",        two_numbers, None, "crop around the face: smallest and largest factor"),
+    Option("alpha_mask",                 bool,  False, "weigh the loss by the image's alpha channel"),
+    Option("masked_loss",                bool,  False, "weigh the loss by a mask image"),
+    Option("conditioning_data_dir",      Path,  None,  "mask images",
+           inert="as in sd-scripts, masks belong into the dataset description"),
+    Option("debug_dataset",              bool,  False, "show batches instead of training"),
+))

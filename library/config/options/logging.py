@@ -1,0 +1,21 @@
+"""Logs and trackers."""
+
+from pathlib import Path
+
+from library.config.option import Group, Option
+
+# fmt: off
+LOGGING = Group("Logging", (
+    Option("logging_dir",                Path, None,  "folder of TensorBoard logs", known_as=("log_dir", "logs_dir")),
+    Option("log_with",                   str,  None,  "trackers to tell", choices=("tensorboard", "wandb", "all")),
+    Option("log_prefix",                 str,  None,  "beginning of the log folder's name"),
+    Option("log_tracker_name",           str,  None,  "name of the tracker's project"),
+    Option("log_tracker_config",         Path, None,  "TOML file of arguments for the tracker"),
+    Option("wandb_run_name",             str,  None,  "name of the run for wandb"),
+    Option("wandb_api_key",              str,  None,  "key for wandb; better left to `wandb login`", secret=True),
+    Option("log_config",                 bool, False, "tell trackers all options, without secrets"),
+    Option("console_log_level",          str,  None,  "what to say on the console",
+           choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
+    Option("console_log_file",           Path, None,  "say it into a file instead"),
+    Option("console_log_simple",         bool, False, "say it without colours"),
+))

@@ -1,0 +1,37 @@
+"""Options that are read and checked, but do nothing yet: the one place that says so.
+
+Take a name out in the commit that makes it work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from library.config.option import Group
+
+_BY_REASON = {
+    "not implemented yet": """
+        disable_mmap_load_safetensors
+        reg_data_dir prior_loss_weight in_json dataset_class resize_interpolation skip_cache_check cache_info
+        color_aug random_crop face_crop_aug_range alpha_mask masked_loss debug_dataset
+        keep_tokens_separator secondary_separator enable_wildcard weighted_captions
+        caption_dropout_every_n_epochs caption_tag_dropout_rate token_warmup_min token_warmup_step
+        fp8_base fp8_base_unet torch_compile dynamo_backend highvram ddp_timeout
+        use_lion_optimizer lr_scheduler_type lr_scheduler_args lr_decay_steps
+        lr_scheduler_timescale lr_scheduler_min_lr_ratio
+        loss_type huber_schedule huber_c huber_scale
+        min_snr_gamma scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss
+        noise_offset noise_offset_random_strength adaptive_noise_scale
+        multires_noise_iterations multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength
+        zero_terminal_snr min_timestep max_timestep
+        initial_epoch initial_step skip_until_initial_step
+        console_log_level console_log_file console_log_simple
+        validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps
+        """,
+}
+NOT_YET: Mapping[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names.split()}
+
+
+def marked(group: Group) -> Group:
+    """The group, with the options that do nothing yet saying so."""
+    marks = ((option, NOT_YET.get(option.name)) for option in group)
+    return Group(group.title, (replace(option, inert=why) if why else option for option, why in marks))

@@ -1,0 +1,45 @@
+"""What is written, when, under which name, and where a run goes on."""
+
+from pathlib import Path
+
+from library.config.option import Group, Option
+from library.config.values import path_or_name, period
+
+UPLOAD = "nothing is uploaded; copy the files where you want them"
+
+# fmt: off
+SAVING = Group("Saving and resuming", (
+    Option("output_dir",                 Path,   None,  "folder of everything that the run leaves",
+           known_as=("output", "output_folder", "out_dir")),
+    Option("output_name",                str,    None,  "name of the files, without folder and ending",
+           known_as=("name", "model_name")),
+    Option("save_model_as",              str,    "safetensors", "kind of the network file",
+           choices=("ckpt", "pt", "safetensors")),
+    Option("save_precision",             str,    None,  "precision in the file (else that of training)",
+           choices=("float", "fp16", "bf16")),
+    Option("save_every_n_epochs",        period, None,  "also save after each nth epoch", minimum=1),
+    Option("save_every_n_steps",         period, None,  "also save after each nth step", minimum=1),
+    Option("save_n_epoch_ratio",         period, None,  "save about this many times over the run", minimum=1),
+    Option("save_last_n_epochs",         period, None,  "keep the files of the last n epochs", minimum=1),
+    Option("save_last_n_epochs_state",   period, None,  "the same for states", minimum=1),
+    Option("save_last_n_steps",          period, None,  "keep the files of the last n steps", minimum=1),
+    Option("save_last_n_steps_state",    period, None,  "the same for states", minimum=1),
+    Option("save_state",                 bool,   False, "with each file, also what resuming needs",
+           known_as=("save_training_state",)),
+    Option("save_state_on_train_end",    bool,   False, "the same at the end only"),
+    Option("resume",                     path_or_name, None, "state to go on from: its folder, or `latest`",
+           known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir")),
+    Option("initial_epoch",              int,    None,  "begin counting at this epoch", minimum=1),
+    Option("initial_step",               int,    None,  "begin counting at this step", minimum=0),
+    Option("skip_until_initial_step",    bool,   False, "pass over the batches before it"),
+    Option("no_metadata",                bool,   False, "write only the metadata that loading needs"),
+    Option("huggingface_repo_id",        str,    None,  "repository to upload to", inert=UPLOAD),
+    Option("huggingface_repo_type",      str,    None,  "its type", inert=UPLOAD),
+    Option("huggingface_path_in_repo",   str,    None,  "folder in it", inert=UPLOAD),
+    Option("huggingface_token",          str,    None,  "token for it", inert=UPLOAD, secret=True),
+    Option("huggingface_repo_visibility", str,   None,  "public or private", inert=UPLOAD),
+    Option("save_state_to_huggingface",  bool,   False, "upload states", inert=UPLOAD),
+    Option("resume_from_huggingface",    bool,   False, "resume from an uploaded state",
+           inert="nothing is downloaded; give --resume a folder"),
+    Option("async_upload",               bool,   False, "upload while training", inert=UPLOAD),
+))

@@ -1,0 +1,56 @@
+"""Length, precision and memory of the run."""
+
+from pathlib import Path
+
+from library.config.option import Group, Option
+
+DEEPSPEED = "DeepSpeed is not supported: networks are too small to need it"
+DEVICES = ("cpu", "nvme")
+DYNAMO_BACKENDS = ("no", "eager", "aot_eager", "inductor", "aot_ts_nvfuser", "nvprims_nvfuser", "cudagraphs", "ofi",
+                   "fx2trt", "onnxrt", "tensort", "ipex", "tvm")  # fmt: skip
+
+# fmt: off
+TRAINING = Group("Training", (
+    Option("max_train_steps",            int,   1600,  "optimizer steps, unless max_train_epochs is given", minimum=1,
+           known_as=("steps", "train_steps", "num_train_steps")),
+    Option("max_train_epochs",           int,   None,  "passes over all images with their repeats", minimum=1,
+           known_as=("epoch", "epochs", "num_epochs", "num_train_epochs", "max_epochs")),
+    Option("seed",                       int,   None,  "makes the run repeatable; left out, one is drawn", minimum=0),
+    Option("mixed_precision",            str,   "no",  "precision of the computation", choices=("no", "fp16", "bf16")),
+    Option("full_fp16",                  bool,  False, "weights and gradients in float16 too"),
+    Option("full_bf16",                  bool,  False, "weights and gradients in bfloat16 too"),
+    Option("fp8_base",                   bool,  False, "keep the model in 8-bit floats"),
+    Option("fp8_base_unet",              bool,  False, "keep the U-Net in 8-bit floats"),
+    Option("gradient_checkpointing",     bool,  False, "compute activations twice: less memory, slower"),
+    Option("cpu_offload_checkpointing",  bool,  False, "keep checkpointed activations in the computer's memory",
+           inert="it does not work for Stable Diffusion in sd-scripts either"),
+    Option("gradient_accumulation_steps", int,  1,     "batches that make one optimizer step", minimum=1,
+           known_as=("gradient_accumulation", "grad_accumulation_steps", "accumulation_steps")),
+    Option("max_data_loader_n_workers",  int,   8,     "threads that prepare batches", minimum=0,
+           known_as=("num_workers", "max_data_loader_workers", "dataloader_num_workers")),
+    Option("persistent_data_loader_workers", bool, False, "they live for the whole run here in any case"),
+    Option("xformers",                   bool,  False, "attention by xformers, where it can run",
+           known_as=("use_xformers",)),
+    Option("sdpa",                       bool,  False, "attention by PyTorch (the default)"),
+    Option("mem_eff_attn",               bool,  False, "attention in less memory"),
+    Option("torch_compile",              bool,  False, "compile the model"),
+    Option("dynamo_backend",             str,   "inductor", "what compiles it", choices=DYNAMO_BACKENDS),
+    Option("highvram",                   bool,  False, "keep memory instead of giving it back early"),
+    Option("ddp_timeout",                int,   None,  "minutes that processes wait for each other", minimum=1),
+    Option("ddp_gradient_as_bucket_view", bool, False, "an option of DistributedDataParallel",
+           inert="networks are not wrapped in DistributedDataParallel"),
+    Option("ddp_static_graph",           bool,  False, "an option of DistributedDataParallel",
+           inert="networks are not wrapped in DistributedDataParallel"),
+    Option("deepspeed",                  bool,  False, "train with DeepSpeed", inert=DEEPSPEED),
+    Option("zero_stage",                 int,   2,     "DeepSpeed's ZeRO stage", choices=(0, 1, 2, 3), inert=DEEPSPEED),
+    Option("offload_optimizer_device",   str,   None,  "where DeepSpeed puts the optimizer",
+           choices=DEVICES, inert=DEEPSPEED),
+    Option("offload_optimizer_nvme_path", Path, None,  "folder for it", inert=DEEPSPEED),
+    Option("offload_param_device",       str,   None,  "where DeepSpeed puts the weights",
+           choices=DEVICES, inert=DEEPSPEED),
+    Option("offload_param_nvme_path",    Path,  None,  "folder for them", inert=DEEPSPEED),
+    Option("zero3_init_flag",            bool,  False, "DeepSpeed: build the model in parts", inert=DEEPSPEED),
+    Option("zero3_save_16bit_model",     bool,  False, "DeepSpeed: save 16-bit weights", inert=DEEPSPEED),
+    Option("fp16_master_weights_and_gradients", bool, False, "DeepSpeed: weights and gradients in float16",
+           inert=DEEPSPEED),
+))

@@ -1,0 +1,13 @@
+"""Held-out images and when the loss on them is measured."""
+
+from library.config.option import Group, Option
+from library.config.values import period
+
+# fmt: off
+VALIDATION = Group("Validation", (
+    Option("validation_split",           float,  0.0,  "share of each subset that is held out", minimum=0, maximum=1),
+    Option("validation_seed",            int,    None, "seed of that choice", minimum=0),
+    Option("validate_every_n_steps",     period, None, "measure after each nth step", minimum=1),
+    Option("validate_every_n_epochs",    period, None, "measure after each nth epoch", minimum=1),
+    Option("max_validation_steps",       int,    None, "batches to measure on, at most", minimum=1),
+))

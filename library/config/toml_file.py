@@ -1,0 +1,91 @@
+"""Reading TOML and JSON so that every value knows its line, and writing TOML."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.config.option import Origin
+from library.config.suggest import missing
+from library.config.toml_lines import Keys, json_key_lines, key_lines
+from library.config.values import BACKSLASH_ADVICE
+from library.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """The tables of a file, and the line of each key."""
+
+    path: Path
+    tables: dict[str, Any]
+    lines: Mapping[Keys, int]
+
+    def origin(self, *keys: str | int) -> Origin:
+        """Where the key stands; inside an inline table, where that table stands."""
+        while keys and keys not in self.lines:
+            keys = keys[:-1]
+        return Origin("file", self.path, self.lines.get(keys))
+
+
+def read_toml(path: Path) -> ConfigFile:
+    """Read a TOML file. Raises ConfigError if it is not there, not UTF-8, or not TOML."""
+    content = _read_text(path)
+    try:
+        tables = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(_explain(path, content, str(error))) from None
+    return ConfigFile(path, tables, key_lines(content))
+
+
+def read_json(path: Path) -> ConfigFile:
+    """Read a JSON file whose top level is an object. Raises ConfigError as `read_toml` does."""
+    content = _read_text(path)
+    try:
+        tables = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path.name} line {error.lineno} is not valid JSON: {error.msg}.") from None
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{path.name} holds {type(tables).__name__} at its top level; an object is needed.")
+    return ConfigFile(path, tables, json_key_lines(content))
+
+
+def write_toml(path: Path, values: Mapping[str, Any], title: str) -> None:
+    """Write flat values with a first line of comment; never over a file that exists.
+
+    Raises FileExistsError.
+    """
+    import toml  # only those who write a config wait for it
+
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(f"# {title}\n{toml.dumps(dict(values))}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(missing(path)) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path.name} line {line} is not UTF-8; save the file as UTF-8 in your editor.") from None
+
+
+def _explain(path: Path, content: str, message: str) -> str:
+    """What is wrong in words, with the line: tomllib says "... (at line 3, column 21)"."""
+    found = re.search(r"\(at line (\d+), column \d+\)", message)
+    number = int(found[1]) if found else content.count("\n") + 1
+    lines = content.split("\n")
+    line = lines[number - 1] if number <= len(lines) else ""
+    what = message[: found.start()].strip() if found else message
+    if re.search(r'"[^"]*\\', line):
+        return f"{path.name} line {number}: a backslash in double quotes has a meaning of its own; {BACKSLASH_ADVICE}."
+    return f"{path.name} line {number} is not valid TOML ({what}): {line.strip()}"
