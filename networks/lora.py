@@ -14,7 +14,7 @@ import hashlib
 import logging
 import math
 import os
-from typing import Callable
+from typing import Any, Callable
 
 import safetensors.torch
 import torch
@@ -41,7 +41,7 @@ class LoRAModule(nn.Module):
         self.lora_name = lora_name
         self.lora_dim = lora_dim
         if isinstance(org_module, nn.Conv2d):
-            shape = (org_module.kernel_size, org_module.stride, org_module.padding, org_module.dilation)
+            shape: Any = (org_module.kernel_size, org_module.stride, org_module.padding, org_module.dilation)
             self.lora_down = nn.Conv2d(org_module.in_channels, lora_dim, *shape, bias=False)
             self.lora_up = nn.Conv2d(lora_dim, org_module.out_channels, 1, bias=False)
         else:
@@ -54,7 +54,7 @@ class LoRAModule(nn.Module):
         self.multiplier = multiplier
         self.enabled = True
         self.dropout, self.rank_dropout, self.module_dropout = dropout, rank_dropout, module_dropout
-        self.org_module_ref = [org_module]  # in a list: the layer must not become part of this module
+        self.org_module_ref: list[Any] = [org_module]  # in a list: the layer must not become part of this module
 
     def apply_to(self):
         self.org_forward = self.org_module_ref[0].forward
@@ -251,7 +251,8 @@ class LoRANetwork(nn.Module):
                 f"It was made for another model or by another network module."
             )
         for name, tensor in matched.items():
-            if tensor.numel() != own[name].numel() or (tensor.dim() and tensor.shape != own[name].shape):
+            here = own[name]  # a 1 x 1 convolution in one program is a linear layer in another: (out, in) either way
+            if tensor.numel() != here.numel() or (here.dim() and tensor.shape[:1] != here.shape[:1]):
                 raise ValueError(
                     f"{name} is {tuple(tensor.shape)} in {file}, but {tuple(own[name].shape)} here: set network_dim "
                     f"and conv_dim as in the file, or use dim_from_weights"

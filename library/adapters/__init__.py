@@ -1,0 +1,1 @@
+"""Network files: what their tensors are called, and what their headers say."""
