@@ -89,7 +89,9 @@ class Buckets:
         low, high = adjusted_limits(self.smallest, self.largest, self.step)
         resolution = f"resolution {self.resolution[0]}x{self.resolution[1]}"
         if low > min(self.resolution):
-            return f"min_bucket_reso {self.smallest} is above the {resolution}; set it to {min(self.resolution)} or less"
+            return (
+                f"min_bucket_reso {self.smallest} is above the {resolution}; set it to {min(self.resolution)} or less"
+            )
         if high < max(self.resolution):
             return f"max_bucket_reso {self.largest} is below the {resolution}; set it to {max(self.resolution)} or more"
         return None

@@ -27,7 +27,7 @@ FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg")
 
 ORIENTATION = 0x0112  # the EXIF tag
 
-# Between one and two times Pillow's limit it would only print a warning; such an image (up to 179 million pixels) works.
+# Between one and two times its limit of 89 million pixels Pillow only prints a warning: such an image works.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -63,14 +63,14 @@ def measure(path: Path) -> Header:
     """
     try:
         with open(path, "rb") as file:
-            image = _open(file)
-            size = image.size if orientation(image) < 5 else image.size[::-1]
-            notes = _notes(path, image)
+            image = Image.open(file)
             if not _has_its_end(file, image.format):
                 image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+            width, height = image.size
+            sideways = orientation(image) >= 5
+            return Header((height, width) if sideways else (width, height), _notes(path, image))
+    except Exception as error:  # decoders fed with damaged bytes raise whatever they like
         raise _explained(path, error) from error
-    return Header((size[0], size[1]), notes)
 
 
 def decode(path: Path, content: bytes) -> np.ndarray:
@@ -79,12 +79,11 @@ def decode(path: Path, content: bytes) -> np.ndarray:
     An alpha channel is dropped, not composited, as in sd-scripts. Of an animation it is the first frame.
     """
     try:
-        image = _open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content))
         image.load()
-        pixels = rgb(image)
-    except (OSError, SyntaxError, ValueError) as error:
+        return turned(rgb(image), orientation(image))
+    except Exception as error:  # decoders fed with damaged bytes raise whatever they like
         raise _explained(path, error) from error
-    return turned(pixels, orientation(image))
 
 
 def load(path: Path) -> np.ndarray:
@@ -137,10 +136,6 @@ def fitted(pixels: np.ndarray, choice: BucketChoice) -> np.ndarray:
     return pixels[y : y + height, x : x + width]
 
 
-def _open(file) -> Image.Image:
-    return Image.open(file)
-
-
 def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
     notes = []
     if path.suffix.lower() not in FORMATS.get(image.format or "", ()):
@@ -151,14 +146,17 @@ def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
 
 
 def _has_its_end(file, format: str | None) -> bool:
-    """Whether the last bytes are those that end this format; True where a format has no such mark."""
+    """Whether the last bytes are those that end this format; True where a format has no such mark.
+
+    A PNG whose EXIF block comes behind the pixels counts as one without, so that it is read to the end.
+    """
     length = file.seek(0, os.SEEK_END)
-    file.seek(max(0, length - 64))
+    file.seek(max(0, length - 4096))
     tail = file.read()
     if format in ("JPEG", "MPO"):
         return tail.rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
     if format == "PNG":
-        return b"IEND" in tail
+        return b"IEND" in tail[-64:] and b"eXIf" not in tail
     file.seek(0)
     head = file.read(8)
     if format == "WEBP":

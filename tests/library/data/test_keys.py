@@ -24,7 +24,14 @@ def test_permutations_never_change():
 
 
 def test_every_part_of_the_name_changes_the_draw():
-    names = [(1, 0, "a", "x"), (2, 0, "a", "x"), (1, 1, "a", "x"), (1, 0, "b", "x"), (1, 0, "a", "y"), (11, 0, "", "ax")]
+    names = [
+        (1, 0, "a", "x"),
+        (2, 0, "a", "x"),
+        (1, 1, "a", "x"),
+        (1, 0, "b", "x"),
+        (1, 0, "a", "y"),
+        (11, 0, "", "ax"),
+    ]
     assert len({seed_of(*name) for name in names}) == len(names)
 
 

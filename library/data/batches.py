@@ -1,0 +1,194 @@
+"""Batches: what one forward pass needs, prepared ahead of time by a few threads.
+
+Nothing here has a state that would have to be saved: (seed, epoch, step) name a batch completely.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from library.data.dataset import Dataset, Picture, Sample
+from library.data.keys import key
+from library.data.order import Geometry, MicroBatch, order, split, steps_per_epoch
+from library.data.wording import worded
+
+if TYPE_CHECKING:
+    from library.models.text import TextEmbeddings
+
+
+class LatentSource(Protocol):
+    """Where the VAE's posteriors come from: a cache, or the VAE itself."""
+
+    scaling_factor: float
+    ready: bool
+    """Whether `fetch` only looks into memory, so that threads would be of no use."""
+
+    def fetch(self, picture: Picture, flipped: bool) -> Any:
+        """All that can be done ahead, in any thread: read a cache file, or decode and cut an image."""
+        ...
+
+    def posterior(self, fetched: Sequence[Any], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each (batch, 4, height/8, width/8) float32 on the CPU; in the main thread."""
+        ...
+
+
+class TextSource(Protocol):
+    """Where text embeddings come from, if not from the text encoder at every step."""
+
+    def embeddings(self, captions: Sequence[str]) -> TextEmbeddings: ...
+
+
+@dataclass
+class Batch:
+    """One micro-batch of one process. Everything is on the CPU, in pinned memory if asked for.
+
+    Rows beyond the real samples are padding with weight 0; sizes and places are (height, width) and (top, left).
+    """
+
+    epoch: int
+    sample_ids: list[str]
+    files: list[str]
+    captions: list[str]
+    latents: Tensor  # (batch, 4, height/8, width/8) float32, drawn from the posterior, times the scaling factor
+    hidden: TextEmbeddings | None  # None: the objective encodes the captions
+    weights: Tensor  # (batch,) float32: each sample's loss weight
+    true_count: int  # real samples of the whole global batch: what the summed loss is divided by
+    original_sizes: Tensor  # (batch, 2) int64, before resizing
+    crops: Tensor  # (batch, 2) int64, where the bucket was cut from the resized (and mirrored) image
+    target_sizes: Tensor  # (batch, 2) int64, the bucket
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def generator(self, i: int, purpose: str) -> torch.Generator:
+        """A fresh CPU generator for one of row i's draws, e.g. "noise" or "timestep"."""
+        return key(self.seed, self.epoch, self.sample_ids[i], purpose)
+
+
+@dataclass
+class _Prepared:
+    """A micro-batch after the part of the work that threads may do."""
+
+    batch: MicroBatch
+    true_count: int
+    flipped: list[bool]
+    fetched: list[Any]
+
+
+class Batches:
+    """The optimizer steps of every epoch.
+
+    `workers` threads prepare up to `prefetch` steps ahead; 0 does it all when asked. Neither changes a value.
+    `pin` puts tensors in pinned memory, for a quick copy to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        latents: LatentSource,
+        text: TextSource | None,
+        *,
+        seed: int,
+        geometry: Geometry | None = None,
+        workers: int = 2,
+        prefetch: int = 4,
+        pin: bool = False,
+    ):
+        self.dataset, self.latents, self.text = dataset, latents, text
+        self.seed, self.geometry, self.pin = seed, geometry or Geometry(), pin
+        self.workers = 0 if latents.ready else workers
+        self.prefetch = max(1, prefetch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.dataset, self.geometry.parts)
+
+    def sample_ids(self, epoch: int, step: int) -> list[str]:
+        """The ids of the whole global batch of a step."""
+        return [self.dataset.samples[i].sample_id for i in self._order(epoch)[step]]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """One item per optimizer step: this process' micro-batches. The first `start` steps are left out, unread."""
+        steps = self._order(epoch)[start:]
+        if self.workers == 0:
+            for global_batch in steps:
+                yield [self._finished(self._prepared(part, n, epoch), epoch) for part, n in self._split(global_batch)]
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
+        ahead: deque[list[Future[_Prepared]]] = deque()
+        try:
+            for global_batch in steps:
+                ahead.append([pool.submit(self._prepared, part, n, epoch) for part, n in self._split(global_batch)])
+                if len(ahead) > self.prefetch:
+                    yield [self._finished(future.result(), epoch) for future in ahead.popleft()]
+            while ahead:
+                yield [self._finished(future.result(), epoch) for future in ahead.popleft()]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        return order(self.dataset, self.seed, epoch, self.geometry.parts)
+
+    def _split(self, global_batch: list[int]) -> list[tuple[MicroBatch, int]]:
+        number = self.dataset.samples[global_batch[0]].picture.dataset
+        parts = split(global_batch, self.dataset.plan[number].batch_size, self.geometry)
+        return [(part, len(global_batch)) for part in parts]
+
+    def _prepared(self, batch: MicroBatch, true_count: int, epoch: int) -> _Prepared:
+        samples = [self.dataset.samples[i] for i in batch.samples]
+        flipped = [self._is_flipped(sample, epoch) for sample in samples]
+        fetched = [self.latents.fetch(s.picture, flip) for s, flip in zip(samples, flipped, strict=True)]
+        return _Prepared(batch, true_count, flipped, fetched)
+
+    def _is_flipped(self, sample: Sample, epoch: int) -> bool:
+        if not sample.picture.subset.flip_aug:
+            return False
+        return bool(torch.rand((), generator=key(self.seed, epoch, sample.sample_id, "flip")) < 0.5)
+
+    def _finished(self, prepared: _Prepared, epoch: int) -> Batch:
+        samples = [self.dataset.samples[i] for i in prepared.batch.samples]
+        pictures = [sample.picture for sample in samples]
+        ids = [sample.sample_id for sample in samples]
+        mean, std = self.latents.posterior(prepared.fetched, pictures)
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=key(self.seed, epoch, i, "posterior")) for i in ids])
+        captions = [
+            worded(picture.caption, picture.subset, key(self.seed, epoch, i, "caption"))
+            for picture, i in zip(pictures, ids, strict=True)
+        ]
+        real = prepared.batch.real
+        return Batch(
+            epoch=epoch,
+            sample_ids=ids,
+            files=[str(picture.path) for picture in pictures],
+            captions=captions,
+            latents=self._pinned((mean + std * noise) * self.latents.scaling_factor),
+            hidden=self.text.embeddings(captions) if self.text else None,
+            weights=torch.tensor([sample.loss_weight if i < real else 0.0 for i, sample in enumerate(samples)]),
+            true_count=prepared.true_count,
+            original_sizes=_rows(picture.size[::-1] for picture in pictures),
+            crops=_rows(crop(picture, flip) for picture, flip in zip(pictures, prepared.flipped, strict=True)),
+            target_sizes=_rows(picture.choice.bucket[::-1] for picture in pictures),
+            seed=self.seed,
+        )
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.pin else tensor
+
+
+def crop(picture: Picture, flipped: bool) -> tuple[int, int]:
+    """(top, left) of the bucket in the resized image, mirrored with it."""
+    choice = picture.choice
+    left, top = choice.crop
+    return top, (choice.resized[0] - choice.bucket[0] - left if flipped else left)
+
+
+def _rows(pairs) -> Tensor:
+    return torch.tensor(list(pairs), dtype=torch.int64)

@@ -1,0 +1,283 @@
+"""Where latents come from: the VAE's posterior of every image, computed once, or the VAE itself at every step.
+
+What is cached is the posterior's mean and standard deviation, not one frozen sample of it, so that each epoch can draw
+its own latents. A cache in memory lives as long as the run. A cache on disk lies in `.pivot_cache/` inside each image
+folder, may be deleted at any time, and never touches the .npz files of sd-scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from tqdm import tqdm
+
+from library.data.buckets import BucketChoice
+from library.data.dataset import Dataset, Picture
+from library.data.encoding import Encoder, ahead_of_time, encode_all, not_finite, read_picture, upright_pixels
+from library.data.folders import Known
+from library.data.images import BadImage, Header
+from library.data.latent_files import CacheFolder, name_of, read_posterior
+from library.errors import Problem, UserError, raise_all
+
+Variant = tuple[Path, BucketChoice, bool]
+"""What a posterior in memory is filed under: file, size and crop, flipped."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What filling a cache took: posteriors found and made, cache files that were damaged, lines worth saying."""
+
+    found: int
+    made: int
+    damaged: int
+    said: tuple[str, ...] = ()
+
+
+class MemoryLatents:
+    """Posteriors in memory, kept in `dtype`."""
+
+    ready = True
+
+    def __init__(self, dataset: Dataset, scaling_factor: float, *, dtype: torch.dtype = torch.float32):
+        self.pictures, self.scaling_factor, self.dtype = distinct(dataset.pictures), scaling_factor, dtype
+        self.posteriors: dict[Variant, Tensor] = {}
+
+    def fill(self, encoder: Encoder, *, batch_size: int = 1, workers: int = 2, progress: bool = True) -> Filled:
+        """Encode every image. Raises UserError with all images that cannot be."""
+        problems: list[Problem] = []
+
+        def wanted(picture: Picture, digest: str) -> Sequence[bool]:
+            return flips_of(picture)
+
+        jobs = encode_all(self.pictures, wanted, encoder, problems, batch_size=batch_size, workers=workers)
+        for encoded in shown(jobs, len(self.pictures), progress):
+            for flipped, posterior in encoded.posteriors.items():
+                picture = encoded.read.picture
+                self.posteriors[picture.path, picture.choice, flipped] = posterior.to(self.dtype)
+        raise_all(problems)
+        return Filled(found=0, made=len(self.posteriors), damaged=0)
+
+    def fetch(self, picture: Picture, flipped: bool) -> Tensor:
+        return self.posteriors[picture.path, picture.choice, flipped]
+
+    def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        mean, std = torch.stack(list(fetched)).float().unbind(1)
+        return mean, std
+
+
+class DiskLatents:
+    """Posteriors on disk, read by the threads that prepare batches.
+
+    `fallback`: the output folder, for caches of image folders that cannot be written.
+    """
+
+    ready = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        scaling_factor: float,
+        *,
+        vae_hash: str,
+        fallback: Path | None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.pictures, self.scaling_factor, self.dtype = distinct(dataset.pictures), scaling_factor, dtype
+        self.vae_hash, self.fallback = vae_hash, fallback
+        self.files: dict[Variant, Path] = {}
+        self.folders: dict[Path, CacheFolder] = {}
+
+    def missing(self) -> int:
+        """How many images a `fill` would have to read: 0 means that it needs no VAE."""
+        self._open_folders()
+        return sum(self._known(picture) is None for picture in self.pictures)
+
+    def fill(
+        self,
+        encoder: Encoder | None,
+        *,
+        batch_size: int = 1,
+        workers: int = 2,
+        progress: bool = True,
+        process_index: int = 0,
+        num_processes: int = 1,
+        wait: Callable[[], object] = lambda: None,
+    ) -> Filled:
+        """Make the posteriors that are not there yet; `encoder` may be None if `missing()` is 0.
+
+        Several processes share the work: each makes its part, `wait` is a barrier, then each picks up what the others
+        made. Raises UserError with all images that cannot be encoded.
+        """
+        self._open_folders()
+        made, problems = 0, []
+        try:
+            if num_processes > 1:
+                mine = self.pictures[process_index::num_processes]
+                made += self._make(mine, encoder, [], batch_size, workers, progress and process_index == 0)
+                wait()
+                for folder in self.folders.values():
+                    folder.look()
+            made += self._make(self.pictures, encoder, problems, batch_size, workers, progress and num_processes == 1)
+        finally:  # what was done before an interruption need not be done again
+            if process_index == 0:
+                self._write("its index", lambda: [folder.close() for folder in self.folders.values()])
+        wait()
+        damaged = sum(folder.damaged for folder in self.folders.values())
+        raise_all(problems)
+        return Filled(len(self.files) - made, made, damaged, tuple(self._said(damaged)))
+
+    def fetch(self, picture: Picture, flipped: bool) -> Tensor:
+        path = self.files[picture.path, picture.choice, flipped]
+        try:
+            return read_posterior(path)
+        except (OSError, SafetensorError, KeyError) as error:
+            what = f"The cached latents of image '{picture.path}' cannot be read ({error})."
+            raise UserError(f"{what} Delete '{path}' and start again; it will be made anew.") from error
+
+    def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        mean, std = torch.stack(list(fetched)).float().unbind(1)
+        return mean, std
+
+    def _open_folders(self) -> None:
+        for folder in {picture.path.parent for picture in self.pictures} - self.folders.keys():
+            self._write("a cache", lambda folder=folder: self._open(folder))
+
+    def _open(self, folder: Path) -> None:
+        self.folders[folder] = CacheFolder.open(folder, self.fallback)
+
+    def _write(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            advice = "Free some space, choose another --output_dir, or use --cache_latents without _to_disk."
+            raise UserError(f"The latent cache cannot write {what}: {error}. {advice}") from error
+
+    def _name(self, picture: Picture, sha256: str, flipped: bool) -> str:
+        return name_of(sha256, picture.choice, flipped, self.vae_hash, self.dtype)
+
+    def _known(self, picture: Picture) -> Known | None:
+        """What the index knows of a picture that has not changed and of which all posteriors are there."""
+        folder = self.folders[picture.path.parent]
+        known = folder.index.find(picture.path.name, picture.stamp)
+        if known and all(folder.has(self._name(picture, known.sha256, flipped)) for flipped in flips_of(picture)):
+            return known
+        return None
+
+    def _make(
+        self,
+        pictures: Sequence[Picture],
+        encoder: Encoder | None,
+        problems: list[Problem],
+        batch_size: int,
+        workers: int,
+        progress: bool,
+    ) -> int:
+        """File what is there, make what is not; how many were made."""
+        unknown = []
+        for picture in pictures:
+            known = self._known(picture)
+            if known:
+                self._file(picture, known.sha256)
+            else:
+                unknown.append(picture)
+        if not unknown:
+            return 0
+        if encoder is None:
+            raise RuntimeError(f"{len(unknown)} images are not cached, and there is no VAE to encode them")
+
+        def wanted(picture: Picture, sha256: str) -> list[bool]:
+            folder = self.folders[picture.path.parent]
+            return [flipped for flipped in flips_of(picture) if not folder.has(self._name(picture, sha256, flipped))]
+
+        made = 0
+        jobs = encode_all(unknown, wanted, encoder, problems, batch_size=batch_size, workers=workers)
+        for encoded in shown(jobs, len(unknown), progress):
+            picture, sha256 = encoded.read.picture, encoded.read.sha256
+            folder = self.folders[picture.path.parent]
+            for flipped, posterior in encoded.posteriors.items():
+                name, kept = self._name(picture, sha256, flipped), posterior.to(self.dtype)
+                self._write(f"the latents of '{picture.path}'", lambda f=folder, n=name, k=kept: f.write(n, k))
+                made += 1
+            folder.know(picture.path.name, Known(picture.stamp, sha256, Header(picture.size, picture.notes)))
+            self._file(picture, sha256)
+        return made
+
+    def _file(self, picture: Picture, sha256: str) -> None:
+        folder = self.folders[picture.path.parent]
+        for flipped in flips_of(picture):
+            path = folder.index.where / self._name(picture, sha256, flipped)
+            self.files[picture.path, picture.choice, flipped] = path
+
+    def _said(self, damaged: int) -> Iterable[str]:
+        for folder, cache in sorted(self.folders.items()):
+            if cache.index.where.parent != folder:
+                yield f"folder '{folder}' cannot be written; its latent cache is kept in '{cache.index.where}'"
+        if damaged:
+            yield f"{damaged} files of the latent cache were damaged and have been made again"
+
+
+class LiveLatents:
+    """No cache: images are decoded by the threads that prepare batches and encoded at every step."""
+
+    ready = False
+
+    def __init__(self, dataset: Dataset, scaling_factor: float, encoder: Encoder, *, batch_size: int = 1):
+        self.pictures, self.scaling_factor = distinct(dataset.pictures), scaling_factor
+        self.encoder, self.batch_size = encoder, batch_size
+
+    def check(self, *, workers: int = 2, progress: bool = True) -> None:
+        """Decode every image once. Raises UserError with all those that are damaged."""
+
+        def problem_of(picture: Picture) -> Problem | None:
+            try:
+                upright_pixels(picture, picture.path.read_bytes())
+            except (BadImage, OSError) as error:
+                return Problem(str(error), f"image '{picture.path}'")
+            return None
+
+        found = shown(
+            ahead_of_time(problem_of, self.pictures, workers), len(self.pictures), progress, "checking images"
+        )
+        raise_all([problem for problem in found if problem])
+
+    def fetch(self, picture: Picture, flipped: bool) -> Tensor:
+        try:
+            return read_picture(picture, lambda digest: [flipped]).images[flipped]
+        except BadImage as error:
+            raise UserError(f"image '{picture.path}': {error}") from error
+
+    def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        parts = torch.stack(list(fetched)).split(self.batch_size)
+        mean, std = (
+            torch.cat(part).float().cpu() for part in zip(*map(self.encoder.encode_posterior, parts), strict=True)
+        )
+        broken = [
+            p for p, m, s in zip(pictures, mean, std, strict=True) if not (m.isfinite().all() and s.isfinite().all())
+        ]
+        raise_all([not_finite(picture) for picture in broken])
+        return mean, std
+
+
+def flips_of(picture: Picture) -> tuple[bool, ...]:
+    """Which variants of a picture are needed: upright, and mirrored if the subset flips."""
+    return (False, True) if picture.subset.flip_aug else (False,)
+
+
+def distinct(pictures: Iterable[Picture]) -> list[Picture]:
+    """One picture for each (file, size, crop), of those that are the same one that needs most variants."""
+    chosen: dict[tuple[Path, BucketChoice], Picture] = {}
+    for picture in pictures:
+        other = chosen.get((picture.path, picture.choice))
+        if other is None or (picture.subset.flip_aug and not other.subset.flip_aug):
+            chosen[picture.path, picture.choice] = picture
+    return list(chosen.values())
+
+
+def shown(items: Iterable, total: int, progress: bool, what: str = "caching latents") -> Iterable:
+    """The items, counted by a progress bar where there is a terminal."""
+    return tqdm(items, total=total, desc=what, unit="image", disable=None if progress else True)

@@ -1,0 +1,76 @@
+"""Caption files: where the text of an image comes from.
+
+`<stem><caption_extension>` beside the image, else the subset's class tokens, else nothing. Only the first line counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+OTHER_EXTENSIONS = (".txt", ".caption", ".cap")
+"""What caption files are called elsewhere; named in a warning when they lie beside images without a caption."""
+
+
+class BadCaption(ValueError):
+    """A caption file that cannot be read; the text says why and what to do, without naming the file."""
+
+
+def caption_names(image_name: str, extension: str) -> list[str]:
+    """The names a caption file may have, best first.
+
+    A face-cropping tool names its pictures `<stem>_<x>_<y>_<w>_<h>`: they may share the caption of `<stem>`.
+    """
+    stem = os.path.splitext(image_name)[0]
+    names = [stem + extension]
+    parts = stem.rsplit("_", 4)
+    if len(parts) == 5:
+        names.append(parts[0] + extension)
+    return names
+
+
+def first_line(content: bytes) -> str:
+    """The first line of a caption file, without surrounding blanks. UTF-8 with or without a byte order mark.
+
+    Raises BadCaption for any other encoding, with the byte that is not UTF-8 and its place.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadCaption("is encoded as UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start + 1} (0x{content[error.start]:02x})"
+        raise BadCaption(f"is not UTF-8: {place} cannot be part of it; save the file as UTF-8") from error
+    return text.replace("\r", "\n").split("\n", 1)[0].strip()
+
+
+def read_caption(image: Path, extension: str, files: Iterable[str] | None = None) -> str | None:
+    """The caption beside an image; None if it has no caption file, "" if that is blank. Raises BadCaption.
+
+    `files`: the names of all files in the image's folder, so that nothing that is not there is asked for.
+    """
+    for name in caption_names(image.name, extension):
+        if files is not None and name not in files:
+            continue
+        try:
+            return first_line((image.parent / name).read_bytes())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BadCaption(f"cannot be read ({error.strerror}); check its permissions") from error
+    return None
+
+
+def about_missing_captions(images: list[str], extension: str, files: Iterable[str], class_tokens: str | None) -> str:
+    """One sentence on images without a caption file: how many, what they get instead, and what may be meant."""
+    count = f"{len(images)} images have" if len(images) > 1 else f"'{images[0]}' has"
+    instead = f"the class tokens '{class_tokens}'" if class_tokens else "an empty caption"
+    said = f"{count} no {extension} file and will be trained with {instead}"
+    stems = {os.path.splitext(name)[0] for name in images}
+    found = Counter(os.path.splitext(name)[1] for name in files if os.path.splitext(name)[0] in stems)
+    beside = [(other, found[other]) for other in OTHER_EXTENSIONS if other != extension and found[other]]
+    for other, number in beside[:1]:
+        said += f'; there are {number} {other} files beside them: set caption_extension = "{other}" to use them'
+    return said

@@ -1,0 +1,169 @@
+"""An image folder, and what is remembered about its images between two starts.
+
+`.pivot_cache/index.json` inside the folder holds each image's size in pixels and the hash of its bytes, valid as long
+as the file's size and modification time stay. With it a second start opens no image. Where the folder cannot be
+written, the same is kept in `{output_dir}/.pivot_cache/<name of the folder and a hash of its path>/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from library.data.images import Header, is_image_name
+
+CACHE_FOLDER = ".pivot_cache"
+INDEX_FILE = "index.json"
+INDEX_VERSION = 1
+
+Stamp = tuple[int, int]
+"""A file's (size in bytes, mtime_ns): while it stays, the content is taken to be the same."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder: every file name, and the image files' stamps in the order of their names."""
+
+    folder: Path
+    names: frozenset[str]
+    images: dict[str, Stamp]
+
+    def unused(self) -> list[str]:
+        """Files that look like images but are not taken as such."""
+        lookalikes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jxl")
+        return sorted(
+            name
+            for name in self.names - self.images.keys()
+            if name.lower().endswith(lookalikes) and not name.startswith(".")
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an index says about an image that was read and decoded once."""
+
+    stamp: Stamp
+    sha256: str
+    header: Header
+
+
+@dataclass
+class Index:
+    """The memory of one image folder. `latents`: name of each cached file and its length in bytes."""
+
+    where: Path
+    images: dict[str, Known]
+    latents: dict[str, int]
+
+    def find(self, name: str, stamp: Stamp) -> Known | None:
+        """What is known about an image, if its file has not changed since."""
+        known = self.images.get(name)
+        return known if known and known.stamp == stamp else None
+
+    def write(self) -> None:
+        """Replace the index file. Raises OSError."""
+        images = {
+            name: {
+                "size": known.stamp[0],
+                "mtime_ns": known.stamp[1],
+                "sha256": known.sha256,
+                "width": known.header.size[0],
+                "height": known.header.size[1],
+                "notes": known.header.notes,
+            }
+            for name, known in self.images.items()
+        }
+        content = {"version": INDEX_VERSION, "images": images, "latents": self.latents}
+        replace_file(self.where / INDEX_FILE, json.dumps(content, indent=1).encode())
+
+
+def list_folder(folder: Path) -> Listing:
+    """One look at a folder; sub-folders are not entered. Raises OSError."""
+    names, images = [], {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                continue
+            names.append(entry.name)
+            if is_image_name(entry.name):
+                images[entry.name] = stamp_of(entry)
+    return Listing(folder, frozenset(names), dict(sorted(images.items())))
+
+
+def stamp_of(file: os.DirEntry | Path) -> Stamp:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def cache_places(folder: Path, fallback: Path | None) -> list[Path]:
+    """Where a folder's cache may lie, best first. `fallback` is the output folder, or None."""
+    places = [folder / CACHE_FOLDER]
+    if fallback is not None:
+        absolute = str(folder.resolve())
+        mark = blake2b(absolute.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        places.append(fallback / CACHE_FOLDER / f"{folder.resolve().name}-{mark}")
+    return places
+
+
+def read_index(places: Iterable[Path]) -> Index | None:
+    """The first index that can be read; a damaged one, or one of another version, counts as none."""
+    for where in places:
+        try:
+            content = json.loads((where / INDEX_FILE).read_bytes())
+            if content["version"] != INDEX_VERSION:
+                continue
+            images = {
+                name: Known(
+                    (entry["size"], entry["mtime_ns"]),
+                    entry["sha256"],
+                    Header((entry["width"], entry["height"]), tuple(entry["notes"])),
+                )
+                for name, entry in content["images"].items()
+            }
+            return Index(where, images, dict(content["latents"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None
+
+
+def open_index(folder: Path, fallback: Path | None) -> Index:
+    """The folder's index for writing: the existing one, else an empty one in the first place that can be written.
+
+    Raises OSError if there is no such place.
+    """
+    places = cache_places(folder, fallback)
+    found = read_index(places)
+    if found is not None and can_be_written(found.where):
+        return found
+    for where in places:
+        if can_be_written(where):
+            return Index(where, dict(found.images) if found else {}, {})
+    raise OSError(f"no cache can be written for '{folder}'; tried {', '.join(map(str, places))}")
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether a file can be made in the folder, which is created if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a cache file under a temporary name, then rename it: a reader sees the old content or the new.
+
+    Not flushed to the disk: what a power cut destroys is recognised and made again, unlike weights and states.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
