@@ -1,0 +1,1 @@
+"""A tiny Stable Diffusion and the drawn, captioned world on which it is pretrained."""
