@@ -12,8 +12,6 @@ from library.config.option import Settings
 from library.config.suggest import missing
 from library.errors import Problem
 
-KNOWN_SCHEDULERS = ("constant", "constant_with_warmup", "cosine", "cosine_with_restarts", "linear", "polynomial")
-
 
 def problems(settings: Settings) -> list[Problem]:
     """Everything that the checks find."""
@@ -36,13 +34,11 @@ def model_files_exist(settings: Settings) -> Iterator[Problem]:
 
 
 def other_files_exist(settings: Settings) -> Iterator[Problem]:
-    for name in ("network_weights", "sample_prompts", "log_tracker_config"):
-        path = settings[name]
+    single = [(name, settings[name]) for name in ("network_weights", "sample_prompts", "log_tracker_config")]
+    several = [("base_weights", path) for path in settings["base_weights"] or []]
+    for name, path in single + several:
         if path is not None and not path.is_file():
             yield Problem(f"{settings.place(name)}: {not_a_file(path)}")
-    for path in settings["base_weights"] or []:
-        if not path.is_file():
-            yield Problem(f"{settings.place('base_weights')}: {not_a_file(path)}")
 
 
 def not_a_file(path: Path) -> str:
@@ -116,14 +112,6 @@ def warm_up_fits(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
 
 
-def scheduler_is_known(settings: Settings) -> Iterator[Problem]:
-    name = settings["lr_scheduler"]
-    if name not in KNOWN_SCHEDULERS and not settings["lr_scheduler_type"]:
-        yield Problem(
-            f"{settings.place('lr_scheduler')} is {name!r}, but must be one of {', '.join(KNOWN_SCHEDULERS)}."
-        )
-
-
 def resumed_state_exists(settings: Settings) -> Iterator[Problem]:
     state = settings["resume"]
     if state is not None and state != "latest" and not Path(state).is_dir():
@@ -137,16 +125,12 @@ def trackers_have_a_folder(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def sizes_suit_the_latents(settings: Settings) -> Iterator[Problem]:
-    """Latents are an eighth of the image; U-Nets halve them three times more, so buckets go in steps of 64."""
-    step = settings["bucket_reso_steps"]
+def buckets_have_room(settings: Settings) -> Iterator[Problem]:
+    step, low, high = (settings[name] for name in ("bucket_reso_steps", "min_bucket_reso", "max_bucket_reso"))
     if step % 8:
         yield Problem(f"{settings.place('bucket_reso_steps')} is {step}, but must be a multiple of 8.")
-    if settings["min_bucket_reso"] > settings["max_bucket_reso"]:
-        yield Problem(
-            f"{settings.place('min_bucket_reso')} is {settings['min_bucket_reso']}, "
-            f"more than `max_bucket_reso` ({settings['max_bucket_reso']})."
-        )
+    if low > high:
+        yield Problem(f"{settings.place('min_bucket_reso')} is {low}, more than `max_bucket_reso` ({high}).")
 
 
 CHECKS = (
@@ -162,8 +146,7 @@ CHECKS = (
     samples_have_prompts,
     precisions_agree,
     warm_up_fits,
-    scheduler_is_known,
     resumed_state_exists,
     trackers_have_a_folder,
-    sizes_suit_the_latents,
+    buckets_have_room,
 )

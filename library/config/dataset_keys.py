@@ -96,4 +96,8 @@ NOT_READ = {
     "metadata_file": "captions in a metadata file are not implemented yet; use caption files beside the images",
     "conditioning_data_dir": "mask images are not implemented yet; leave the key out",
 }
+NO_EFFECT = {
+    "network_multiplier": "sd-scripts does not use it either",
+    "custom_attributes": "not implemented yet",
+}
 COMMAND_LINE_ONLY = ("prior_loss_weight", "max_token_length", "cache_latents", "cache_latents_to_disk", "debug_dataset")

@@ -6,7 +6,7 @@ config, or folders named REPEATS_CLASS in `--train_data_dir`. All end as `Datase
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,70 +18,20 @@ from library.config.dataset_keys import (
     DATASET_KEYS,
     GENERAL,
     GENERAL_KEYS,
+    NO_EFFECT,
     NOT_READ,
     SUBSET,
     SUBSET_KEYS,
     Key,
 )
-from library.config.image_folders import count_images, folder_tables, not_a_folder, what_else_is_there
-from library.config.option import DatasetTables, Origin, Settings, names_elsewhere
+from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
+from library.config.image_folders import count_images, folder_tables, no_concepts, not_a_folder, what_else_is_there
+from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
+from library.config.options.not_yet import NOT_YET
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
-from library.config.values import Noted, read_value
+from library.config.values import is_unset, read_value
 from library.errors import ConfigError, Problem, UserError, raise_all
-
-
-@dataclass(frozen=True)
-class SubsetSpec:
-    """One folder of images and how its images and captions are varied."""
-
-    image_dir: Path
-    num_repeats: int
-    class_tokens: str | None
-    caption_extension: str  # with its dot
-    is_reg: bool
-    flip_aug: bool
-    color_aug: bool
-    random_crop: bool
-    face_crop_aug_range: tuple[float, float] | None
-    resize_interpolation: str | None
-    alpha_mask: bool
-    cache_info: bool
-    shuffle_caption: bool
-    keep_tokens: int
-    keep_tokens_separator: str
-    caption_separator: str
-    secondary_separator: str | None
-    enable_wildcard: bool
-    caption_prefix: str | None
-    caption_suffix: str | None
-    caption_dropout_rate: float
-    caption_dropout_every_n_epochs: int
-    caption_tag_dropout_rate: float
-    token_warmup_min: int
-    token_warmup_step: float  # steps, or below 1 the share of the run
-    custom_attributes: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """Subsets that share a resolution, buckets and a batch size."""
-
-    index: int
-    resolution: tuple[int, int]  # width, height
-    batch_size: int
-    enable_bucket: bool
-    min_bucket_reso: int
-    max_bucket_reso: int
-    bucket_reso_steps: int
-    bucket_no_upscale: bool
-    network_multiplier: float
-    validation_split: float
-    validation_seed: int | None
-    subsets: tuple[SubsetSpec, ...]
-
-
-DatasetPlan = tuple[DatasetSpec, ...]
 
 
 def plan_datasets(settings: Settings) -> DatasetPlan:
@@ -93,7 +43,7 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
     plan = reading.read()
     raise_all(reading.problems, ConfigError)
     settings.warnings.extend(reading.warnings)
-    require_images(plan)
+    require_images(plan, settings["train_data_dir"])
     return plan
 
 
@@ -107,8 +57,10 @@ def dataset_problems(settings: Settings) -> list[Problem]:
     return reading.problems
 
 
-def require_images(plan: DatasetPlan) -> None:
+def require_images(plan: DatasetPlan, train_data_dir: Path | None) -> None:
     """Raise UserError if no folder holds an image, with what its folders hold instead."""
+    if not plan and train_data_dir is not None:
+        raise UserError(f"There is no image to train on. {no_concepts(train_data_dir)}")
     folders = [subset.image_dir for dataset in plan for subset in dataset.subsets]
     if any(count_images(folder) for folder in folders):
         return
@@ -117,10 +69,11 @@ def require_images(plan: DatasetPlan) -> None:
 
 @dataclass
 class _Level:
-    """A table of the description: its values, and where they stand."""
+    """A table of the description: its values, where they stand, and which of them could not be read."""
 
-    values: dict[str, Any]
-    origins: dict[str, Origin]
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -135,9 +88,13 @@ class _Reading:
         source = self._source()
         if source is None:
             return ()
-        tables, origin_of = dict(source.tables), source.origin_of
-        for name in tables.keys() - {"general", "datasets"}:
-            self._unknown_table(name, origin_of(name))
+        tables, origin_of = source.tables, source.origin_of
+        if self._is_training_config(source):
+            return ()
+        for name in [name for name in tables if name not in ("general", "datasets")]:
+            guess = did_you_mean(name, ("general", "datasets"))
+            problem = f"`{name}` {origin_of(name).phrase} has no place in a dataset description{guess}"
+            self.problems.append(Problem(problem))
         general = self._level(tables.get("general", {}), GENERAL, GENERAL_KEYS, origin_of, "general")
         datasets = tables.get("datasets", [])
         if not isinstance(datasets, list) or not all(isinstance(table, dict) for table in datasets):
@@ -154,6 +111,10 @@ class _Reading:
         path, folder = settings["dataset_config"], settings["train_data_dir"]
         if settings["in_json"]:
             self.problems.append(Problem(f"{settings.place('in_json')}: {NOT_READ['metadata_file']}."))
+        if folder and settings.origins["train_data_dir"] == COMMAND_LINE != settings.origins["dataset_config"]:
+            if path or embedded:  # sd-scripts would not look at the command line here
+                self.warnings.append("`--train_data_dir` on the command line is used instead of the config's datasets.")
+            return folder_tables(settings, self.problems, self.warnings)
         if path is not None:
             ignored = ["train_data_dir"] if folder else []
             ignored += [f"[[datasets]] in {embedded.path.name}"] if embedded else []
@@ -188,12 +149,12 @@ class _Reading:
             return None
         read = [self._subset(s, chain, origin_of, *where, "subsets", i) for i, s in enumerate(subsets)]
         values = {name: self._effective(BY_NAME[name], chain) for name in DATASET_KEYS - SUBSET_KEYS}
+        origin = origin_of(*where)
+        inside = f" for [[datasets]] {origin.phrase}" if origin.line else ""
         if values["resolution"] is None:
-            self.problems.append(
-                Problem(f"[[datasets]] {origin_of(*where).phrase} has no `resolution`, and no option gives one.")
-            )
+            self.problems.append(Problem(f"`resolution` is not set{inside}: the size to train at, such as 512."))
             return None
-        self._check_buckets(values, f"[[datasets]] {origin_of(*where).phrase}")
+        self._check_buckets(values, inside)
         kept = self._without_doubles([subset for subset in read if subset is not None])
         return DatasetSpec(index=place, subsets=tuple(kept), **values)
 
@@ -201,7 +162,6 @@ class _Reading:
         self, table: dict, chain: list[_Level], origin_of: Callable[..., Origin], *where: Any
     ) -> SubsetSpec | None:
         level = self._level(table, SUBSET, SUBSET_KEYS, origin_of, *where)
-        unread = level.origins.keys() - level.values.keys()
         place = f"{SUBSET} {origin_of(*where).phrase}"
         for name, why in NOT_READ.items():
             if level.values.get(name) is not None:
@@ -209,7 +169,7 @@ class _Reading:
         values = {name: self._effective(BY_NAME[name], [level, *chain]) for name in SUBSET_KEYS - NOT_READ.keys()}
         folder = values["image_dir"]
         if folder is None:
-            if "image_dir" not in unread:
+            if "image_dir" not in level.unread:
                 self.problems.append(Problem(f"{place} has no `image_dir`: the folder of its images."))
             return None
         if not folder.is_dir():
@@ -228,7 +188,7 @@ class _Reading:
         self, table: Any, title: str, allowed: frozenset[str], origin_of: Callable[..., Origin], *where: Any
     ) -> _Level:
         """Read the keys of one table."""
-        level = _Level({}, {})
+        level = _Level()
         if not isinstance(table, dict):
             self.problems.append(Problem(f"{title} {origin_of(*where).phrase} must be a table."))
             return level
@@ -237,14 +197,23 @@ class _Reading:
             level.origins[name] = origin
             if name not in allowed:
                 self.problems.append(Problem(f"`{name}` {origin.phrase} {misplaced(name, title, allowed)}"))
+            elif is_left_open(BY_NAME[name].option, raw):
                 continue
-            try:
-                value = read_value(BY_NAME[name].option, raw)
-            except ValueError as error:
-                self.problems.append(Problem(f"`{name}` {origin.phrase} {error}."))
-                continue
-            level.values[name] = value.value if isinstance(value, Noted) else value
+            else:
+                self._value(level, name, raw)
         return level
+
+    def _value(self, level: _Level, name: str, raw: Any) -> None:
+        option, phrase = BY_NAME[name].option, level.origins[name].phrase
+        try:
+            level.values[name] = value = raw if raw == "" else read_value(option, raw)
+        except ValueError as error:
+            level.unread.add(name)
+            self.problems.append(Problem(f"`{name}` {phrase} {error}."))
+            return
+        why = NO_EFFECT.get(name) or NOT_YET.get(name)
+        if why and not is_off(value, option.default):
+            self.warnings.append(f"`{name}` {phrase} has no effect: {why}.")
 
     def _effective(self, key: Key, chain: list[_Level]) -> Any:
         """The value of the innermost level that has one, else the option's, else the default."""
@@ -254,13 +223,14 @@ class _Reading:
         value = self.settings.values.get(key.fallback) if key.fallback else None
         return key.option.default if value is None else value
 
-    def _check_buckets(self, values: dict[str, Any], place: str) -> None:
+    def _check_buckets(self, values: dict[str, Any], inside: str) -> None:
         if not values["enable_bucket"] or values["bucket_no_upscale"]:
             return
-        shortest, longest = min(values["resolution"]), max(values["resolution"])
-        if values["min_bucket_reso"] > shortest or values["max_bucket_reso"] < longest:
-            limits = f"min_bucket_reso {values['min_bucket_reso']} and max_bucket_reso {values['max_bucket_reso']}"
-            self.problems.append(Problem(f"{place}: resolution {shortest} x {longest} must lie between {limits}."))
+        (width, height), step = values["resolution"], values["bucket_reso_steps"]
+        low, high = values["min_bucket_reso"], values["max_bucket_reso"]
+        if low // step * step > min(width, height) or -(-high // step) * step < max(width, height):
+            limits = f"min_bucket_reso ({low}) and max_bucket_reso ({high})"
+            self.problems.append(Problem(f"`resolution` {width} x {height}{inside} must lie between {limits}."))
 
     def _without_doubles(self, subsets: list[SubsetSpec]) -> list[SubsetSpec]:
         """The same folder twice in one dataset: the later one is left out, as in sd-scripts."""
@@ -271,12 +241,19 @@ class _Reading:
             kept.setdefault(subset.image_dir, subset)
         return list(kept.values())
 
-    def _unknown_table(self, name: str, origin: Origin) -> None:
-        if name in self.settings.options:
-            text = "is an option of the run and belongs into the training config, not into a dataset description."
-        else:
-            text = f"has no place in a dataset description{did_you_mean(name, ('general', 'datasets'))}"
-        self.problems.append(Problem(f"`{name}` {origin.phrase} {text}"))
+    def _is_training_config(self, source: DatasetTables) -> bool:
+        """Somebody gave the wrong one of two files: say so once, instead of once for each of its keys."""
+        flat = [key for name, table in source.tables.items() for key in (table if isinstance(table, dict) else [name])]
+        if "datasets" in source.tables or not any(key in self.settings.options for key in flat if key not in BY_NAME):
+            return False
+        found = f"{source.path.name} is a training config, not a dataset description; give it as `--config_file`."
+        self.problems.append(Problem(f"{self.settings.place('dataset_config')}: {found}"))
+        return True
+
+
+def is_left_open(option: Option, raw: Any) -> bool:
+    """Whether a key leaves the choice to the next level: an empty text does, except where it means "no text"."""
+    return is_unset(option, raw) and not (raw == "" and option.type is str and not option.default)
 
 
 def misplaced(name: str, title: str, allowed: frozenset[str]) -> str:

@@ -8,9 +8,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from library.config.option import Group, Option
+from library.config.values import (
+    file_name,
+    key_value,
+    path_or_name,
+    period,
+    resolution,
+    steps_or_ratio,
+    token_count,
+    two_numbers,
+)
 
 NAME_WIDTH = 30
-PLACEHOLDERS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+PLACEHOLDERS = {
+    **{int: "N", float: "X", str: "TEXT", Path: "PATH"},
+    **{path_or_name: "PATH", file_name: "NAME", key_value: "NAME=VALUE", resolution: "SIZE", two_numbers: "X,X"},
+    **{period: "N", steps_or_ratio: "N", token_count: "N"},
+}
 
 
 def help_text(groups: Iterable[Iterable[Option]], prog: str, description: str) -> str:

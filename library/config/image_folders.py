@@ -25,17 +25,14 @@ def folder_tables(settings: Settings, problems: list[Problem], warnings: list[st
             problems.append(Problem(f"{settings.place(name)}: {not_a_folder(folder)}"))
             continue
         found = concept_folders(folder, warnings)
-        if not found:
-            problems.append(Problem(f"{settings.place(name)}: {no_concepts(folder)}"))
+        if not found and is_reg:
+            warnings.append(f"{settings.place(name)}: {no_concepts(folder)}")
         subsets += [{**subset, "is_reg": is_reg} for subset in found]
-    origin = settings.origins["train_data_dir"]
 
     def origin_of(*keys: str | int) -> Origin:
-        return origin
+        return Origin("file", settings["train_data_dir"])
 
     datasets = [{"subsets": subsets}] if subsets else []
-    if not datasets and not problems:
-        problems.append(Problem("There is nothing to train on."))
     return DatasetTables({"datasets": datasets}, origin_of, settings["train_data_dir"])
 
 

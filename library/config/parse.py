@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,22 @@ def parse(
     if flag(last(spoken, "output_config") or False):
         write_config(settle(options, spoken, problems), problems)
         raise SystemExit(0)
-    file = read_config_file(config_path(Path(config_file)), with_aliases(options)) if config_file else FromFile()
+    file = FromFile()
+    if config_file:
+        try:
+            file = read_config_file(config_path(Path(config_file)), with_aliases(options))
+        except ConfigError as error:
+            raise_all([Problem(str(error)), *problems], ConfigError)  # what is missing may stand in the file
     settings = settle(options, file.written + repeated_once(spoken, file.warnings), problems)
     settings.warnings[:0] = file.warnings
     settings.unknown = list(file.unknown)
     settings.dataset_tables = file.dataset_tables
-    if settings.values.get("strict_config"):
-        problems += map(Problem, file.unknown.values())
-    else:
-        settings.warnings[:0] = file.unknown.values()
     problems += consequences(settings, checks, problems)
-    raise_all(problems, ConfigError)
+    if settings.values.get("strict_config"):
+        problems[:0] = map(Problem, file.unknown.values())
+        file.unknown.clear()
+    settings.warnings[:0] = file.unknown.values()
+    raise_with_notice(problems, file.unknown.values())
     return settings
 
 
@@ -98,6 +103,15 @@ def consequences(settings: Settings, checks: Iterable[Check], problems: list[Pro
 
 def names(problems: Iterable[Problem], option: str) -> bool:
     return any(f"`{option}`" in problem.message or f"`--{option}`" in problem.message for problem in problems)
+
+
+def raise_with_notice(problems: list[Problem], noticed: Collection[str]) -> None:
+    """Raise the problems, with the unknown keys below them: a misspelled key is often why another is missing."""
+    try:
+        raise_all(problems, ConfigError)
+    except ConfigError as error:
+        below = "".join(f"\n  - {sentence}" for sentence in noticed)
+        raise ConfigError(f"{error}\nAlso noticed:{below}" if noticed else str(error)) from None
 
 
 def repeated_once(spoken: list[Written], warnings: list[str]) -> list[Written]:

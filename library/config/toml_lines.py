@@ -5,8 +5,8 @@ The text has been parsed already, so this may be lenient: what it cannot place i
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
 
 Keys = tuple[str | int, ...]  # ("datasets", 0, "subsets", 2, "image_dir"): names of tables, places in lists
 
@@ -18,6 +18,8 @@ _ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*=")
 _TOKEN = re.compile(
     r'''"""|\'\'\'|"(?:[^"\\]|\\.)*"|'[^']*'|\#.*|[\[\]{}]''',
 )
+
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]')
 
 
 def key_lines(text: str) -> dict[Keys, int]:
@@ -39,10 +41,24 @@ def key_lines(text: str) -> dict[Keys, int]:
 
 
 def json_key_lines(text: str) -> dict[Keys, int]:
-    """The line of each key that occurs once in a JSON text, by its name alone; others cannot be told apart."""
-    found = [(match[1], text.count("\n", 0, match.start()) + 1) for match in re.finditer(r'"([^"\\\n]*)"\s*:', text)]
-    once = Counter(name for name, _ in found)
-    return {(name,): line for name, line in found if once[name] == 1}
+    """The same for JSON: the line of each key, and of each object in a list."""
+    lines: dict[Keys, int] = {}
+    way: list[str | int | None] = []  # the way to here; None where an object's next key is still to come
+    line, counted = 1, 0
+    for token in _JSON_TOKEN.finditer(text):
+        line, counted = line + text.count("\n", counted, token.start()), token.start()
+        match token[0]:
+            case "{" | "[":
+                lines.setdefault(tuple(part for part in way if part is not None), line)
+                way.append(None if token[0] == "{" else 0)
+            case "}" | "]":
+                way.pop()
+            case ",":
+                way[-1] = way[-1] + 1 if isinstance(way[-1], int) else None
+            case key if way and way[-1] is None:
+                way[-1] = json.loads(key)
+                lines[tuple(part for part in way if part is not None)] = line
+    return lines
 
 
 class _Inside:

@@ -113,13 +113,25 @@ def path(raw: Any) -> Path:
 
 
 def path_or_name(raw: Any) -> str:
-    """A path, or a name that is not one (a model on a hub, `latest`); kept as text.
+    """A path, or a word that stands for one (`latest`); kept as text.
 
     TOML reads "C:\\new\\table" as C:, a line break, ew, a tab and able: no path has such characters.
     """
     value = text(raw)
     if any(ord(character) < 32 for character in value):
         raise ValueError(f"is {value!r}: TOML took its backslashes for something else; {BACKSLASH_ADVICE}")
+    return value
+
+
+def file_name(raw: Any) -> str | Noted:
+    """A name for files, without folder; an ending that the saving adds itself is left out."""
+    value = text(raw)
+    if any(character in value for character in '/\\:*?"<>|') or any(ord(character) < 32 for character in value):
+        raise ValueError(f"is {value!r}, but must be a plain name for files; folders belong into `output_dir`")
+    for ending in (".safetensors", ".ckpt", ".pt"):
+        if value.endswith(ending) and value != ending:
+            name = value.removesuffix(ending)
+            return Noted(name, f"is read as {name!r}: the ending is added when a file is saved")
     return value
 
 

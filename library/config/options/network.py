@@ -30,6 +30,6 @@ NETWORK = Group("Network", (
            minimum=0),
     Option("text_encoder_lr",            float,     None,  "learning rate of the text encoder's part, or one for each",
            nargs="*", minimum=0,
-           known_as=("te_lr", "learning_rate_te", "learning_rate_te1", "text_encoder_learning_rate")),
+           known_as=("te_lr", "learning_rate_te", "learning_rate_te1", "learning_rate_te2")),
     Option("training_comment",           str,       None,  "a remark for the file's metadata (ss_training_comment)"),
 ))

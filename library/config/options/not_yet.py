@@ -11,13 +11,12 @@ from library.config.option import Group
 _BY_REASON = {
     "not implemented yet": """
         disable_mmap_load_safetensors
-        reg_data_dir prior_loss_weight in_json dataset_class resize_interpolation skip_cache_check cache_info
+        prior_loss_weight in_json dataset_class resize_interpolation skip_cache_check cache_info
         color_aug random_crop face_crop_aug_range alpha_mask masked_loss debug_dataset
         keep_tokens_separator secondary_separator enable_wildcard weighted_captions
         caption_dropout_every_n_epochs caption_tag_dropout_rate token_warmup_min token_warmup_step
         fp8_base fp8_base_unet torch_compile dynamo_backend highvram ddp_timeout
-        use_lion_optimizer lr_scheduler_type lr_scheduler_args lr_decay_steps
-        lr_scheduler_timescale lr_scheduler_min_lr_ratio
+        use_lion_optimizer lr_scheduler_type
         loss_type huber_schedule huber_c huber_scale
         min_snr_gamma scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss
         noise_offset noise_offset_random_strength adaptive_noise_scale

@@ -3,6 +3,11 @@
 from library.config.option import Group, Option
 from library.config.values import key_value, steps_or_ratio
 
+SCHEDULERS = (
+    *("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+    *("inverse_sqrt", "cosine_with_min_lr", "warmup_stable_decay"),
+)
+
 # fmt: off
 OPTIMIZER = Group("Optimizer and learning rate", (
     Option("optimizer_type",             str,       "",    "AdamW (the default), AdamW8bit, or the name of a class",
@@ -16,8 +21,8 @@ OPTIMIZER = Group("Optimizer and learning rate", (
     Option("learning_rate",              float,     2e-6,  "learning rate of what has none of its own",
            minimum=0, known_as=("lr",)),
     Option("max_grad_norm",              float,     1.0,   "gradients are clipped to this norm; 0 is off", minimum=0),
-    Option("lr_scheduler",               str,       "constant", "constant, constant_with_warmup, cosine, "
-           "cosine_with_restarts, linear, polynomial", known_as=("scheduler",)),
+    Option("lr_scheduler",               str,       "constant", "how the learning rate changes", choices=SCHEDULERS,
+           known_as=("scheduler",)),
     Option("lr_scheduler_type",          str,       "",    "class of a scheduler of your own"),
     Option("lr_scheduler_args",          key_value, None,  "its arguments", nargs="*"),
     Option("lr_warmup_steps",            steps_or_ratio, 0, "steps in which the rate rises, or their share (10%)",

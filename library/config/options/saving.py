@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from library.config.option import Group, Option
-from library.config.values import path_or_name, period
+from library.config.values import file_name, path_or_name, period
 
 UPLOAD = "nothing is uploaded; copy the files where you want them"
 
@@ -11,7 +11,7 @@ UPLOAD = "nothing is uploaded; copy the files where you want them"
 SAVING = Group("Saving and resuming", (
     Option("output_dir",                 Path,   None,  "folder of everything that the run leaves",
            known_as=("output", "output_folder", "out_dir")),
-    Option("output_name",                str,    None,  "name of the files, without folder and ending",
+    Option("output_name",                file_name, None,  "name of the files, without folder and ending",
            known_as=("name", "model_name")),
     Option("save_model_as",              str,    "safetensors", "kind of the network file",
            choices=("ckpt", "pt", "safetensors")),
