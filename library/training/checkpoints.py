@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from library.errors import UserError
-from library.files import is_state
 from library.training.clock import Clock
 from library.training.file_names import SavingSpec, due_stems, outdated, states_of
-from library.training.state import Fingerprint, read_position, read_state, write_state
+from library.training.state import Fingerprint, is_state, read_position, read_state, write_state
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -24,34 +23,22 @@ class Checkpoints:
     """Writes the trainables' files and the run's states when they are due.
 
     `metadata` gives the text that goes into a file written at the clock's place; `fingerprint` is what a state must
-    agree with; `resume` is a state folder, or "latest" for the furthest one of this run's name.
+    agree with; `resume` is the folder of the state to go on from.
     """
 
-    def __init__(self, spec: SavingSpec, metadata: Metadata, fingerprint: Fingerprint, resume: str | None) -> None:
+    def __init__(self, spec: SavingSpec, metadata: Metadata, fingerprint: Fingerprint, resume: Path | None) -> None:
         self._spec = spec
         self._metadata = metadata
         self._fingerprint = fingerprint
         self._resume = resume
 
     def restore(self, run: Run) -> None:
-        """Take up the state that `resume` names; a new run, and `latest` where there is none yet, start at the beginning.
-
-        Raises `UserError` for a folder that is no state, or whose state is of another configuration.
-        """
-        if not self._resume:
+        """Take up the state that the run resumes, if it does. Raises `UserError` if it is of another configuration."""
+        if self._resume is None:
             return
-        folder = self.latest_state() if self._resume == LATEST else Path(self._resume)
-        if folder is None:
-            run.journal.say(f"no state of {self._spec.last_stem} in {self._spec.output_dir} yet: starting anew")
-            return
-        read_state(folder, run, self._fingerprint)
-        run.journal.resumed_from = folder
-        run.journal.say(f"resumed from {folder} at step {run.clock.global_step} of {run.clock.total_steps}")
-
-    def latest_state(self) -> Path | None:
-        """The complete state of this run's name that is furthest; half-written ones do not count."""
-        states = [folder for folder in states_of(self._spec) if is_state(folder)]
-        return max(states, key=lambda folder: (read_position(folder), folder.stat().st_mtime_ns), default=None)
+        read_state(self._resume, run, self._fingerprint)
+        run.journal.resumed_from = self._resume
+        run.journal.say(f"resumed from {self._resume} at step {run.clock.global_step} of {run.clock.total_steps}")
 
     def due(self, clock: Clock) -> bool:
         return bool(due_stems(self._spec, clock))
@@ -109,9 +96,19 @@ class Checkpoints:
         run.journal.saved = [path for path in run.journal.saved if path not in files + states]
 
 
-def check_resume(resume: str | None) -> None:
-    """Refuse a state that cannot be one, before a model is loaded."""
-    if resume and resume != LATEST and not is_state(Path(resume)):
-        folder = Path(resume)
+def state_to_resume(spec: SavingSpec, resume: str | None) -> Path | None:
+    """The state folder that `resume` names: a path, or "latest" for the furthest finished one of this run's name.
+
+    None for a new run, and for `latest` where there is no state yet, so that a run can be started again and again with
+    the same command. Raises `UserError` for a folder that is no finished state.
+    """
+    if not resume:
+        return None
+    if resume == LATEST:
+        states = [folder for folder in states_of(spec) if is_state(folder)]
+        return max(states, key=lambda folder: (read_position(folder), folder.stat().st_mtime_ns), default=None)
+    folder = Path(resume)
+    if not is_state(folder):
         why = "is not a folder" if not folder.is_dir() else "has no complete manifest, so it is not a finished state"
-        raise UserError(f"`resume = {resume}` {why}; give a folder ending in -state, or latest")
+        raise UserError(f"`resume = {resume}` {why}; give a folder ending in -state, or {LATEST}")
+    return folder

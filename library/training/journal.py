@@ -49,6 +49,7 @@ class Journal:
         self._first_step = clock.global_step
         if self._path is None:
             return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         if self.resumed_from is not None:
             write_text(self._path, _lines_until(self._path, clock.global_step))
         elif self._path.exists():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from library.models.load import StableDiffusion
+from library.models.family import StableDiffusion
 
 
 @dataclass(frozen=True)

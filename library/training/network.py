@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
 from library.files import read_tensors, save_network, temporary_tensors
-from library.models.load import StableDiffusion
+from library.models.family import StableDiffusion
 from library.training.progress import Progress
 from library.training.trainables import Findings, Movement, Trainable
 
@@ -32,8 +32,8 @@ class NetworkSpec:
     network_dropout: float | None = None
     network_weights: Path | None = None
     dim_from_weights: bool = False
-    base_weights: tuple[Path, ...] = ()
-    base_weights_multiplier: tuple[float, ...] = ()
+    base_weights: Sequence[Path] | None = None
+    base_weights_multiplier: Sequence[float] | None = None
     network_train_unet_only: bool = False
     network_train_text_encoder_only: bool = False
     scale_weight_norms: float | None = None
@@ -49,8 +49,9 @@ def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffu
     """Merge `base_weights` into the base model before anything is trained; returns a line for each file."""
     lines = []
     text_encoder = text_encoder_argument(model)
-    for i, path in enumerate(spec.base_weights):
-        multiplier = spec.base_weights_multiplier[i] if i < len(spec.base_weights_multiplier) else 1.0
+    multipliers = list(spec.base_weights_multiplier or ())
+    for i, path in enumerate(spec.base_weights or ()):
+        multiplier = multipliers[i] if i < len(multipliers) else 1.0
         with named_for_modules(path, model) as file:
             network, weights = _pair(
                 module,
@@ -179,6 +180,7 @@ class NetworkTrainable(Trainable):
         self,
         network: Any,
         groups: list[dict[str, Any]],
+        group_names: list[str],
         model: StableDiffusion,
         device: torch.device,
         *,
@@ -187,12 +189,15 @@ class NetworkTrainable(Trainable):
     ) -> None:
         self.network = network
         self._groups = groups
+        self.group_names = group_names
         self._model = model
         self._device = device
         self._save_dtype = save_dtype
         self._max_norm = scale_weight_norms
         self._text_encoder = text_encoder_argument(model)
-        self._movement = Movement({name: p for name, p in network.named_parameters() if p.requires_grad})
+        network.prepare_grad_etc(self._text_encoder, model.unet)
+        trained = {id(parameter) for group in groups for parameter in group["params"]}
+        self._movement = Movement({name: p for name, p in network.named_parameters() if id(p) in trained})
         self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

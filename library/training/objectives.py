@@ -12,7 +12,7 @@ from torch import Tensor
 from library.data.batches import Batch
 from library.diffusion.loss import prediction_target, relative_error, squared_error
 from library.diffusion.schedule import add_noise, alphas_cumprod
-from library.models.load import StableDiffusion
+from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
 
 

@@ -23,7 +23,7 @@ class OptimizerSpec:
     """The options that choose the optimizer; field names are the options'."""
 
     optimizer_type: str = "AdamW"
-    optimizer_args: tuple[str, ...] = ()
+    optimizer_args: Sequence[str] | None = None
     learning_rate: float = 2e-6
     max_grad_norm: float = 1.0
 
@@ -70,7 +70,7 @@ def create_optimizer(
     The list and the dicts are handed over as they are: networks may keep them to read the live learning rate.
     """
     chosen, note = optimizer_class(spec.optimizer_type, device)
-    arguments: dict[str, Any] = parse_arguments(spec.optimizer_args, "optimizer_args")
+    arguments: dict[str, Any] = parse_arguments(spec.optimizer_args or (), "optimizer_args")
     if chosen is torch.optim.AdamW:
         arguments.setdefault("fused", _can_fuse(groups))
     try:

@@ -27,6 +27,14 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
+    def agree(self, value: int) -> int:
+        """The main process' value, on all of them."""
+        if self.count == 1:
+            return value
+        shared = [value]
+        dist.broadcast_object_list(shared, src=0)
+        return shared[0]
+
     def sum_gradients(self, parameters: Sequence[Tensor], figures: Tensor) -> Tensor:
         """Add up, in one flat all-reduce per dtype, the gradients of all processes (in place) and `figures` (returned).
 

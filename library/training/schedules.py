@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class ScheduleSpec:
     """The options that shape the learning rate over the run; field names are the options'."""
 
     lr_scheduler: str = "constant"
-    lr_scheduler_args: tuple[str, ...] = ()
+    lr_scheduler_args: Sequence[str] | None = None
     lr_warmup_steps: float = 0
     lr_decay_steps: float = 0
     lr_scheduler_num_cycles: int = 1
@@ -47,7 +47,7 @@ def as_steps(value: float, total_steps: int) -> int:
     return int(value * total_steps) if 0 < value < 1 else int(value)
 
 
-def parse_arguments(arguments: tuple[str, ...], option: str) -> dict[str, Any]:
+def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
     """`key=value` strings with Python literals as values, as kohya writes `optimizer_args`; raises `UserError`."""
     parsed = {}
     for argument in arguments:
@@ -79,7 +79,7 @@ def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate
     if warmup > total_steps:
         raise UserError(f"`lr_warmup_steps` gives {warmup} steps, but the run has {total_steps}")
     specific = _specific_arguments(spec, total_steps, warmup, decay)
-    specific.update(parse_arguments(spec.lr_scheduler_args, "lr_scheduler_args"))
+    specific.update(parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args"))
     return _from_transformers(name, warmup, total_steps, learning_rate, specific)
 
 
@@ -91,7 +91,7 @@ def _specific_arguments(spec: ScheduleSpec, total_steps: int, warmup: int, decay
     if spec.lr_scheduler == "inverse_sqrt":
         return {"timescale": spec.lr_scheduler_timescale}
     if spec.lr_scheduler == "cosine_with_min_lr":
-        if spec.lr_scheduler_min_lr_ratio is None and not any(a.startswith("min_lr") for a in spec.lr_scheduler_args):
+        if spec.lr_scheduler_min_lr_ratio is None and not any(a.startswith("min_lr") for a in spec.lr_scheduler_args or ()):
             raise UserError("`lr_scheduler = cosine_with_min_lr` needs `lr_scheduler_min_lr_ratio`")
         ratio = spec.lr_scheduler_min_lr_ratio
         return {"num_cycles": spec.lr_scheduler_num_cycles / 2} | ({} if ratio is None else {"min_lr_rate": ratio})

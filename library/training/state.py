@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from library.errors import UserError
-from library.files import read_tensors, read_torch, write_json, write_state_folder, write_tensors, write_torch
+from library.files import read_manifest, read_tensors, write_json, write_tensors
+from library.files import write_state as write_state_folder
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 Fingerprint = Mapping[str, Any]
 
 PLACE = "train_state.json"
-OPTIMIZER = "optimizer.bin"
+OPTIMIZER = "optimizer.safetensors"
 
 
 def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
@@ -26,8 +29,10 @@ def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
         for trainable in run.trainables:
             tensors = {name: tensor.detach().contiguous() for name, tensor in trainable.state_dict().items()}
             write_tensors(into / f"{trainable.name}.safetensors", tensors, {})
-        write_torch(into / OPTIMIZER, run.optimizers.state_dict())
+        tensors, rest = split_optimizer_state(run.optimizers.state_dict())
+        write_tensors(into / OPTIMIZER, tensors, {})
         place = {
+            "optimizer": rest,
             "current_epoch": run.clock.epochs_done,
             "current_step": run.clock.global_step,
             "journal": run.journal.state_dict(),
@@ -40,28 +45,66 @@ def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
     write_state_folder(folder, write)
 
 
+def is_state(folder: Path) -> bool:
+    """Whether `folder` is a finished state; one cut off while it was written has no manifest."""
+    try:
+        return bool(read_manifest(folder)) and (folder / PLACE).is_file()
+    except (UserError, OSError):
+        return False
+
+
 def read_position(folder: Path) -> int:
     """The optimizer steps done in a state."""
     return int(_place(folder)["current_step"])
 
 
+def read_fingerprint(folder: Path) -> Fingerprint:
+    """The configuration that a state was written under."""
+    return _place(folder)["fingerprint"]
+
+
 def read_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
     """Put `run` where the state was written. Raises `UserError` if it is of another configuration."""
     place = _place(folder)
+    read_manifest(folder, full=True)
     refuse_differences(folder, place["fingerprint"], fingerprint)
     for trainable in run.trainables:
         tensors, _ = read_tensors(folder / f"{trainable.name}.safetensors")
         trainable.load_state_dict(tensors)
-    run.optimizers.load_state_dict(read_torch(folder / OPTIMIZER))
+    tensors, _ = read_tensors(folder / OPTIMIZER)
+    run.optimizers.load_state_dict(join_optimizer_state(tensors, place["optimizer"]))
     run.clock.global_step = int(place["current_step"])
     run.journal.load_state_dict(place["journal"])
     run.guard.load_state_dict(place["guard"])
     run.precision.load_state_dict(place["precision"])
 
 
+def split_optimizer_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A torch optimizer's state as tensors by name ("<parameter>.<what>") and the rest, which JSON can hold."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, Any] = {"param_groups": state["param_groups"], "state": {}}
+    for parameter, values in state["state"].items():
+        for what, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{what}"] = value.detach().contiguous()
+            else:
+                rest["state"].setdefault(str(parameter), {})[what] = value
+    return tensors, rest
+
+
+def join_optimizer_state(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """The other way of `split_optimizer_state`."""
+    state: dict[int, dict[str, Any]] = {int(parameter): dict(values) for parameter, values in rest["state"].items()}
+    for name, tensor in tensors.items():
+        parameter, _, what = name.partition(".")
+        state.setdefault(int(parameter), {})[what] = tensor
+    return {"state": state, "param_groups": rest["param_groups"]}
+
+
 def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:
     """Raise `UserError` that spells out what differs between a state's configuration and this run's."""
-    names = [name for name in {**theirs, **ours} if _plain(theirs.get(name)) != _plain(ours.get(name))]
+    compared = [name for name in {**theirs, **ours} if name != "processes"]  # what they share is compared
+    names = [name for name in compared if _plain(theirs.get(name)) != _plain(ours.get(name))]
     if names:
         lines = "\n".join(f"  - {name}: {theirs.get(name)} in the state, {ours.get(name)} now" for name in names)
         raise UserError(

@@ -1,0 +1,134 @@
+"""What a file says of the run that made it, and what a state must agree with to be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import torch
+
+from library.adapters.metadata import (
+    DatasetFacts,
+    ImageFacts,
+    Metadata,
+    ModelFacts,
+    RunFacts,
+    SubsetFacts,
+    minimum_metadata,
+    saving_metadata,
+    training_metadata,
+)
+from library.adapters.modelspec import modelspec
+from library.data.dataset import Dataset
+from library.data.order import Geometry
+from library.models.family import StableDiffusion
+from library.training.clock import Clock
+
+# Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume.
+DECISIVE = (
+    *("pretrained_model_name_or_path", "vae", "seed", "mixed_precision", "full_fp16", "full_bf16", "clip_skip"),
+    *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
+    *("network_train_unet_only", "network_train_text_encoder_only", "unet_lr", "text_encoder_lr", "learning_rate"),
+    *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length"),
+    *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power"),
+)
+
+
+def model_facts(model: StableDiffusion, options: Mapping[str, Any]) -> ModelFacts:
+    return ModelFacts(
+        family=model.family.value,
+        is_v_prediction=model.prediction_type == "v_prediction",
+        source=str(options["pretrained_model_name_or_path"]),
+        vae=str(options["vae"]) if options["vae"] else None,
+    )
+
+
+def dataset_facts(dataset: Dataset) -> list[DatasetFacts]:
+    """The datasets as metadata describes them, with the captions as they stand in their files."""
+    facts = []
+    for number, spec in enumerate(dataset.plan):
+        subsets = []
+        for subset in spec.subsets:
+            pictures = [p for p in dataset.pictures if p.dataset == number and p.subset is subset]
+            images = [ImageFacts(p.size, p.choice.bucket, subset.num_repeats, p.caption) for p in pictures]
+            subsets.append(
+                SubsetFacts(
+                    image_dir=subset.image_dir,
+                    num_repeats=subset.num_repeats,
+                    images=images,
+                    is_reg=subset.is_reg,
+                    class_tokens=subset.class_tokens,
+                    options=asdict(subset),
+                )
+            )
+        bounds = (spec.min_bucket_reso, spec.max_bucket_reso) if spec.enable_bucket else (None, None)
+        facts.append(DatasetFacts(spec.batch_size, spec.resolution, spec.enable_bucket, *bounds, subsets))
+    return facts
+
+
+def optimizer_text(optimizer: torch.optim.Optimizer, arguments: Mapping[str, Any]) -> str:
+    """`module.Class(name=value,...)`, as kohya's trainer writes it."""
+    kind = type(optimizer)
+    listed = ",".join(f"{name}={value}" for name, value in arguments.items())
+    return f"{kind.__module__}.{kind.__name__}" + (f"({listed})" if listed else "")
+
+
+def metadata_writer(
+    options: Mapping[str, Any], model: StableDiffusion, dataset: Dataset, run: RunFacts, title: str
+) -> Callable[[Clock], Metadata]:
+    """A function that gives the metadata of a file written at the clock's place."""
+    base = model_facts(model, options)
+    fixed = training_metadata(options, base, dataset_facts(dataset), run)
+
+    def metadata(clock: Clock) -> Metadata:
+        at = saving_metadata(fixed, epoch=clock.epochs_done, steps=clock.global_step, finished_at=time.time())
+        if options["no_metadata"]:
+            at = minimum_metadata(at)
+        return at | modelspec(
+            options,
+            base,
+            kind="lora",
+            title=title,
+            resolution=dataset.plan[0].resolution,
+            date=datetime.now(),
+        )
+
+    return metadata
+
+
+def fingerprint(
+    options: Mapping[str, Any], model: StableDiffusion, dataset: Dataset, geometry: Geometry
+) -> dict[str, Any]:
+    """What a state must agree with: the decisive options, the base model, the data, and how an epoch is cut.
+
+    The length of the run is not part of it: a run may be resumed to go on for longer.
+    """
+    facts = {name: _plain(options[name]) for name in DECISIVE}
+    rows = [(s.sample_id, s.picture.stamp[0], s.picture.choice.bucket, s.picture.caption) for s in dataset.samples]
+    return facts | {
+        "weights of the base model": _some_weights(model),
+        "samples per epoch": len(dataset.samples),
+        "images, captions and buckets": _digest(json.dumps(rows).encode()),
+        "batch sizes": [spec.batch_size for spec in dataset.plan],
+        "batches per optimizer step": geometry.parts,
+        "processes": geometry.num_processes,
+    }
+
+
+def _some_weights(model: StableDiffusion) -> str:
+    """A digest of a few elements of every tensor: enough to see another model, without reading gigabytes."""
+    some = [tensor.reshape(-1)[:: max(1, tensor.numel() // 8)] for m in model.modules.values() for tensor in m.parameters()]
+    return _digest(torch.cat([elements.detach().float().cpu() for elements in some]).numpy().tobytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

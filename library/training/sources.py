@@ -1,0 +1,93 @@
+"""What batches are made of, prepared once: the latents of the images and the embeddings of the captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from library.data.batches import LatentSource
+from library.data.cache import DiskLatents, LiveLatents, MemoryLatents
+from library.data.dataset import Dataset
+from library.data.text_cache import TextCache, captions_to_come
+from library.models.family import StableDiffusion
+from library.models.hashes import weights_hash
+from library.models.text import TextConditioner
+from library.training.processes import Processes
+
+
+CACHE_FOLDER = ".pivot_cache"
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """The options on caching; field names are the options'."""
+
+    cache_latents: bool = False
+    cache_latents_to_disk: bool = False
+    cache_text_encoder_outputs: bool = False
+    cache_text_encoder_outputs_to_disk: bool = False
+    vae_batch_size: int = 1
+    max_data_loader_n_workers: int = 8
+
+
+class VaeEncoder:
+    """The VAE as the caches ask for it: pictures in, mean and standard deviation of the posterior out."""
+
+    def __init__(self, model: StableDiffusion, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+
+    @torch.no_grad()
+    def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 3, height, width) in [-1, 1] to two of (batch, 4, height/8, width/8), float32 on the CPU."""
+        vae = self._model.vae.to(self._device)
+        posterior = vae.encode(images.to(self._device, vae.dtype)).latent_dist
+        return posterior.mean.float().cpu(), posterior.std.float().cpu()
+
+
+def latent_source(
+    spec: CacheSpec, dataset: Dataset, model: StableDiffusion, processes: Processes, output_dir: Path
+) -> tuple[LatentSource, list[str]]:
+    """Where latents come from by the options, filled, and lines worth saying. Raises `UserError` for bad images."""
+    encoder = VaeEncoder(model, processes.device)
+    scaling = model.scaling_factor
+    workers = max(1, spec.max_data_loader_n_workers)
+    filling = {"batch_size": spec.vae_batch_size, "workers": workers, "progress": processes.is_main}
+    if spec.cache_latents_to_disk:
+        source = DiskLatents(dataset, scaling, vae_hash=weights_hash(model.vae), fallback=output_dir)
+        filled = source.fill(
+            encoder,
+            process_index=processes.index,
+            num_processes=processes.count,
+            wait=processes.wait,
+            **filling,
+        )
+        return source, list(filled.said)
+    if spec.cache_latents:
+        memory = MemoryLatents(dataset, scaling)
+        return memory, list(memory.fill(encoder, **filling).said)
+    live = LiveLatents(dataset, scaling, encoder, batch_size=spec.vae_batch_size)
+    live.check(workers=workers, progress=processes.is_main)
+    return live, []
+
+
+def text_source(
+    spec: CacheSpec, dataset: Dataset, conditioner: TextConditioner, output_dir: Path, *, show: bool
+) -> TextCache:
+    """Embeddings of a text encoder that is not trained: each caption once, in memory, and on disk if asked for."""
+    model = conditioner.model
+    to_disk = spec.cache_text_encoder_outputs_to_disk
+    cache = TextCache(
+        conditioner.encode,
+        text_hash="-".join(weights_hash(encoder) for encoder in model.text_encoders) if to_disk else "",
+        clip_skip=conditioner.clip_skip,
+        max_token_length=conditioner.max_token_length,
+        folder=output_dir / CACHE_FOLDER if to_disk else None,
+    )
+    captions = captions_to_come(dataset)
+    if captions is not None:
+        cache.fill(captions, progress=show)
+    return cache

@@ -1,0 +1,41 @@
+"""Train a LoRA-family network from kohya TOML and command-line options: python train_network.py --config_file style.toml"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from library.command import run_command, show_lines
+from library.config.checks import problems
+from library.config.datasets import dataset_problems, plan_datasets
+from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.config.parse import parse
+
+
+def train(argv: Sequence[str]) -> None:
+    settings = parse(
+        argv,
+        *ALL_TRAIN_NETWORK,
+        prog="train_network.py",
+        description=str(__doc__),
+        checks=(problems, dataset_problems),
+    )
+    plan = plan_datasets(settings)
+    show_lines([*settings.warnings, *settings.effect_notes()])
+
+    # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
+    from library.training.build import build_run, check_before_loading
+    from library.training.loop import fit
+
+    checked = check_before_loading(settings, plan)
+    run = build_run(checked, lambda line: show_lines([line]))
+    with run.signals:
+        fit(run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(train, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
