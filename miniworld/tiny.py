@@ -8,6 +8,7 @@ diffusers folder or as a single file.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.tokenizers import build_tokenizer, vocabulary_of_merges
 
 # Every word here is one token, so that tests of captions and embeddings have words to name.
-WORDS = (
+_TEXT = (
     "a an the of on in with and photo picture portrait painting style sks person man woman boy girl face cat dog boat "
     "house tree red green blue yellow black white background shape circle square river stone bridge hat coat smiling "
     "sad anna ben john mary smith jones"
-).split()
+)
+WORDS = tuple(_TEXT.split())
 
 
 def build(family: Family, *, prediction_type: PredictionType = "epsilon", seed: int = 0) -> StableDiffusion:
@@ -125,7 +127,7 @@ def tiny_configs(family: Family) -> dict[str, dict[str, Any]]:
 
 
 def tiny_tokenizer(pad_token: str | None = None) -> CLIPTokenizer:
-    """A CLIPTokenizer of bytes and `WORDS`; `pad_token` "!" (id 0) is SD2's and SDXL's second, None is the end token."""
+    """A CLIPTokenizer of bytes and `WORDS`; it pads with the end token, or with `pad_token` ("!" is id 0)."""
     return build_tokenizer((_vocabulary(), list(_merges())), pad_token)
 
 
@@ -141,7 +143,7 @@ def _merges() -> tuple[tuple[str, str], ...]:
     for word in WORDS:
         pieces = [*word[:-1], f"{word[-1]}</w>"]
         while len(pieces) > 1:
-            pairs = list(zip(pieces, pieces[1:], strict=False))
+            pairs = list(pairwise(pieces))
             known = [pair for pair in pairs if pair in ranks]
             pair = min(known, key=ranks.__getitem__) if known else pairs[0]
             ranks.setdefault(pair, len(ranks))

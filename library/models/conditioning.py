@@ -1,4 +1,4 @@
-"""SDXL's size conditioning: the U-Net is told how large a picture was, where it was cropped and how large it should be."""
+"""SDXL's size conditioning: the U-Net is told how large a picture was, where it was cropped, how large it should be."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Family(Enum):
 
     @property
     def text_encoder_names(self) -> tuple[str, ...]:
-        """Names of the text encoders' folders in diffusers' layout; with "tokenizer" for "text_encoder", the tokenizers'."""
+        """The text encoders' folders in diffusers' layout; the tokenizers' are the same with "tokenizer"."""
         return ("text_encoder", "text_encoder_2") if self is Family.SDXL else ("text_encoder",)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.utils import logging
 
 from library.errors import UserError
-from library.models.family import Family, StableDiffusion
+from library.models.family import StableDiffusion
 from library.models.recognise import family_of_folder
+from library.models.tokenizers import load_tokenizer
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -61,7 +62,7 @@ def load_folder(path: Path, dtype: torch.dtype) -> StableDiffusion:
         unet=unet,
         vae=vae,
         text_encoders=text_encoders,
-        tokenizers=[_load_tokenizer(path / name) for name in tokenizer_names],
+        tokenizers=[load_tokenizer(path / name) for name in tokenizer_names],
         scheduler_config=scheduler,
         source=path,
     )
@@ -132,13 +133,6 @@ def _variant(folder: Path) -> str | None:
     if not names:
         raise UserError(f"'{folder}' holds no weights: there is no .safetensors or .bin file in it.")
     return "fp16" if all(".fp16" in name for name in names) else None
-
-
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
-    try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The tokenizer in '{folder}' cannot be loaded: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

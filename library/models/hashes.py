@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-_file_hashes: dict[tuple[Path, int, int], str] = {}
+from library.files import file_hash
 
 
 def weights_hash(weights: torch.nn.Module | Path | str) -> str:
@@ -18,13 +18,7 @@ def weights_hash(weights: torch.nn.Module | Path | str) -> str:
     """
     if isinstance(weights, torch.nn.Module):
         return _module_hash(weights)
-    path = Path(weights).resolve()
-    facts = path.stat()
-    key = (path, facts.st_size, facts.st_mtime_ns)
-    if key not in _file_hashes:
-        with open(path, "rb") as file:
-            _file_hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _file_hashes[key]
+    return file_hash(weights)
 
 
 def _module_hash(module: torch.nn.Module) -> str:

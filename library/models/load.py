@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.errors import UserError
+from library.files import read_tensors
 from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.folder import load_folder, load_vae_folder
 from library.models.recognise import check_width, recognise_file
@@ -54,7 +54,7 @@ def load_model(
     if vae is not None:
         model.vae = load_vae(Path(vae), vae_dtype or dtype, config=dict(model.vae.config))
     elif vae_dtype is not None:
-        model.vae.to(vae_dtype)
+        torch.nn.Module.to(model.vae, vae_dtype)
     for module in model.modules.values():
         module.requires_grad_(False).eval()
     return model
@@ -71,7 +71,7 @@ def load_vae(path: Path, dtype: torch.dtype, config: Mapping[str, Any]) -> Autoe
     if not any(name.startswith(("encoder.", "decoder.")) for name in tensors):
         raise UserError(f"'{path}' holds no VAE. Give a VAE's file, a whole model's file, or a diffusers folder.")
     with init_empty_weights(include_buffers=False):
-        vae: AutoencoderKL = AutoencoderKL.from_config(config)
+        vae: Any = AutoencoderKL.from_config(dict(config))
     return _filled(vae, vae_from_original(tensors, config), dtype, f"VAE of '{path}'")
 
 
@@ -118,8 +118,8 @@ def _empty_modules(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> 
     """The parts' modules without memory for their weights."""
     with init_empty_weights(include_buffers=False):
         modules: dict[str, Any] = {
-            "unet": UNet2DConditionModel.from_config(configs["unet"]),
-            "vae": AutoencoderKL.from_config(configs["vae"]),
+            "unet": UNet2DConditionModel.from_config(dict(configs["unet"])),
+            "vae": AutoencoderKL.from_config(dict(configs["vae"])),
             "text_encoder": CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
         }
         if family is Family.SDXL:
@@ -145,14 +145,9 @@ def _filled(module: Module, tensors: Tensors, dtype: torch.dtype, what: str) -> 
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """A file's tensors and metadata; a training checkpoint's are one level down."""
     if path.suffix.lower() not in FILE_SUFFIXES:
         raise UserError(f"'{path}' is no weights file: expected is a name that ends in {', '.join(FILE_SUFFIXES)}.")
-    from library.files import read_tensors
-
-    tensors, metadata = read_tensors(path)
-    nested: Any = tensors.get("state_dict", tensors)
-    return {name: tensor for name, tensor in nested.items() if isinstance(tensor, Tensor)}, metadata or {}
+    return read_tensors(path)
 
 
 def _packed_configs(metadata: Mapping[str, str], path: Path) -> dict[str, dict[str, Any]] | None:

@@ -1,7 +1,7 @@
 """What each part of a model is called in the original (LDM, SGM, open_clip) layout and in diffusers'.
 
-Each function derives a table `{original name: diffusers name}` of modules from a part's config, so that it holds for any
-number of levels and layers, tiny models included. A table is read both ways: `rename` takes it or its `inverted` form.
+Each function derives a table `{original name: diffusers name}` of modules from a part's config, so that it holds for
+any number of levels and layers, tiny models included. A table is read both ways: `rename` takes it or its `inverted`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def unet_names(config: Mapping[str, Any]) -> Names:
 
 
 def vae_names(config: Mapping[str, Any]) -> Names:
-    """The VAE's table. The original numbers the decoder's levels from the picture down, diffusers from the latents up."""
+    """The VAE's table. The original numbers the decoder's levels from the picture, diffusers from the latents."""
     levels = len(config["block_out_channels"])
     layers = int(config["layers_per_block"])
     names: Names = {}

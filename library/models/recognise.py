@@ -1,4 +1,4 @@
-"""What a file or a folder of weights is: which family of Stable Diffusion, or which other thing that was meant kindly."""
+"""What a file or a folder of weights is: a family of Stable Diffusion, or another thing that was given by mistake."""
 
 from __future__ import annotations
 

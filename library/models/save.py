@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from library.files import write_json, write_tensors, write_text
 from library.models.family import Family, StableDiffusion
 from library.models.folder import quiet_transformers
 from library.models.single_file import to_original
@@ -33,21 +34,17 @@ def save_folder(model: StableDiffusion, folder: Path) -> None:
         part = name.replace("text_encoder", "tokenizer")
         tokenizer.save_pretrained(folder / part)
         for file, text in packed_vocabulary(tokenizer).items():  # what readers older than tokenizer.json look for
-            (folder / part / file).write_text(text, encoding="utf-8")
+            write_text(folder / part / file, text)
         index[part] = ["transformers", "CLIPTokenizer"]
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    scheduler.parent.mkdir(parents=True, exist_ok=True)
-    scheduler.write_text(json.dumps(model.scheduler_config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "scheduler" / "scheduler_config.json", model.scheduler_config)
     index["scheduler"] = ["diffusers", model.scheduler_config.get("_class_name", "DDIMScheduler")]
     if model.family is not Family.SDXL:
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / "model_index.json", dict(sorted(index.items())))
 
 
 def save_single_file(model: StableDiffusion, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write one file in the original layout; its metadata carries what the tensors do not say."""
-    from library.files import write_tensors
-
     said = {
         "diffusers_config": json.dumps(packed_configs(model), ensure_ascii=False),
         "modelspec.prediction_type": "v" if model.prediction_type == "v_prediction" else "epsilon",

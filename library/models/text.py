@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from library.errors import ConfigError
-from library.models.family import Family, StableDiffusion, TextEncoder
+from library.models.family import Family, StableDiffusion
 
 CHUNK = 75  # tokens of a caption that fit between the start and the end token of one run of the text encoder
 
@@ -43,7 +44,7 @@ class TextEmbeddings:
 class TextConditioner:
     """Encodes captions the way the model's family was trained.
 
-    - SD1 and SD2 read the last layer, or with `clip_skip` n the n-th last (1 is the last), through the final layer norm.
+    - SD1 and SD2 read the last layer, or with `clip_skip` n the n-th last (1 is the last), through the final norm.
       SD2's own text encoder already ends at the last but one layer that was trained.
     - SDXL reads the last but one layer of both encoders, without norm, side by side, and the second encoder's projected
       end token of the first chunk as `pooled`. `clip_skip` has no effect.
@@ -105,7 +106,8 @@ class TextConditioner:
         elif self.clip_skip == 1:
             hidden = states.last_hidden_state
         else:
-            hidden = encoder.final_layer_norm(states.hidden_states[-self.clip_skip])
+            final_layer_norm: Any = encoder.final_layer_norm
+            hidden = final_layer_norm(states.hidden_states[-self.clip_skip])
         hidden = rejoined(hidden.reshape(batch, chunks, length, -1))
         pooled = None
         if isinstance(encoder, CLIPTextModelWithProjection):
@@ -116,7 +118,7 @@ class TextConditioner:
 
 def chunked(ids: Sequence[int], max_token_length: int, tokenizer: CLIPTokenizer) -> list[list[int]]:
     """Cut a caption's ids into chunks of 77: start, up to 75 ids, end, padding. There is always the full number."""
-    start, end, pad = _special(tokenizer.bos_token_id), _special(tokenizer.eos_token_id), _special(tokenizer.pad_token_id)
+    start, end, pad = _marks(tokenizer)
     chunks = []
     for first in range(0, max_token_length, CHUNK):
         chunk = [start, *ids[first : min(first + CHUNK, max_token_length)], end]
@@ -125,22 +127,26 @@ def chunked(ids: Sequence[int], max_token_length: int, tokenizer: CLIPTokenizer)
 
 
 def rejoined(hidden: Tensor) -> Tensor:
-    """(batch, chunks, 77, width) to one sequence: the first chunk's start, every chunk's middle, the last chunk's end."""
+    """(batch, chunks, 77, width) to one sequence: the first start, every chunk's middle, the last end."""
     batch, _, _, width = hidden.shape
     middle = hidden[:, :, 1:-1].reshape(batch, -1, width)  # (batch, chunks * 75, width)
     return torch.cat([hidden[:, 0, :1], middle, hidden[:, -1, -1:]], dim=1)
 
 
 def _projected_end_token(
-    encoder: TextEncoder, tokens: Tensor, last_hidden_state: Tensor, tokenizer: CLIPTokenizer
+    encoder: CLIPTextModelWithProjection, tokens: Tensor, last_hidden_state: Tensor, tokenizer: CLIPTokenizer
 ) -> Tensor:
     """The projected state of the first end token, found by its id: added tokens may have higher ones."""
-    ends = (tokens == tokenizer.eos_token_id).int().argmax(dim=-1)
+    _, end, _ = _marks(tokenizer)
+    ends = torch.eq(tokens, end).int().argmax(dim=-1)
     rows = torch.arange(len(tokens), device=tokens.device)
     return encoder.text_projection(last_hidden_state[rows, ends])
 
 
-def _special(token_id: int | list[int] | None) -> int:
-    if not isinstance(token_id, int):
+def _marks(tokenizer: CLIPTokenizer) -> tuple[int, int, int]:
+    """Ids of the start, the end and the padding token."""
+    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    start, end, pad = (token_id if isinstance(token_id, int) else -1 for token_id in ids)
+    if min(start, end, pad) < 0:
         raise ValueError("the tokenizer has no start, end or padding token")
-    return token_id
+    return start, end, pad

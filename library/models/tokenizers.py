@@ -63,7 +63,8 @@ def family_tokenizers(
 def build_tokenizer(vocabulary: Vocabulary, pad_token: str | None) -> CLIPTokenizer:
     """A CLIPTokenizer; the padding token is only named, so that "!" in a caption stays an ordinary word."""
     tokens, merges = vocabulary
-    tokenizer = CLIPTokenizer(vocab=dict(tokens), merges=list(merges), model_max_length=77)
+    # Its annotation asks for texts; what it hands to the tokenizer library must be pairs.
+    tokenizer = CLIPTokenizer(vocab=dict(tokens), merges=list(merges), model_max_length=77)  # pyright: ignore[reportArgumentType]
     if pad_token is not None:
         tokenizer.pad_token = pad_token
     return tokenizer
@@ -108,12 +109,34 @@ def vocabulary_of_merges(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 def packed_vocabulary(tokenizer: CLIPTokenizer) -> dict[str, str]:
     """A tokenizer as the two texts that `family_tokenizers` takes as `packed`, and that older readers know as files."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    tokens, merges = vocabulary_of(tokenizer)
     return {
-        "vocab.json": json.dumps(model["vocab"], ensure_ascii=False),
-        "merges.txt": "\n".join(["#version: 0.2", *pairs, ""]),
+        "vocab.json": json.dumps(tokens, ensure_ascii=False),
+        "merges.txt": "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""]),
     }
+
+
+def vocabulary_of(tokenizer: CLIPTokenizer) -> Vocabulary:
+    """What a tokenizer was built from; tokens that were added later are not in it."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return model["vocab"], [_pair(pair) if isinstance(pair, str) else (pair[0], pair[1]) for pair in model["merges"]]
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A tokenizer from its folder in a diffusers model.
+
+    transformers takes a padding token for a mark, and reads "!" in a caption as padding where "!" pads (SD2, SDXL). The
+    models were trained on "!" as a word, as their single files are used, so it is made one again.
+    """
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer in '{folder}' cannot be loaded: {error}") from error
+    vocabulary = vocabulary_of(tokenizer)
+    pad = tokenizer.pad_token
+    if pad != tokenizer.eos_token and len(tokenizer) == len(vocabulary[0]):
+        return build_tokenizer(vocabulary, pad)
+    return tokenizer
 
 
 def _folders(cache_dir: Path | None, model_path: Path) -> list[Path]:

@@ -123,8 +123,12 @@ def decode(vae: AutoencoderKL, latents: Tensor, dtype: torch.dtype, batch_size: 
     """Pictures from latents that are scaled as the U-Net sees them."""
     with _in_dtype(vae, dtype), torch.autocast(latents.device.type, enabled=False):
         latents = latents.to(dtype) / vae.config["scaling_factor"]
-        batches = [vae.decode(batch, return_dict=False)[0].float().cpu() for batch in latents.split(batch_size)]
+        batches = [_decoded(vae, batch) for batch in latents.split(batch_size)]
     return [picture for batch in batches for picture in to_pictures(batch)]
+
+
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    return vae.decode(latents, return_dict=False)[0].float().cpu()
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
@@ -157,9 +161,9 @@ def _fitting(size: tuple[int, int], pixels: int) -> int:
 
 
 @contextmanager
-def _in_dtype(vae: AutoencoderKL, dtype: torch.dtype) -> Iterator[None]:
+def _in_dtype(vae: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """The VAE in another type for a while; going up and back changes no bit."""
-    before = vae.dtype
+    before = next(vae.parameters()).dtype
     if before != dtype:
         vae.to(dtype)
     try:

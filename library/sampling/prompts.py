@@ -83,7 +83,9 @@ def read_prompts(path: Path | str, default_size: int | None = None) -> list[Samp
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"The sample prompts '{path}' are not UTF-8 text ({error.reason}). Save them as UTF-8.") from error
+        raise UserError(
+            f"The sample prompts '{path}' are not UTF-8 text ({error.reason}). Save them as UTF-8."
+        ) from error
     except OSError as error:
         raise UserError(f"The sample prompts '{path}' cannot be read: {error.strerror}.") from error
     problems: list[Problem] = []
@@ -189,7 +191,8 @@ def _parsed(text: str, key: str, kind: type, shown: str, where: str, problems: l
 
 def _made(values: dict[str, Any], where: str, problems: list[Problem], warnings: list[str]) -> SamplePrompt:
     """The prompt, with its ranges checked."""
-    prompt = SamplePrompt(**({"prompt": ""} | values), warnings=warnings)
+    given: dict[str, Any] = {"prompt": "", **values}
+    prompt = SamplePrompt(**given, warnings=warnings)
     warnings += [f"{where}: `{key}` has no effect: {why}." for key, why in _NO_EFFECT.items() if key in values]
     for key in ("width", "height"):
         side = values.get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -34,7 +35,7 @@ _SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     # The original DPM-Solver cannot step to noise level zero, so it ends at the smallest one.
     "dpmsolver": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
-    "dpmsingle": (DPMSolverSinglestepScheduler, {}),
+    "dpmsingle": (DPMSolverSinglestepScheduler, {"lower_order_final": True}),
 }
 # What Stable Diffusion means where its scheduler's config leaves it out and a scheduler's default is made for pixels.
 _STABLE_DIFFUSION = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
@@ -53,4 +54,6 @@ def make_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     scheduler_class, fixed = _SCHEDULERS[name]
     known = inspect.signature(scheduler_class.__init__).parameters
     config = {key: value for key, value in (_STABLE_DIFFUSION | dict(scheduler_config)).items() if key in known}
-    return scheduler_class(**(config | fixed))
+    with warnings.catch_warnings():  # diffusers means to drop the first DPM-Solver one day; until then it is offered
+        warnings.simplefilter("ignore", FutureWarning)
+        return scheduler_class(**(config | fixed))
