@@ -11,6 +11,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from transformers import CLIPTokenizer
@@ -61,13 +62,16 @@ def family_tokenizers(
 
 
 def build_tokenizer(vocabulary: Vocabulary, pad_token: str | None) -> CLIPTokenizer:
-    """A CLIPTokenizer; the padding token is only named, so that "!" in a caption stays an ordinary word."""
+    """A CLIPTokenizer that pads with `pad_token`, or with the end token.
+
+    A padding token counts as a mark: where "!" pads, every "!" in a caption becomes id 0. The published tokenizers, and
+    so sd-scripts and diffusers, do the same.
+    """
     tokens, merges = vocabulary
+    padding = {"pad_token": pad_token} if pad_token is not None else {}
     # Its annotation asks for texts; what it hands to the tokenizer library must be pairs.
-    tokenizer = CLIPTokenizer(vocab=dict(tokens), merges=list(merges), model_max_length=77)  # pyright: ignore[reportArgumentType]
-    if pad_token is not None:
-        tokenizer.pad_token = pad_token
-    return tokenizer
+    pairs: Any = list(merges)
+    return CLIPTokenizer(vocab=dict(tokens), merges=pairs, model_max_length=77, **padding)
 
 
 def find_vocabulary(cache_dir: Path | None, model_path: Path) -> Vocabulary | None:
@@ -123,20 +127,11 @@ def vocabulary_of(tokenizer: CLIPTokenizer) -> Vocabulary:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A tokenizer from its folder in a diffusers model.
-
-    transformers takes a padding token for a mark, and reads "!" in a caption as padding where "!" pads (SD2, SDXL). The
-    models were trained on "!" as a word, as their single files are used, so it is made one again.
-    """
+    """A tokenizer from its folder in a diffusers model."""
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"The tokenizer in '{folder}' cannot be loaded: {error}") from error
-    vocabulary = vocabulary_of(tokenizer)
-    pad = tokenizer.pad_token
-    if pad != tokenizer.eos_token and len(tokenizer) == len(vocabulary[0]):
-        return build_tokenizer(vocabulary, pad)
-    return tokenizer
 
 
 def _folders(cache_dir: Path | None, model_path: Path) -> list[Path]:
