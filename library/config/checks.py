@@ -83,7 +83,9 @@ def multipliers_have_weights(settings: Settings) -> Iterator[Problem]:
     name = "base_weights_multiplier"
     given, files = settings[name] or [], settings["base_weights"] or []
     if len(given) > len(files):
-        yield Problem(f"{settings.place(name)} has {len(given)} numbers for {len(files)} files in `base_weights`.")
+        yield Problem(
+            f"{settings.place(name)} has more numbers ({len(given)}) than `base_weights` has files ({len(files)})."
+        )
 
 
 def samples_have_prompts(settings: Settings) -> Iterator[Problem]:

@@ -101,7 +101,7 @@ class _Reading:
             self.problems.append(Problem(f"`datasets` {origin_of('datasets').phrase} must be a list: [[datasets]]."))
             return ()
         specs = [self._dataset(place, table, general, origin_of) for place, table in enumerate(datasets)]
-        if not datasets and not self.problems:
+        if not datasets and not self.problems and source.path != self.settings["train_data_dir"]:
             self.problems.append(Problem(f"{source.path.name} has no [[datasets]] with [[datasets.subsets]] in it."))
         return tuple(spec for spec in specs if spec is not None)
 
@@ -119,12 +119,12 @@ class _Reading:
             ignored = ["train_data_dir"] if folder else []
             ignored += [f"[[datasets]] in {embedded.path.name}"] if embedded else []
             if ignored:
-                self.warnings.append(f"`dataset_config` is used; {' and '.join(ignored)} are not.")
+                self.warnings.append(f"`dataset_config` is used, not {' or '.join(ignored)}.")
             file = read_json(path) if path.suffix.lower() == ".json" else read_toml(path)
             return DatasetTables(file.tables, file.origin, path)
         if embedded is not None:
             if folder:
-                self.warnings.append(f"[[datasets]] in {embedded.path.name} are used; train_data_dir is not.")
+                self.warnings.append(f"[[datasets]] in {embedded.path.name} are used, not train_data_dir.")
             return embedded
         if folder is None:
             self.problems.append(

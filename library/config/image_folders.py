@@ -87,11 +87,8 @@ def what_else_is_there(folder: Path) -> str:
     if inner:
         return f"{looked_for}; images are in its folder {inner[0]}, but folders inside are not searched."
     if endings:
-        return (
-            f"{looked_for}; found "
-            + ", ".join(f"{count} files with {end}" for end, count in sorted(endings.items()))
-            + "."
-        )
+        found = ", ".join(f"{ending} ({count})" for ending, count in sorted(endings.items()))
+        return f"{looked_for}; found {found}."
     return f"{looked_for}; it is empty."
 
 

@@ -17,6 +17,9 @@ def nearest(name: str, known: Iterable[str], known_as: Mapping[str, str] | None 
     import difflib  # only people who mistype wait for it
 
     by_shape = {_shape(candidate): candidate for candidate in known}
+    begun = [shape for shape in by_shape if len(name) > 3 and shape.startswith(_shape(name))]
+    if len(begun) == 1:
+        return by_shape[begun[0]]
     matches = difflib.get_close_matches(_shape(name), by_shape, n=1, cutoff=0.75)
     return by_shape[matches[0]] if matches else None
 

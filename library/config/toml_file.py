@@ -16,6 +16,9 @@ from library.config.toml_lines import Keys, json_key_lines, key_lines
 from library.config.values import BACKSLASH_ADVICE
 from library.errors import ConfigError
 
+# How tomllib's messages begin where a Windows path stands in double quotes.
+BACKSLASH_MISTAKES = ("Unescaped", "Invalid hex", "Escaped character", "Unterminated", "Illegal character")
+
 
 @dataclass(frozen=True)
 class ConfigFile:
@@ -80,12 +83,12 @@ def _read_text(path: Path) -> str:
 
 
 def _explain(path: Path, content: str, message: str) -> str:
-    """What is wrong in words, with the line: tomllib says "... (at line 3, column 21)"."""
-    found = re.search(r"\(at line (\d+), column \d+\)", message)
-    number = int(found[1]) if found else content.count("\n") + 1
-    lines = content.split("\n")
-    line = lines[number - 1] if number <= len(lines) else ""
-    what = message[: found.start()].strip() if found else message
-    if re.search(r'"[^"]*\\', line):
+    """What is wrong, with its line: tomllib says "... (at line 3, column 21)" or "... (at end of document)"."""
+    found = re.search(r"\s*\(at line (\d+), column \d+\)", message)
+    if found is None:
+        return f"{path.name} ends before a text or a list in it is closed: {message}."
+    number, what = int(found[1]), message[: found.start()]
+    line = content.split("\n")[number - 1].strip()
+    if what.startswith(BACKSLASH_MISTAKES) and re.search(r'"[^"]*\\', line):
         return f"{path.name} line {number}: a backslash in double quotes has a meaning of its own; {BACKSLASH_ADVICE}."
-    return f"{path.name} line {number} is not valid TOML ({what}): {line.strip()}"
+    return f"{path.name} line {number} is not valid TOML ({what}): {line}"

@@ -33,6 +33,8 @@ def key_lines(text: str) -> dict[Keys, int]:
             if header := _HEADER.match(line):
                 table = _enter(_parts(header[2]), header[1] == "[[", lists)
                 lines.setdefault(table, number)
+                if header[1] == "[[":
+                    lines.setdefault(table[:-1], number)  # the list itself begins with its first table
                 continue
             if assignment := _ASSIGNMENT.match(line):
                 lines.setdefault((*table, *_parts(assignment[1])), number)

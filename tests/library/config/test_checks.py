@@ -1,0 +1,187 @@
+"""What the options alone show to be wrong is told before any model is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from library.config import checks
+from library.config.datasets import dataset_problems, plan_datasets
+from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.config.parse import parse
+from library.errors import ConfigError, UserError
+
+SOUND = {
+    "pretrained_model_name_or_path": "model.safetensors",
+    "output_dir": "out",
+    "network_module": "networks.lora",
+    "train_data_dir": "train",
+    "resolution": 512,
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "prompts.txt").touch()
+    (tmp_path / "train" / "1_cat").mkdir(parents=True)
+    (tmp_path / "train" / "1_cat" / "a.png").touch()
+    return tmp_path
+
+
+def found(**changes) -> list[str]:
+    words = [f"--{name}={value}" for name, value in {**SOUND, **changes}.items() if value is not None]
+    settings = parse(words, *ALL_TRAIN_NETWORK, prog="", description="")
+    return [str(problem).replace(" on the command line", "") for problem in checks.problems(settings)]
+
+
+def train(config: str, *argv: str):
+    """What the trainer does first."""
+    Path("style.toml").write_text(config, encoding="utf-8")
+    both = (checks.problems, dataset_problems)
+    words = ["--config_file", "style.toml", *argv]
+    settings = parse(words, *ALL_TRAIN_NETWORK, prog="", description="", checks=both)
+    return plan_datasets(settings)
+
+
+CONFIG = "".join(f"{name} = {value!r}\n" for name, value in SOUND.items())
+
+
+def test_a_sound_config_has_no_problem():
+    assert found() == []
+    assert found(vae="model.safetensors", sample_prompts="prompts.txt", sample_every_n_epochs=1, resume="latest") == []
+    assert len(train(CONFIG)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_dir": None}, "`output_dir` is not set: the folder for everything that the run leaves."),
+        ({"output_dir": "prompts.txt"}, "`--output_dir`: prompts.txt is a file, not a folder."),
+        (
+            {"pretrained_model_name_or_path": None},
+            "`pretrained_model_name_or_path` is not set: the Stable Diffusion file or folder to train on.",
+        ),
+        ({"network_module": None}, '`network_module` is not set: "networks.lora" trains a LoRA.'),
+        (
+            {"sample_every_n_steps": 5},
+            "`--sample_every_n_steps` needs `sample_prompts`: a file with one prompt in each line.",
+        ),
+        (
+            {"sample_at_first": "true"},
+            "`--sample_at_first` needs `sample_prompts`: a file with one prompt in each line.",
+        ),
+        (
+            {"network_train_unet_only": 1, "network_train_text_encoder_only": 1},
+            "`--network_train_unet_only` and `--network_train_text_encoder_only` exclude each other; leave "
+            "one of them out.",
+        ),
+        (
+            {"cache_text_encoder_outputs": 1},
+            "`--cache_text_encoder_outputs` needs text encoders that do not change: set "
+            "`network_train_unet_only`, or do not cache them.",
+        ),
+        ({"dim_from_weights": 1}, "`--dim_from_weights` needs `network_weights`: the file to take the ranks from."),
+        ({"full_fp16": 1}, "`--full_fp16` needs `mixed_precision` = 'fp16'."),
+        ({"full_bf16": 1, "mixed_precision": "fp16"}, "`--full_bf16` needs `mixed_precision` = 'bf16'."),
+        (
+            {"lr_warmup_steps": 10},
+            "`--lr_warmup_steps`: the scheduler `constant` has no warm-up; use `constant_with_warmup`, or "
+            "leave the warm-up out.",
+        ),
+        (
+            {"lr_scheduler": "cosine", "lr_warmup_steps": 1600},
+            "`--lr_warmup_steps` is 1600, but the run has only 1600 steps.",
+        ),
+        ({"log_with": "tensorboard"}, "`--log_with` = 'tensorboard' needs `logging_dir`: a folder for the logs."),
+        ({"bucket_reso_steps": 20}, "`--bucket_reso_steps` is 20, but must be a multiple of 8."),
+        ({"min_bucket_reso": 2048}, "`--min_bucket_reso` is 2048, more than `max_bucket_reso` (1024)."),
+        (
+            {"base_weights_multiplier": 0.5},
+            "`--base_weights_multiplier` has more numbers (1) than `base_weights` has files (0).",
+        ),
+        ({"sample_prompts": "train"}, "`--sample_prompts`: train is a folder, not a file."),
+        (
+            {"pretrained_model_name_or_path": "runwayml/stable-diffusion-v1-5"},
+            "`--pretrained_model_name_or_path`: runwayml/stable-diffusion-v1-5 does not exist. Models are "
+            "not downloaded: give the path of a file or folder.",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_told_with_what_to_do(changes, message):
+    assert found(**changes) == [message]
+
+
+def test_missing_files_are_told_with_the_nearest_one(folder):
+    near = f"did you mean `{folder / 'model.safetensors'}`?"
+    for name in ("vae", "network_weights", "base_weights"):
+        assert found(**{name: "modl.safetensors"}) == [f"`--{name}`: modl.safetensors does not exist; {near}"]
+    assert found(resume="out/style-state") == [f"`--resume`: {Path('out/style-state')} does not exist."]
+
+
+def test_text_encoders_at_rate_zero_or_left_out_may_be_cached():
+    assert found(cache_text_encoder_outputs=1, network_train_unet_only=1) == []
+    assert found(cache_text_encoder_outputs=1, text_encoder_lr=0) == []
+
+
+def test_a_long_warm_up_is_fine_where_epochs_decide_the_length_or_as_a_share():
+    assert found(lr_scheduler="cosine", lr_warmup_steps=5000, max_train_epochs=10) == []
+    assert found(lr_scheduler="cosine", lr_warmup_steps="10%") == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            CONFIG.replace("network_module", "network_modul"),
+            '`network_module` is not set: "networks.lora" trains a LoRA.\nAlso noticed:\n  - `network_modul` '
+            "in style.toml line 3 is not an option; did you mean `network_module`?",
+        ),
+        (CONFIG + "network_dim = 'big'\n", "`network_dim` in style.toml line 6 must be a whole number, not 'big'."),
+        (
+            CONFIG + "save_precision = 'fp17'\n",
+            "`save_precision` in style.toml line 6 is 'fp17', but must be one of float, fp16, bf16.",
+        ),
+        (CONFIG + "vae = 'no.pt'\n", "`vae` in style.toml line 6: no.pt does not exist."),
+        (
+            CONFIG + 'logging_dir = "C:\\new\\table"\n',
+            "`logging_dir` in style.toml line 6 is 'C:\\new\\table': TOML took its backslashes for something "
+            "else; write Windows paths in single quotes ('C:\\models\\sd.safetensors') or with forward "
+            "slashes.",
+        ),
+        (
+            CONFIG + 'logging_dir = "C:\\logs"\n',
+            "style.toml line 6: a backslash in double quotes has a meaning of its own; write Windows paths "
+            "in single quotes ('C:\\models\\sd.safetensors') or with forward slashes.",
+        ),
+        (
+            CONFIG + "sample_every_n_epochs = 1\n",
+            "`sample_every_n_epochs` in style.toml line 6 needs `sample_prompts`: a file with one prompt in each line.",
+        ),
+        (
+            CONFIG + "network_args = 'conv_dim=4'\n",
+            "`network_args` in style.toml line 6 must be a list of texts, one for each argument: "
+            '["name=value", "name=value"], not \'conv_dim=4\'.',
+        ),
+    ],
+)
+def test_the_usual_mistakes_in_a_config_end_with_one_clear_sentence_and_exit_code_2(config, message):
+    with pytest.raises(ConfigError) as error:
+        train(config)
+    assert str(error.value) == message
+    assert error.value.exit_code == 2
+
+
+def test_an_empty_dataset_ends_with_exit_code_1(folder):
+    (folder / "train" / "1_cat" / "a.png").unlink()
+    with pytest.raises(UserError) as error:
+        train(CONFIG)
+    assert error.value.exit_code == 1
+
+
+def test_problems_of_options_and_datasets_are_told_together():
+    with pytest.raises(ConfigError) as error:
+        train("[a]\nnetwork_dim = 'x'\n", "--typo=1", "--train_data_dir=none")
+    text = str(error.value)
+    for part in ("6 problems", "`--typo`", "`network_dim`", "`output_dir`", "`network_module`", "none does not exist"):
+        assert part in text

@@ -1,0 +1,290 @@
+"""Dataset descriptions and folders become a plan, with every fallback resolved and every mistake told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from library.config.dataset_keys import KEYS
+from library.config.dataset_specs import DatasetSpec, SubsetSpec
+from library.config.datasets import dataset_problems, plan_datasets
+from library.config.image_folders import parse_folder_name
+from library.config.option import Settings
+from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.config.parse import parse
+from library.errors import ConfigError, UserError
+
+FOLDER_NAMES = json.loads((Path(__file__).parent / "kohya_folder_names.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    """A current folder with some folders of images; only their names matter here."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "cats/a.png",
+        "cats/b.JPG",
+        "dogs/a.webp",
+        "train/10_red car/1.png",
+        "train/2_cat/1.bmp",
+        "train/cat/1.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def settings_of(*argv: str) -> Settings:
+    return parse(argv, *ALL_TRAIN_NETWORK, prog="", description="")
+
+
+def described(text: str, *argv: str, name: str = "data.toml") -> Settings:
+    Path(name).write_text(text, encoding="utf-8")
+    return settings_of("--dataset_config", name, *argv)
+
+
+def problems(text: str, *argv: str) -> list[str]:
+    return [str(problem) for problem in dataset_problems(described(text, *argv))]
+
+
+ONE = "[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = 'cats'\n"
+
+
+def test_a_key_falls_back_from_subset_to_dataset_to_general_to_option_to_default():
+    text = """
+        [general]
+        keep_tokens = 1
+        num_repeats = 3
+        flip_aug = false
+        [[datasets]]
+        resolution = [512, 768]
+        keep_tokens = 2
+        [[datasets.subsets]]
+        image_dir = 'cats'
+        keep_tokens = 3
+        [[datasets.subsets]]
+        image_dir = 'dogs'
+        [[datasets]]
+        batch_size = 8
+        [[datasets.subsets]]
+        image_dir = 'cats'
+    """
+    first, second = plan_datasets(
+        described(
+            text, "--resolution=640", "--train_batch_size=4", "--flip_aug", "--keep_tokens=9", "--shuffle_caption"
+        )
+    )
+    assert [subset.keep_tokens for subset in (*first.subsets, *second.subsets)] == [3, 2, 1]
+    assert (first.resolution, second.resolution) == ((512, 768), (640, 640))
+    assert (first.batch_size, second.batch_size) == (4, 8)
+    assert {subset.num_repeats for subset in first.subsets} == {3}
+    assert not any(subset.flip_aug for subset in first.subsets)  # false in the file beats the flag
+    assert all(subset.shuffle_caption for subset in first.subsets)
+    assert first.subsets[0].caption_extension == ".caption"
+    assert (first.index, second.index) == (0, 1)
+
+
+def test_every_key_of_the_description_reaches_the_plan():
+    reach = {*DatasetSpec.__dataclass_fields__, *SubsetSpec.__dataclass_fields__} - {"index", "subsets"}
+    assert reach == {key.name for key in KEYS} - {"metadata_file", "conditioning_data_dir"}
+
+
+def test_folders_of_repeats_and_class_become_subsets_by_name():
+    settings = settings_of("--train_data_dir=train", "--resolution=512")
+    (dataset,) = plan_datasets(settings)
+    found = [(s.image_dir.name, s.num_repeats, s.class_tokens, s.is_reg) for s in dataset.subsets]
+    assert found == [("10_red car", 10, "red car", False), ("2_cat", 2, "cat", False)]
+    assert all(subset.image_dir.is_absolute() for subset in dataset.subsets)
+    assert settings.warnings == [
+        f"{Path('train/cat')} is not used: its name does not begin with a number of repeats, as 10_person."
+    ]
+
+
+def test_regularization_folders_follow_the_training_folders():
+    Path("reg/1_car").mkdir(parents=True)
+    (dataset,) = plan_datasets(settings_of("--train_data_dir=train", "--reg_data_dir=reg", "--resolution=512"))
+    assert [subset.is_reg for subset in dataset.subsets] == [False, False, True]
+
+
+@pytest.mark.parametrize("row", FOLDER_NAMES["folder_names"], ids=lambda row: repr(row["folder"]))
+def test_folder_names_are_read_as_sd_scripts_reads_them(row):
+    concept = parse_folder_name(row["folder"])
+    used = concept is not None and concept[0] > 0
+    assert used == row["used"]
+    if used:
+        assert concept == (row["num_repeats"], row["class_tokens"])
+
+
+def test_a_description_in_json_is_read_and_its_lines_are_known():
+    subsets = '"subsets": [{"image_dir": "cats"},\n {"image_dir": "dogs", "flip": true}]'
+    settings = described(f'{{"datasets": [{{"resolution": 512,\n {subsets}}}]}}', name="data.json")
+    assert [str(p) for p in dataset_problems(settings)] == [
+        "`flip` in data.json line 3 is no key of [[datasets.subsets]]; did you mean `flip_aug`?"
+    ]
+
+
+def test_a_description_inside_the_training_config_is_read_and_general_keeps_the_options_of_the_run():
+    Path("all.toml").write_text("[general]\nseed = 7\nflip_aug = true\nnum_repeats = 2\n" + ONE, encoding="utf-8")
+    settings = settings_of("--config_file=all.toml")
+    (dataset,) = plan_datasets(settings)
+    assert settings["seed"] == 7
+    assert settings.warnings == []
+    assert (dataset.subsets[0].flip_aug, dataset.subsets[0].num_repeats) == (True, 2)
+
+
+def test_the_dataset_config_goes_before_the_folders_of_a_config_and_folders_on_the_command_line_before_both():
+    Path("data.toml").write_text(ONE, encoding="utf-8")
+    Path("run.toml").write_text("train_data_dir = 'train'\ndataset_config = 'data.toml'\nresolution = 512\n")
+    settings = settings_of("--config_file=run.toml")
+    assert [subset.image_dir.name for subset in plan_datasets(settings)[0].subsets] == ["cats"]
+    assert settings.warnings == ["`dataset_config` is used, not train_data_dir."]
+    settings = settings_of("--config_file=run.toml", "--train_data_dir=train")
+    assert [subset.num_repeats for subset in plan_datasets(settings)[0].subsets] == [10, 2]
+    assert "instead of the config's datasets" in settings.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            ONE + "flip_agu = true\n",
+            "`flip_agu` in data.toml line 5 is no key of [[datasets.subsets]]; did you mean `flip_aug`?",
+        ),
+        (
+            ONE + "batch_size = 2\n",
+            "`batch_size` in data.toml line 5 may not stand in [[datasets.subsets]], only in [general] and "
+            "[[datasets]].",
+        ),
+        (
+            "[general]\nis_reg = true\n" + ONE,
+            "`is_reg` in data.toml line 2 may not stand in [general], only in [[datasets.subsets]].",
+        ),
+        (
+            "[general]\nmax_token_length = 225\n" + ONE,
+            "`max_token_length` in data.toml line 2 is an option of the run; write it into the training "
+            "config or on the command line.",
+        ),
+        (ONE + "num_repeats = -3\n", "`num_repeats` in data.toml line 5 is -3, but must be at least 0."),
+        (ONE + "caption_dropout_rate = 7\n", "`caption_dropout_rate` in data.toml line 5 is 7, but must be at most 1."),
+        ("[general]\nbatch_size = 0\n" + ONE, "`batch_size` in data.toml line 2 is 0, but must be at least 1."),
+        ("[foo]\na = 1\n" + ONE, "`foo` in data.toml line 1 has no place in a dataset description."),
+        (
+            "[[dataset]]\n" + ONE,
+            "`dataset` in data.toml line 1 has no place in a dataset description; did you mean `datasets`?",
+        ),
+        ("[[datasets]]\nresolution = 512\n", "[[datasets]] in data.toml line 1 has no [[datasets.subsets]]."),
+        ("", "data.toml has no [[datasets]] with [[datasets.subsets]] in it."),
+        ("[datasets]\nresolution = 512\n", "`datasets` in data.toml line 1 must be a list: [[datasets]]."),
+        (
+            "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'cats'\n",
+            "`resolution` is not set for [[datasets]] in data.toml line 1: the size to train at, such as 512.",
+        ),
+        (
+            "[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = ''\n",
+            "[[datasets.subsets]] in data.toml line 3 has no `image_dir`: the folder of its images.",
+        ),
+        (
+            ONE + "metadata_file = 'meta.json'\n",
+            "`metadata_file` in data.toml line 5: captions in a metadata file are not implemented yet; use "
+            "caption files beside the images.",
+        ),
+        (
+            ONE + "conditioning_data_dir = 'masks'\n",
+            "`conditioning_data_dir` in data.toml line 5: mask images are not implemented yet; leave the key out.",
+        ),
+        (
+            ONE.replace("[[datasets.sub", "enable_bucket = true\nmin_bucket_reso = 576\n[[datasets.sub"),
+            "`resolution` 512 x 512 for [[datasets]] in data.toml line 1 must lie between min_bucket_reso "
+            "(576) and max_bucket_reso (1024).",
+        ),
+        (
+            "[network]\nnetwork_dim = 8\n",
+            "`--dataset_config` on the command line: data.toml is a training config, not a dataset "
+            "description; give it as `--config_file`.",
+        ),
+    ],
+)
+def test_a_mistake_in_the_description_is_told_with_its_line(text, message):
+    assert problems(text) == [message]
+
+
+def test_a_missing_folder_is_told_with_the_nearest_one(pictures):
+    assert problems(ONE.replace("cats", "catz")) == [
+        f"`image_dir` in data.toml line 4: catz does not exist; did you mean `{pictures / 'cats'}`?"
+    ]
+    assert problems(ONE.replace("cats", "cats/a.png")) == [
+        f"`image_dir` in data.toml line 4: {Path('cats/a.png')} is a file, not a folder."
+    ]
+
+
+def test_all_mistakes_of_a_description_are_told_at_once():
+    found = problems("[general]\nbatch_size = 0\nfoo = 1\n" + ONE.replace("cats", "zzz") + "keep_tokens = 'x'\n")
+    assert len(found) == 4
+    with pytest.raises(ConfigError, match="4 problems") as error:
+        plan_datasets(settings_of("--dataset_config=data.toml"))
+    assert error.value.exit_code == 2
+
+
+def test_whole_numbers_are_accepted_where_sd_scripts_wants_a_float_and_limits_are_rounded_to_the_step():
+    text = ONE + "caption_dropout_rate = 1\nface_crop_aug_range = [1, 3]\ncaption_extension = 'txt'\n"
+    text = (
+        "[general]\nvalidation_split = 0\nmin_bucket_reso = 520\nenable_bucket = true\nbucket_no_upscale = false\n"
+        + text
+    )
+    (dataset,) = plan_datasets(described(text))
+    subset = dataset.subsets[0]
+    assert (subset.caption_dropout_rate, subset.face_crop_aug_range, subset.caption_extension) == (
+        1.0,
+        (1.0, 3.0),
+        ".txt",
+    )
+
+
+def test_an_empty_text_in_a_subset_takes_back_a_prefix_but_not_an_extension():
+    text = "[general]\ncaption_prefix = 'art, '\ncaption_extension = '.txt'\n" + ONE
+    subset = plan_datasets(described(text + "caption_prefix = ''\ncaption_extension = ''\n"))[0].subsets[0]
+    assert (subset.caption_prefix, subset.caption_extension) == ("", ".txt")
+
+
+def test_keys_without_effect_subsets_without_repeats_and_doubles_are_named():
+    text = ONE + "caption_tag_dropout_rate = 0.1\n"
+    text += "[[datasets.subsets]]\nimage_dir = 'dogs'\nnum_repeats = 0\n[[datasets.subsets]]\nimage_dir = './cats'\n"
+    settings = described("[general]\nnetwork_multiplier = 0.5\n" + text)
+    (dataset,) = plan_datasets(settings)
+    assert [subset.image_dir.name for subset in dataset.subsets] == ["cats"]
+    assert settings.warnings == [
+        "`network_multiplier` in data.toml line 2 has no effect: sd-scripts does not use it either.",
+        "`caption_tag_dropout_rate` in data.toml line 7 has no effect: not implemented yet.",
+        "[[datasets.subsets]] in data.toml line 8 has no repeats; its images are not used.",
+        f"{Path('cats').resolve()} is given twice in one dataset; the second one is not used.",
+    ]
+
+
+def test_a_dataset_without_images_ends_with_exit_code_1_and_what_is_there_instead(pictures):
+    for name in ("empty/1_x", "texts/1_x", "deep/1_x/inner", "flat"):
+        (pictures / name).mkdir(parents=True)
+    for name in ("texts/1_x/a.txt", "texts/1_x/b.gif", "deep/1_x/inner/a.png", "flat/a.png"):
+        (pictures / name).touch()
+    looked_for = "looked for .png, .jpg, .jpeg, .webp, .bmp"
+    for folder, ending in {
+        "empty": f"{looked_for}; it is empty.",
+        "texts": f"{looked_for}; found .gif (1), .txt (1).",
+        "deep": f"{looked_for}; images are in its folder inner, but folders inside are not searched.",
+        "flat": f"REPEATS_CLASS; move them into {Path('flat/10_person')}, for example.",
+    }.items():
+        settings = settings_of(f"--train_data_dir={folder}", "--resolution=512")
+        assert dataset_problems(settings) == []
+        with pytest.raises(UserError) as error:
+            plan_datasets(settings)
+        assert error.value.exit_code == 1
+        assert str(error.value).startswith("There is no image to train on. ")
+        assert str(error.value).endswith(ending)
+
+
+def test_without_any_images_given_the_two_ways_to_give_them_are_named():
+    assert [str(problem) for problem in dataset_problems(settings_of())] == [
+        "No images are given: set `train_data_dir` to a folder of folders like 10_person, "
+        "or `dataset_config` to a dataset description."
+    ]
+    with pytest.raises(ConfigError, match="`--in_json` on the command line: captions in a metadata file"):
+        plan_datasets(settings_of("--in_json=meta.json", "--train_data_dir=train", "--resolution=512"))
