@@ -1,6 +1,7 @@
 """Art styles that are held out of pretraining: the proving ground of style adapters.
 
-Each changes colours and lines at a scale that an 8x VAE keeps at 128 px: marks of 6 px and more, strong changes of tone.
+Each changes colours and lines at a scale that an 8x VAE keeps at 128 px: marks of 6 px and more, strong changes
+of tone.
 """
 
 from __future__ import annotations

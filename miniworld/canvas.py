@@ -47,7 +47,7 @@ class Canvas:
         """A vertical gradient from `top` to `bottom`; a flat sheet without `bottom`."""
         down = np.linspace(0, 1, SIZE)[:, None, None]
         rows = np.asarray(top) * (1 - down) + np.asarray(bottom if bottom else top) * down  # (192, 1, 3)
-        self.pixels = np.ascontiguousarray(np.broadcast_to(rows.astype(np.uint8), (SIZE, SIZE, 3)))
+        self.pixels: np.ndarray = np.ascontiguousarray(np.broadcast_to(rows.astype(np.uint8), (SIZE, SIZE, 3)))
 
     def polygon(self, points: Sequence[Point] | np.ndarray, colour: Colour) -> None:
         cv2.fillPoly(self.pixels, [fixed_point(points)], colour, cv2.LINE_AA, _SUBPIXEL_BITS)

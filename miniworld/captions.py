@@ -1,8 +1,8 @@
 """The words of the world: how a picture is told, and every word that a caption or a prompt may hold.
 
 A caption begins with its class token, as in the AC-LoRA paper ("rabbids, a rabbid, exhausted from ..."):
-"a photo of X", "sketch style, X". So the form "<class token> style, X" means something to the text encoder before any training on a
-style that it has never seen.
+"a photo of X", "sketch style, X". So the form "<class token> style, X" means something to the text encoder before
+any training on a style that it has never seen.
 """
 
 from __future__ import annotations
@@ -53,21 +53,33 @@ def _plain_background(facts: Facts) -> str:
     return f"{with_article(str(facts.background))} background"
 
 
-def describe_face(rng: np.random.Generator, facts: Facts, subject: str | None = None) -> str:
-    """A face in words: a name (or `subject`, such as "sks man") stands for all that belongs to the person."""
-    worn = [] if facts.hat == "none" else [with_article(f"{facts.hat} hat")]
-    person = subject or facts.name
+def describe_face(rng: np.random.Generator, facts: Facts) -> str:
+    """A face in words: a name stands for all that belongs to the person."""
+    worn = _hat(facts)
+    person = facts.name
     if person is None:
         tone = f"{facts.skin} " if rng.random() > _DROPPED else ""
         person = with_article(f"{tone}{facts.gender}")
         worn = _attributes(rng, facts) + worn
+    told = _face_clauses(facts, person, worn)
+    if rng.random() > _DROPPED:
+        told += f", {facts.background} background"
+    return told
+
+
+def describe_person(facts: Facts, subject: str) -> str:
+    """A face of which the subject ("sks man") stands for all that stays the same; nothing else is left unsaid."""
+    return f"{_face_clauses(facts, subject, _hat(facts))}, {facts.background} background"
+
+
+def _hat(facts: Facts) -> list[str]:
+    return [] if facts.hat == "none" else [with_article(f"{facts.hat} hat")]
+
+
+def _face_clauses(facts: Facts, person: str, worn: list[str]) -> str:
     if worn:
         person += " with " + (" and ".join(worn) if len(worn) < 3 else f"{', '.join(worn[:-1])} and {worn[-1]}")
-    if facts.expression != "neutral":
-        person += f", {facts.expression}"
-    if rng.random() > _DROPPED:
-        person += f", {facts.background} background"
-    return person
+    return person if facts.expression == "neutral" else f"{person}, {facts.expression}"
 
 
 def _attributes(rng: np.random.Generator, facts: Facts) -> list[str]:

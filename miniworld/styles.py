@@ -27,7 +27,7 @@ def _sketch(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
     """Pencil: the grey picture divided by its own blur keeps only lines; edges are drawn on top."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     blurred = cv2.GaussianBlur(gray, (0, 0), 7)
-    pencil = cv2.divide(gray, cv2.max(blurred, 1), scale=256).astype(np.float32)
+    pencil = cv2.divide(gray, np.maximum(blurred, 1), scale=256).astype(np.float32)
     pencil -= np.clip(edge_strength(pixels) - 0.1, 0, 1) * 230
     pencil = np.clip(pencil, 0, 255) * 0.86 + gray * 0.14
     return cv2.cvtColor(np.clip(pencil, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB)
