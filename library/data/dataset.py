@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -69,6 +70,12 @@ class Dataset:
         for index, sample in enumerate(self.samples):
             groups.setdefault((sample.picture.dataset, sample.picture.choice.bucket), []).append(index)
         return dict(sorted(groups.items()))
+
+    @cached_property
+    def visits(self) -> list[int]:
+        """How many samples each of `pictures` has in an epoch: its repeats, for regularisation images often others."""
+        counts = Counter(id(sample.picture) for sample in self.samples)
+        return [counts[id(picture)] for picture in self.pictures]
 
 
 @dataclass

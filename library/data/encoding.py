@@ -23,8 +23,6 @@ AHEAD = 4  # images decoded ahead, for each thread
 class Encoder(Protocol):
     """The VAE, as much of it as is needed here."""
 
-    vae_hash: str
-
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n, 3, h, w) float32 in [-1, 1] -> mean and standard deviation, each (n, 4, h/8, w/8) float32."""
         ...

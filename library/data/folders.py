@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from library.data.images import Header, is_image_name
 
@@ -21,8 +22,12 @@ CACHE_FOLDER = ".pivot_cache"
 INDEX_FILE = "index.json"
 INDEX_VERSION = 1
 
-Stamp = tuple[int, int]
-"""A file's (size in bytes, mtime_ns): while it stays, the content is taken to be the same."""
+
+class Stamp(NamedTuple):
+    """A file's size in bytes and modification time: while both stay, its content is taken to be the same."""
+
+    size: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Index:
         """Replace the index file. Raises OSError."""
         images = {
             name: {
-                "size": known.stamp[0],
-                "mtime_ns": known.stamp[1],
+                "size": known.stamp.size,
+                "mtime_ns": known.stamp.mtime_ns,
                 "sha256": known.sha256,
                 "width": known.header.size[0],
                 "height": known.header.size[1],
@@ -97,7 +102,7 @@ def list_folder(folder: Path) -> Listing:
 
 def stamp_of(file: os.DirEntry | Path) -> Stamp:
     stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
+    return Stamp(stat.st_size, stat.st_mtime_ns)
 
 
 def cache_places(folder: Path, fallback: Path | None) -> list[Path]:
@@ -119,7 +124,7 @@ def read_index(places: Iterable[Path]) -> Index | None:
                 continue
             images = {
                 name: Known(
-                    (entry["size"], entry["mtime_ns"]),
+                    Stamp(entry["size"], entry["mtime_ns"]),
                     entry["sha256"],
                     Header((entry["width"], entry["height"]), tuple(entry["notes"])),
                 )

@@ -29,6 +29,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 # Between one and two times its limit of 89 million pixels Pillow only prints a warning: such an image works.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")  # such an image counts as upright
 
 
 class BadImage(ValueError):

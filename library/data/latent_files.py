@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -40,6 +42,7 @@ class CacheFolder:
         """Raises OSError if the cache can be written neither there nor under the fallback folder."""
         cache = cls(open_index(folder, fallback))
         cache.look()
+        sweep(cache.index.where)
         return cache
 
     def look(self) -> None:
@@ -85,6 +88,14 @@ class CacheFolder:
     def _note(self, name: str, length: int) -> None:
         self.index.latents[name] = length
         self.changed = True
+
+
+def sweep(folder: Path, age: float = 3600.0) -> None:
+    """Remove the temporary files that a killed program left, once they are `age` seconds old."""
+    for path in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 def read_posterior(path: Path) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -67,10 +68,14 @@ class TextCache:
 
         After this the text encoder may leave, if all captions that will come are among these: set `encode` to None.
         """
+        room = self.room
+        if self.folder is None:  # what is asked for now must not be dropped again
+            self.room = sys.maxsize
         missing = [caption for caption in dict.fromkeys(captions) if self._find(caption) is None]
         steps = range(0, len(missing), batch_size)
         for start in tqdm(steps, desc="caching captions", unit="batch", disable=None if progress else True):
             self._encode(missing[start : start + batch_size])
+        self.room = max(room, self.bytes)
         return len(missing)
 
     def _find(self, caption: str) -> TextEmbeddings | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,6 @@ def test_threads_change_nothing(small: Dataset, cached: MemoryLatents, vae, work
 
 
 def test_leaving_an_epoch_early_stops_its_threads(small: Dataset, vae):
-    import threading
-
     before = threading.active_count()
     for _ in Batches(small, LiveLatents(small, 0.5, vae), None, seed=5, workers=3).epoch(1):
         break

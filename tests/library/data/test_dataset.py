@@ -1,0 +1,165 @@
+"""From folders of files to samples: what is found, and everything that is wrong, by name and at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from library.data.dataset import build, fill_up
+from library.errors import UserError
+
+RECORDED_REG_REPEATS = [
+    # Training images times repeats, (repeats, images) of each regularisation folder, repeats of each image that is
+    # used: sd-scripts 48d368fa, library/train_util.py:2169
+    (24, [(1, 2)], [12, 12]),
+    (5, [(1, 6), (1, 5)], [1, 1, 1, 1, 1]),
+    (10, [(1, 10)], [1] * 10),
+    (8, [(2, 7)], [2, 2, 2, 2]),
+    (14, [(2, 9)], [2] * 7),
+    (12, [(2, 10), (2, 4)], [2] * 6),
+    (10, [(1, 6), (1, 4)], [1] * 10),
+    (27, [(1, 3), (2, 7)], [2, 2, 2, 3, 3, 3, 3, 3, 3, 3]),
+    (5, [(1, 6), (1, 2)], [1] * 5),
+    (8, [(1, 10)], [1] * 8),
+    (6, [(2, 7), (2, 3)], [2, 2, 2]),
+    (8, [(3, 5)], [3, 3, 3]),
+    (16, [(1, 5)], [4, 3, 3, 3, 3]),
+    (15, [(1, 3), (3, 4)], [1, 1, 1, 3, 3, 3, 3]),
+]
+
+
+@pytest.mark.parametrize(("wanted", "folders", "expected"), RECORDED_REG_REPEATS)
+def test_regularisation_images_fill_up_to_the_training_images_as_recorded(wanted: int, folders: list, expected: list):
+    asked = [repeats for repeats, images in folders for _ in range(images)]
+    assert [repeats for repeats in fill_up(asked, wanted) if repeats] == expected
+
+
+def test_samples_have_lasting_names_and_loss_weights(tmp_path: Path, make):
+    make.picture(tmp_path / "5_cat" / "b.png")
+    make.picture(tmp_path / "5_cat" / "a.png")
+    make.picture(tmp_path / "1_reg" / "r.png", caption=None)
+    subsets = [
+        make.subset(tmp_path / "5_cat", num_repeats=2),
+        make.subset(tmp_path / "1_reg", is_reg=True, class_tokens="animal"),
+    ]
+    dataset = build([make.dataset(*subsets)], prior_loss_weight=0.25)
+    assert [(sample.sample_id, sample.loss_weight) for sample in dataset.samples] == [
+        ("0/5_cat/a.png#0", 1.0),
+        ("0/5_cat/a.png#1", 1.0),
+        ("0/5_cat/b.png#0", 1.0),
+        ("0/5_cat/b.png#1", 1.0),
+        ("0/1_reg/r.png#0", 0.25),
+        ("0/1_reg/r.png#1", 0.25),
+        ("0/1_reg/r.png#2", 0.25),
+        ("0/1_reg/r.png#3", 0.25),
+    ]
+    assert dataset.visits == [2, 2, 4]
+    assert [picture.caption for picture in dataset.pictures] == ["a cat", "a cat", "animal"]
+    assert dataset.warnings == []
+
+
+def test_folders_of_the_same_name_keep_their_samples_apart(tmp_path: Path, make):
+    for parent in ("one", "two"):
+        make.picture(tmp_path / parent / "img" / "a.png")
+    subsets = [make.subset(tmp_path / parent / "img") for parent in ("one", "two")]
+    dataset = build([make.dataset(*subsets)])
+    assert [sample.sample_id for sample in dataset.samples] == ["0/img/a.png#0", "0/img (2)/a.png#0"]
+
+
+def test_every_image_falls_into_its_bucket(tmp_path: Path, make):
+    """Sizes, buckets and the aspect error of a file written by sd-scripts (metadata of commit 48d368fa)."""
+    for number, size in enumerate([(128, 128), (120, 130), (250, 70), (64, 200)]):
+        make.picture(tmp_path / f"{number}.png", size)
+    dataset = build([make.dataset(make.subset(tmp_path, num_repeats=3))])
+    counts = {bucket: len(members) for (_, bucket), members in dataset.groups.items()}
+    assert counts == {(64, 192): 3, (128, 128): 6, (256, 64): 3}
+
+
+def test_a_folder_with_no_bucket_of_its_own_size_is_cut_to_the_resolution(tmp_path: Path, make):
+    make.picture(tmp_path / "a.png", (300, 100))
+    dataset = build([make.dataset(make.subset(tmp_path), enable_bucket=False)])
+    assert dataset.pictures[0].choice.bucket == (128, 128)
+
+
+def test_all_that_is_wrong_with_images_and_captions_is_reported_at_once(tmp_path: Path, make):
+    good = make.picture(tmp_path / "good.png")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "page.jpg").write_bytes(b"<html>not found</html>")
+    (tmp_path / "half.png").write_bytes(good.read_bytes()[:9000])
+    make.picture(tmp_path / "tiny.png", (40, 300))
+    make.picture(tmp_path / "кошка [1] 🐈.png", caption=None)
+    (tmp_path / "кошка [1] 🐈.txt").write_bytes("рыжая кошка".encode("cp1251"))
+    (tmp_path / "nothing").mkdir()
+    plan = [
+        make.dataset(make.subset(tmp_path), make.subset(tmp_path / "nothing"), make.subset(tmp_path / "gone")),
+        make.dataset(make.subset(tmp_path), min_bucket_reso=512, max_bucket_reso=512),
+    ]
+    with pytest.raises(UserError) as caught:
+        build(plan)
+    said = str(caught.value)
+    for name, what in [
+        ("empty.png", "it is empty"),
+        ("page.jpg", "web page"),
+        ("half.png", "damaged"),
+        ("tiny.png", "too small: 40x300"),
+        ("кошка [1] 🐈.png", "is not UTF-8: byte 1 (0xf0)"),
+        ("nothing", "holds no images"),
+        ("gone", "cannot be read"),
+        ("dataset 2", "min_bucket_reso 512 is above"),
+    ]:
+        assert any(name in line and what in line for line in said.splitlines()), (name, said)
+    assert "good.png" not in said
+
+
+def test_an_image_too_narrow_for_a_bucket_without_enlarging_is_reported(tmp_path: Path, make):
+    make.picture(tmp_path / "strip.png", (3000, 66))
+    with pytest.raises(UserError, match=r"strip\.png': is too small"):
+        build([make.dataset(make.subset(tmp_path), bucket_no_upscale=True)])
+
+
+def test_a_dataset_of_regularisation_images_alone_is_an_error(tmp_path: Path, make):
+    make.picture(tmp_path / "a.png")
+    with pytest.raises(UserError, match="no image to train on"):
+        build([make.dataset(make.subset(tmp_path, is_reg=True))])
+
+
+def test_what_can_be_used_but_looks_wrong_is_a_warning(tmp_path: Path, make):
+    make.picture(tmp_path / "small.png", (64, 64))
+    make.picture(tmp_path / "photo.png")
+    Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(tmp_path / "photo.png", format="JPEG")
+    make.picture(tmp_path / "uncaptioned.png", caption=None)
+    (tmp_path / "uncaptioned.caption").write_text("a dog")
+    make.picture(tmp_path / "blank.png", caption="\na cat")
+    (tmp_path / "phone.heic").touch()
+    dataset = build([make.dataset(make.subset(tmp_path, class_tokens="pet"), resolution=(256, 256))])
+    said = "\n".join(dataset.warnings)
+    assert "'uncaptioned.png' has no .txt file" in said
+    assert 'set caption_extension = ".caption"' in said
+    assert "the caption file of 'blank.png' begins with a blank line; the class tokens 'pet' will be used" in said
+    assert "photo.png' is a JPEG file in spite of its extension" in said
+    assert "1 images are enlarged more than 2 times" in said
+    assert "1 files are not used, such as 'phone.heic'" in said
+    assert len(dataset.warnings) == 5
+    captions = {picture.path.name: picture.caption for picture in dataset.pictures}
+    assert captions == {"small.png": "a cat", "photo.png": "a cat", "uncaptioned.png": "pet", "blank.png": "pet"}
+
+
+def test_a_folder_without_caption_files_and_with_class_tokens_is_no_reason_for_a_warning(tmp_path: Path, make):
+    make.picture(tmp_path / "a.png", caption=None)
+    assert build([make.dataset(make.subset(tmp_path, class_tokens="sks dog"))]).warnings == []
+    said = build([make.dataset(make.subset(tmp_path))]).warnings
+    assert len(said) == 1
+    assert "'a.png' has no .txt file and will be trained with an empty caption" in said[0]
+
+
+def test_a_folder_given_as_a_link_or_with_dots_has_the_same_sample_names(tmp_path: Path, make):
+    make.picture(tmp_path / "3_cat" / "a.png")
+    if os.name != "nt":
+        (tmp_path / "link").symlink_to(tmp_path / "3_cat", target_is_directory=True)
+    plain = build([make.dataset(make.subset(tmp_path / "3_cat"))])
+    dotted = build([make.dataset(make.subset(tmp_path / "3_cat" / ".." / "3_cat" / "."))])
+    assert [s.sample_id for s in plain.samples] == [s.sample_id for s in dotted.samples] == ["0/3_cat/a.png#0"]
