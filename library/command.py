@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-from library.errors import UserError
+from library.errors import Interrupted, UserError
 
 
 def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
@@ -26,6 +26,8 @@ def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | 
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return error.exit_code
+    except Interrupted as interruption:
+        return interruption.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:

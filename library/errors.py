@@ -6,6 +6,7 @@ a traceback and leave with its exit code. Any other exception is a bug of ours a
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ class ConfigError(UserError):
     """The options themselves cannot be understood."""
 
     exit_code = 2
+
+
+class Interrupted(Exception):
+    """A run was asked to stop by a signal. `exit_code` is the shell's: 130 for SIGINT, 143 for SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
 
 
 @dataclass(frozen=True)

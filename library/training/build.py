@@ -25,6 +25,7 @@ from library.files import check_free_space, check_writable
 from library.models.family import StableDiffusion
 from library.models.load import load_model
 from library.models.text import TextConditioner
+from library.sampling.previews import write_previews
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.training.checkpoints import Checkpoints, state_to_resume
 from library.training.clock import Clock, total_steps
@@ -32,7 +33,7 @@ from library.training.description import fingerprint, metadata_writer, optimizer
 from library.training.file_names import SavingSpec
 from library.training.guard import Guard
 from library.training.journal import Journal
-from library.training.memory import MemorySpec, checkpoint_gradients, choose_attention, place
+from library.training.memory import MemorySpec, checkpoint_gradients, choose_attention, on_device, place
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.objectives import NoisePrediction
 from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer
@@ -262,4 +263,22 @@ def build_optimizers(
 def build_previews(
     checked: Checked, model: StableDiffusion, conditioner: TextConditioner, saving: SavingSpec, processes: Processes
 ) -> Previews:
-    return Previews(checked.settings.take(PreviewSpec), None)
+    """Sample pictures of the prompts, drawn with everything on the device for as long as it takes."""
+    spec = checked.settings.take(PreviewSpec)
+    folder = saving.output_dir / "sample"
+
+    def draw(epoch: int | None, step: int) -> list[Path]:
+        with on_device(model, processes.device):
+            return write_previews(
+                model,
+                conditioner,
+                checked.prompts,
+                folder,
+                output_name=saving.output_name,
+                epoch=epoch,
+                step=step,
+                sampler=spec.sample_sampler,
+                vae_dtype=model.vae.dtype,
+            )
+
+    return Previews(spec, draw if checked.prompts else None, saving.output_dir)

@@ -42,6 +42,7 @@ class Journal:
         self.last_bad_step: BadStep | None = None
         self.saved: list[Path] = []
         self.resumed_from: Path | None = None
+        self.first_samples: list[str] = []
 
     def begin(self, clock: Clock) -> None:
         """Open the log: a new one (an older run's is kept beside it), or the resumed run's, cut back to its state."""
@@ -62,6 +63,8 @@ class Journal:
 
     def event(self, name: str, clock: Clock, **figures: Any) -> None:
         """One line that is not a step's."""
+        if name == "samples" and clock.global_step == 0:
+            self.first_samples = list(figures["files"])
         self._write({"event": name, "step": clock.global_step, **figures})
 
     def say(self, line: str) -> None:
@@ -129,11 +132,16 @@ class Journal:
             self._bar.set_postfix_str(f"avr_loss={self.average_loss:.4f}", refresh=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"window": list(self._window), "since_progress": self._since_progress}
+        return {
+            "window": list(self._window),
+            "since_progress": self._since_progress,
+            "first_samples": self.first_samples,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._window.extend(state["window"])
         self._since_progress = list(state["since_progress"])
+        self.first_samples = list(state["first_samples"])
 
     def close(self) -> None:
         if self._bar is not None:

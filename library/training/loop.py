@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from library.errors import Interrupted
 from library.training.guard import TooManyBadSteps
 from library.training.run import Run
-from library.training.signals import Interrupted
 from library.training.step import read_the_rest, take_step
 
 
@@ -40,6 +40,7 @@ def fit(run: Run) -> None:
         raise
     run.journal.record(read_the_rest(run))
     run.checkpoints.write_last(run)
+    run.previews.compare(run)
     run.journal.conclude(run)
 
 

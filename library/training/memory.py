@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -58,3 +60,18 @@ def place(model: StableDiffusion, device: torch.device, *, vae: bool, text_encod
         text_encoder.to(device if text_encoders else "cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def on_device(model: StableDiffusion, device: torch.device) -> Iterator[None]:
+    """All parts of the model on the device inside; afterwards each is back where it was."""
+    homes = [(part, next(part.parameters()).device) for part in model.modules.values()]
+    try:
+        for part, _ in homes:
+            part.to(device)
+        yield
+    finally:
+        for part, home in homes:
+            part.to(home)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from library.sampling.before_after import write_before_after
 from library.training.clock import Clock, Epochs, Interval, Steps
 
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ class PreviewSpec:
 
 
 class Previews:
-    """`draw(epoch or None, step)` makes the pictures and returns their files; None where no prompts were given."""
+    """`draw(epoch or None, step)` makes the pictures and returns their files; None where no prompts were given.
 
-    def __init__(self, spec: PreviewSpec, draw: Draw | None) -> None:
+    `output_dir` gets before_after.png where there are pictures of the untrained network.
+    """
+
+    def __init__(self, spec: PreviewSpec, draw: Draw | None, output_dir: Path) -> None:
         self._spec = spec
         self._draw = draw
+        self._sheet = output_dir / "before_after.png"
+        self._newest: list[Path] = []
 
     def due(self, clock: Clock) -> bool:
         return self._draw is not None and clock.is_due(self._spec.interval)
@@ -60,7 +66,14 @@ class Previews:
             by_epoch = isinstance(self._spec.interval, Epochs)
             run.train(False)
             with torch.no_grad(), run.precision.autocast():
-                files = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
+                self._newest = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
             run.train(True)
-            run.journal.event("samples", run.clock, files=[file.name for file in files])
+            run.journal.event("samples", run.clock, files=[file.name for file in self._newest])
         run.processes.wait()
+
+    def compare(self, run: Run) -> None:
+        """Set the first pictures beside the last ones, if the run was begun with pictures."""
+        before = run.journal.first_samples
+        if run.processes.is_main and self._newest and len(before) == len(self._newest) and run.clock.global_step:
+            write_before_after([self._newest[0].parent / name for name in before], self._newest, self._sheet)
+            run.journal.saved.append(self._sheet)

@@ -8,13 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
-class Interrupted(Exception):
-    """The run was asked to stop. `exit_code` is the shell's: 130 for SIGINT, 143 for SIGTERM."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+from library.errors import Interrupted
 
 
 class Signals:

@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
+from library.errors import Interrupted
 from library.training.guard import LIMIT, BadStep, Guard, TooManyBadSteps
-from library.training.signals import Interrupted, Signals
+from library.training.signals import Signals
 
 
 def _step(loss: float, norm: float = 1.0) -> BadStep:
