@@ -8,6 +8,9 @@ from pathlib import Path
 
 import cv2
 
+if not __package__:  # started by its path: the repository is where `library` and `miniworld` are found
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from library.atomic import atomic_folder
 from library.command import run_command
 from library.config.option import Group, Option, Settings
