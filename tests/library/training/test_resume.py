@@ -1,0 +1,116 @@
+"""A run that was stopped and goes on ends with the weights of one that was not stopped, bit for bit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from library.training.state import join_optimizer_state, split_optimizer_state
+
+RANDOM = {"shuffle_caption": True, "flip_aug": True, "network_dropout": 0.3, "caption_dropout_rate": 0.2}
+
+
+def _weights(folder: Path, name: str = "t") -> dict[str, torch.Tensor]:
+    return load_file(folder / f"{name}.safetensors")
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _steps(folder: Path, name: str = "t") -> list[dict]:
+    lines = (folder / f"{name}-log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if "loss" in line]
+
+
+def test_stopping_in_the_middle_of_an_epoch_twice_changes_no_bit(train, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(output_dir=whole, max_train_steps=11, **RANDOM) == 0
+    assert train(output_dir=parts, max_train_steps=3, save_state_on_train_end=True, **RANDOM) == 0
+    assert train(output_dir=parts, max_train_steps=6, save_state_on_train_end=True, resume="latest", **RANDOM) == 0
+    assert train(output_dir=parts, max_train_steps=11, resume=parts / "t-state", **RANDOM) == 0
+    assert _same(_weights(whole), _weights(parts))
+    one, other = _steps(whole), _steps(parts)
+    assert [line["step"] for line in other] == list(range(1, 12))
+    for key in ("loss", "avr_loss", "gradient_norm", "lr", "epoch"):
+        assert [line[key] for line in one] == [line[key] for line in other]
+
+
+def test_numbered_files_and_states_go_on_after_a_resume(train, tmp_path):
+    out = tmp_path / "out"
+    assert train(max_train_epochs=1, save_every_n_epochs=1, save_every_n_steps=2, save_state=True) == 0
+    assert train(max_train_epochs=3, save_every_n_epochs=1, save_every_n_steps=2, save_state=True, resume="latest") == 0
+    names = {path.name for path in out.glob("*.safetensors")}
+    steps = {f"t-step{step:08d}.safetensors" for step in (2, 4, 6, 8, 10, 12)}
+    assert names == {"t.safetensors", "t-000002.safetensors"} | steps
+    place = json.loads((out / "t-state" / "train_state.json").read_text())
+    assert (place["current_step"], place["current_epoch"]) == (12, 3)
+
+
+def test_latest_passes_over_a_state_that_was_cut_off(train, tmp_path):
+    out = tmp_path / "out"
+    assert train(save_every_n_steps=2, save_state=True) == 0
+    shutil.rmtree(out / "t-state")
+    (out / "t-step00000004-state" / "manifest.json").unlink()
+    assert train(save_every_n_steps=2, save_state=True, resume="latest") == 0
+    assert [line["step"] for line in _steps(out)] == [1, 2, 3, 4]
+
+
+def test_latest_without_a_state_begins_a_run(train, tmp_path):
+    assert train(resume="latest") == 0
+    assert len(_steps(tmp_path / "out")) == 4
+
+
+def test_a_state_of_another_rank_is_refused_with_the_difference(train, capsys):
+    assert train(save_state_on_train_end=True) == 0
+    assert train(network_dim=3, resume="latest", max_train_steps=8) == 1
+    assert "network_dim: 2 in the state, 3 now" in capsys.readouterr().err
+
+
+def test_a_state_of_another_dataset_or_model_is_refused(train, pictures, tmp_path, capsys):
+    assert train(save_state_on_train_end=True) == 0
+    other = tmp_path / "other"
+    shutil.copytree(pictures, other)
+    (other / "1_sks" / "3.txt").write_text("another caption", encoding="utf-8")
+    assert train(train_data_dir=other, resume="latest", max_train_steps=8) == 1
+    assert "images, captions and buckets" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_state_is_refused_before_a_model_is_loaded(train, tmp_path, capsys):
+    (tmp_path / "empty-state").mkdir()
+    assert train(resume=tmp_path / "empty-state", pretrained_model_name_or_path=tmp_path) != 0
+    assert "not a finished state" in capsys.readouterr().err
+
+
+def test_resuming_without_a_seed_goes_on_with_the_one_that_was_drawn(train, tmp_path):
+    assert train(seed=None, save_state_on_train_end=True) == 0
+    seed = json.loads((tmp_path / "out" / "t-state" / "train_state.json").read_text())["fingerprint"]["seed"]
+    assert isinstance(seed, int)
+    assert train(seed=None, resume="latest", max_train_steps=6) == 0
+
+
+def test_a_new_run_sets_an_older_log_aside(train, tmp_path):
+    assert train() == 0
+    assert train() == 0
+    logs = sorted(path.name for path in (tmp_path / "out").glob("*.jsonl"))
+    assert len(logs) == 2
+    assert "t-log.jsonl" in logs
+    assert [line["step"] for line in _steps(tmp_path / "out")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop])
+def test_an_optimizers_state_survives_the_way_through_files(kind):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = kind([parameter], lr=0.1)
+    parameter.grad = torch.tensor([1.0, -2.0, 3.0])
+    optimizer.step()
+    tensors, rest = split_optimizer_state(optimizer.state_dict())
+    again = kind([parameter], lr=0.7)
+    again.load_state_dict(join_optimizer_state(tensors, json.loads(json.dumps(rest))))
+    assert again.param_groups[0]["lr"] == 0.1
+    assert again.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
+    for name, value in optimizer.state[parameter].items():
+        assert torch.equal(torch.as_tensor(again.state[parameter][name]), torch.as_tensor(value))
