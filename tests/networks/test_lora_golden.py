@@ -1,6 +1,7 @@
-"""networks.lora and the file's names against figures of kohya-ss/sd-scripts, commit 48d368fa (the files name functions).
+"""networks.lora and the file's names against figures of kohya-ss/sd-scripts, commit 48d368fa.
 
-Full-size models on the meta device: every name, shape, rank, alpha, block number and parameter group.
+Full-size models on the meta device: every name, shape, rank, alpha, block number and parameter group. Their files name the
+functions that gave the figures.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -33,20 +35,20 @@ BLOCKS = golden("lora_keys_block_dims")
 
 
 @cache
-def full_size(name: str) -> SimpleNamespace:
+def full_size(name: str) -> Any:
     """A model without weights. "sd2_single_file" has 1 x 1 convolutions where "sd2_diffusers" has linear layers."""
     family = Family(name[:4] if name == "sdxl" else name[:3])
     configs = standard_configs(family)
     if name == "sd2_single_file":
         configs["unet"]["use_linear_projection"] = False
     with torch.device("meta"):
-        encoders = [CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))]
+        encoders: list[Any] = [CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))]
         if family is Family.SDXL:
             encoders.append(CLIPTextModelWithProjection(CLIPTextConfig(**configs["text_encoder_2"])))
         return SimpleNamespace(unet=UNet2DConditionModel(**configs["unet"]), text_encoders=encoders)
 
 
-def network_on(model: SimpleNamespace, dim, alpha, **arguments) -> lora.LoRANetwork:
+def network_on(model: Any, dim, alpha, **arguments) -> lora.LoRANetwork:
     encoders = model.text_encoders
     text_encoder = encoders if len(encoders) > 1 else encoders[0]
     return lora.create_network(1.0, dim, alpha, None, text_encoder, model.unet, **arguments)
@@ -57,7 +59,7 @@ def small_network(family: str, **arguments) -> lora.LoRANetwork:
     return network_on(full_size(family), 1, 1, **arguments)
 
 
-def modules_of(network: lora.LoRANetwork, model: SimpleNamespace) -> dict[str, lora.LoRAModule]:
+def modules_of(network: lora.LoRANetwork, model: Any) -> dict[str, lora.LoRAModule]:
     return to_file_names({module.lora_name: module for module in network.loras}, model)
 
 
