@@ -5,6 +5,7 @@ Each check looks at a few options and yields what does not work, with what to do
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def there_is_a_model(settings: Settings) -> Iterator[Problem]:
 def model_files_exist(settings: Settings) -> Iterator[Problem]:
     for name in ("pretrained_model_name_or_path", "vae"):
         value = settings[name]
-        if value is None or Path(value).expanduser().exists():
+        if value is None or os.path.exists(value):
             continue
         looks_remote = value.count("/") == 1 and not value.startswith((".", "~")) and Path(value).suffix == ""
         note = " Models are not downloaded: give the path of a file or folder." if looks_remote else ""
@@ -37,19 +38,19 @@ def other_files_exist(settings: Settings) -> Iterator[Problem]:
     single = [(name, settings[name]) for name in ("network_weights", "sample_prompts", "log_tracker_config")]
     several = [("base_weights", path) for path in settings["base_weights"] or []]
     for name, path in single + several:
-        if path is not None and not path.is_file():
+        if path is not None and not os.path.isfile(path):
             yield Problem(f"{settings.place(name)}: {not_a_file(path)}")
 
 
 def not_a_file(path: Path) -> str:
-    return f"{path} is a folder, not a file." if path.is_dir() else missing(path)
+    return f"{path} is a folder, not a file." if os.path.isdir(path) else missing(path)
 
 
 def there_is_an_output_folder(settings: Settings) -> Iterator[Problem]:
     folder = settings["output_dir"]
     if folder is None:
         yield Problem("`output_dir` is not set: the folder for everything that the run leaves.")
-    elif folder.exists() and not folder.is_dir():
+    elif os.path.exists(folder) and not os.path.isdir(folder):
         yield Problem(f"{settings.place('output_dir')}: {folder} is a file, not a folder.")
 
 
@@ -116,7 +117,7 @@ def warm_up_fits(settings: Settings) -> Iterator[Problem]:
 
 def resumed_state_exists(settings: Settings) -> Iterator[Problem]:
     state = settings["resume"]
-    if state is not None and state != "latest" and not Path(state).is_dir():
+    if state is not None and state != "latest" and not os.path.isdir(state):
         yield Problem(f"{settings.place('resume')}: {missing(Path(state))}")
 
 

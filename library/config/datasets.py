@@ -25,7 +25,7 @@ from library.config.dataset_keys import (
     Key,
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
-from library.config.image_folders import count_images, folder_tables, no_concepts, not_a_folder, what_else_is_there
+from library.config.image_folders import count_images, folder_tables, no_concepts, what_else_is_there, why_not_a_folder
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.options.not_yet import NOT_YET
 from library.config.suggest import did_you_mean
@@ -172,8 +172,8 @@ class _Reading:
             if "image_dir" not in level.unread:
                 self.problems.append(Problem(f"{place} has no `image_dir`: the folder of its images."))
             return None
-        if not folder.is_dir():
-            self.problems.append(Problem(f"`image_dir` {level.origins['image_dir'].phrase}: {not_a_folder(folder)}"))
+        if why := why_not_a_folder(folder):
+            self.problems.append(Problem(f"`image_dir` {level.origins['image_dir'].phrase}: {why}"))
             return None
         if values["num_repeats"] < 1:
             self.warnings.append(f"{place} has no repeats; its images are not used.")

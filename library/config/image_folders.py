@@ -21,8 +21,8 @@ def folder_tables(settings: Settings, problems: list[Problem], warnings: list[st
         folder: Path | None = settings[name]
         if folder is None:
             continue
-        if not folder.is_dir():
-            problems.append(Problem(f"{settings.place(name)}: {not_a_folder(folder)}"))
+        if why := why_not_a_folder(folder):
+            problems.append(Problem(f"{settings.place(name)}: {why}"))
             continue
         found = concept_folders(folder, warnings)
         if not found and is_reg:
@@ -92,5 +92,8 @@ def what_else_is_there(folder: Path) -> str:
     return f"{looked_for}; it is empty."
 
 
-def not_a_folder(path: Path) -> str:
-    return f"{path} is a file, not a folder." if path.exists() else missing(path)
+def why_not_a_folder(path: Path) -> str | None:
+    """Why no images can be looked for in a folder, or None if they can."""
+    if not os.path.isdir(path):
+        return f"{path} is a file, not a folder." if os.path.exists(path) else missing(path)
+    return None if os.access(path, os.R_OK | os.X_OK) else f"{path} may not be read; change its permissions."

@@ -150,8 +150,8 @@ class Settings:
 
 
 def is_off(value: Any, default: Any) -> bool:
-    """Whether a value asks for nothing: the default, or none of it."""
-    return value == default or not value
+    """Whether a value asks for nothing: the default, or none of it ("no" in `dynamo_backend`)."""
+    return value == default or not value or value == "no"
 
 
 def plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ def did_you_mean(
 def missing(path: Path) -> str:
     """That a file or folder is not there, with the nearest name that is: as much of the path as exists is searched."""
     name, folder = path.name, path.absolute().parent
-    while not folder.is_dir() and folder != folder.parent:
+    while not os.path.isdir(folder) and folder != folder.parent:
         name, folder = folder.name, folder.parent
     try:
         guess = nearest(name, sorted(os.listdir(folder)))

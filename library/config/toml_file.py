@@ -58,14 +58,24 @@ def read_json(path: Path) -> ConfigFile:
 
 
 def write_toml(path: Path, values: Mapping[str, Any], title: str) -> None:
-    """Write flat values with a first line of comment; never over a file that exists.
+    """Write values with a first line of comment; never over a file that exists. Raises FileExistsError."""
+    content = f"# {title}\n{toml_text(values)}"
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(content)
 
-    Raises FileExistsError.
-    """
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    """Values as TOML."""
     import toml  # only those who write a config wait for it
 
-    with path.open("x", encoding="utf-8", newline="\n") as file:
-        file.write(f"# {title}\n{toml.dumps(dict(values))}")
+    encoder = toml.TomlEncoder()
+    encoder.dump_funcs[str] = _quoted  # the encoder's own breaks on C:\\xfiles and on control characters
+    return toml.dumps(dict(values), encoder)
+
+
+def _quoted(text: str) -> str:
+    """A text in double quotes: JSON's escapes are TOML's, but for one character that TOML does not allow unescaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_text(path: Path) -> str:

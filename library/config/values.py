@@ -8,6 +8,7 @@ with the rest of a sentence that begins with the option's name and place.
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def flag(raw: Any) -> bool:
 
 
 def path(raw: Any) -> Path:
-    return Path(path_or_name(raw)).expanduser()
+    return Path(path_or_name(raw))
 
 
 def path_or_name(raw: Any) -> str:
@@ -120,7 +121,7 @@ def path_or_name(raw: Any) -> str:
     value = text(raw)
     if any(ord(character) < 32 for character in value):
         raise ValueError(f"is {value!r}: TOML took its backslashes for something else; {BACKSLASH_ADVICE}")
-    return value
+    return os.path.expanduser(value)
 
 
 def file_name(raw: Any) -> str | Noted:

@@ -1,10 +1,13 @@
 """Files that people write, with the line of each key and errors that name the place."""
 
 import tomllib
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from library.config.toml_file import read_json, read_toml
+from library.config.toml_file import read_json, read_toml, toml_text
 from library.config.toml_lines import json_key_lines, key_lines
 from library.errors import ConfigError
 
@@ -56,7 +59,7 @@ def test_every_key_knows_its_line():
 def test_the_ways_to_the_lines_are_the_ways_through_the_tables():
     tables = tomllib.loads(DATASETS)
     for way in key_lines(DATASETS):
-        value = tables
+        value: Any = tables
         for part in way:
             value = value[part]
 
@@ -120,6 +123,19 @@ def test_a_file_that_is_missing_is_named_with_its_nearest_neighbour(tmp_path):
     with pytest.raises(ConfigError) as error:
         read_toml(tmp_path / "stile.toml")
     assert str(error.value) == f"{tmp_path / 'stile.toml'} does not exist; did you mean `{tmp_path / 'style.toml'}`?"
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1),
+        st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]))
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.booleans(),
+    )
+)
+@example({"windows": "C:\\xfiles\\new"})
+def test_what_is_written_as_toml_is_read_back(values):
+    assert tomllib.loads(toml_text(values)) == values
 
 
 @pytest.mark.parametrize("content", ['{"a": 1,}', "[1, 2]"])

@@ -125,6 +125,14 @@ def test_a_path_whose_backslashes_toml_swallowed_is_refused_with_the_remedy():
         read("pretrained_model_name_or_path", "C:\bodies\final.safetensors")
 
 
+def test_a_path_may_begin_in_the_home_folder_and_a_strange_one_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    assert read("output_dir", "~/loras") == Path("/home/me/loras")
+    assert read("resume", "~/state") == "/home/me/state"
+    assert read("output_dir", "~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
 def test_an_ending_in_the_output_name_is_left_out_and_a_folder_is_refused():
     assert file_name("style.safetensors") == Noted(
         "style", "is read as 'style': the ending is added when a file is saved"
