@@ -111,10 +111,6 @@ class Batches:
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(self.dataset, self.geometry.parts)
 
-    def sample_ids(self, epoch: int, step: int) -> list[str]:
-        """The ids of the whole global batch of a step."""
-        return [self.dataset.samples[i].sample_id for i in self._order(epoch)[step]]
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """One item per optimizer step: this process' micro-batches. The first `start` steps are left out, unread."""
         steps = self._order(epoch)[start:]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from library.data.buckets import BucketChoice
 from library.data.dataset import Dataset, Picture
-from library.data.encoding import Encoder, ahead_of_time, encode_all, not_finite, read_picture, upright_pixels
+from library.data.encoding import Encoder, ahead_of_time, encode_all, not_finite, prepared, upright_pixels
 from library.data.folders import Known
 from library.data.images import BadImage, Header
 from library.data.latent_files import CacheFolder, name_of, read_posterior
@@ -125,9 +125,9 @@ class DiskLatents:
             made += self._make(self.pictures, encoder, problems, batch_size, workers, progress and num_processes == 1)
         finally:  # what was done before an interruption need not be done again
             if process_index == 0:
-                self._write("its index", lambda: [folder.close() for folder in self.folders.values()])
+                self._close()
         wait()
-        damaged = sum(folder.damaged for folder in self.folders.values())
+        damaged = sum({id(folder): folder.damaged for folder in self.folders.values()}.values())
         raise_all(problems)
         return Filled(len(self.files) - made, made, damaged, tuple(self._said(damaged)))
 
@@ -144,18 +144,25 @@ class DiskLatents:
         return mean, std
 
     def _open_folders(self) -> None:
+        """Open each folder's cache, once also where two datasets name the same folder differently."""
+        same = {folder.resolve(): cache for folder, cache in self.folders.items()}
         for folder in {picture.path.parent for picture in self.pictures} - self.folders.keys():
-            self._write("a cache", lambda folder=folder: self._open(folder))
+            if folder.resolve() not in same:
+                same[folder.resolve()] = self._opened(folder)
+            self.folders[folder] = same[folder.resolve()]
 
-    def _open(self, folder: Path) -> None:
-        self.folders[folder] = CacheFolder.open(folder, self.fallback)
-
-    def _write(self, what: str, action: Callable[[], object]) -> None:
+    def _opened(self, folder: Path) -> CacheFolder:
         try:
-            action()
+            return CacheFolder.open(folder, self.fallback)
         except OSError as error:
-            advice = "Free some space, choose another --output_dir, or use --cache_latents without _to_disk."
-            raise UserError(f"The latent cache cannot write {what}: {error}. {advice}") from error
+            raise _cannot_write(str(error)) from error
+
+    def _close(self) -> None:
+        for folder in self.folders.values():
+            try:
+                folder.close()
+            except OSError as error:
+                raise _cannot_write(f"its index: {error}") from error
 
     def _name(self, picture: Picture, sha256: str, flipped: bool) -> str:
         return name_of(sha256, picture.choice, flipped, self.vae_hash, self.dtype)
@@ -201,7 +208,10 @@ class DiskLatents:
             folder = self.folders[picture.path.parent]
             for flipped, posterior in encoded.posteriors.items():
                 name, kept = self._name(picture, sha256, flipped), posterior.to(self.dtype)
-                self._write(f"the latents of '{picture.path}'", lambda f=folder, n=name, k=kept: f.write(n, k))
+                try:
+                    folder.write(name, kept)
+                except OSError as error:
+                    raise _cannot_write(f"the latents of '{picture.path}': {error}") from error
                 made += 1
             folder.know(picture.path.name, Known(picture.stamp, sha256, Header(picture.size, picture.notes)))
             self._file(picture, sha256)
@@ -215,7 +225,7 @@ class DiskLatents:
 
     def _said(self, damaged: int) -> Iterable[str]:
         for folder, cache in sorted(self.folders.items()):
-            if cache.index.where.parent != folder:
+            if cache.index.where.parent.resolve() != folder.resolve():
                 yield f"folder '{folder}' cannot be written; its latent cache is kept in '{cache.index.where}'"
         if damaged:
             yield f"{damaged} files of the latent cache were damaged and have been made again"
@@ -247,8 +257,8 @@ class LiveLatents:
 
     def fetch(self, picture: Picture, flipped: bool) -> Tensor:
         try:
-            return read_picture(picture, lambda digest: [flipped]).images[flipped]
-        except BadImage as error:
+            return prepared(upright_pixels(picture, picture.path.read_bytes()), picture, flipped)
+        except (BadImage, OSError) as error:
             raise UserError(f"image '{picture.path}': {error}") from error
 
     def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
@@ -261,6 +271,11 @@ class LiveLatents:
         ]
         raise_all([not_finite(picture) for picture in broken])
         return mean, std
+
+
+def _cannot_write(what: str) -> UserError:
+    advice = "Free some space, choose another --output_dir, or use --cache_latents without _to_disk."
+    return UserError(f"The latent cache cannot write {what}. {advice}")
 
 
 def flips_of(picture: Picture) -> tuple[bool, ...]:

@@ -15,7 +15,9 @@ OTHER_EXTENSIONS = (".txt", ".caption", ".cap")
 
 
 class BadCaption(ValueError):
-    """A caption file that cannot be read; the text says why and what to do, without naming the file."""
+    """A caption file, `path`, that cannot be read; the text says why and what to do, without naming the file."""
+
+    path: Path | None = None
 
 
 def caption_names(image_name: str, extension: str) -> list[str]:
@@ -59,7 +61,12 @@ def read_caption(image: Path, extension: str, files: Iterable[str] | None = None
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise BadCaption(f"cannot be read ({error.strerror}); check its permissions") from error
+            bad = BadCaption(f"cannot be read ({error.strerror}); check its permissions")
+            bad.path = image.parent / name
+            raise bad from error
+        except BadCaption as error:
+            error.path = image.parent / name
+            raise
     return None
 
 

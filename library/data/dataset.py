@@ -1,29 +1,20 @@
-"""The dataset: every image with its caption, its bucket and its place in an epoch.
-
-`build` looks at everything once, opens only images that no index knows, and reports all problems together.
-"""
+"""The dataset: every image with its caption, its bucket and its place in an epoch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
-from library.config.datasets import DatasetSpec, SubsetSpec
+from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.data.buckets import BucketChoice, Buckets, NoBucket, Size
-from library.data.captions import BadCaption, about_missing_captions, read_caption
-from library.data.folders import Listing, Stamp, cache_places, list_folder, read_index
-from library.data.images import BadImage, Header, measure
+from library.data.folders import Stamp
+from library.data.survey import Seen, survey
 from library.errors import Problem, raise_all
 
 ENLARGED_TOO_MUCH = 2.0  # an image that must grow by more than this has little to teach; worth a warning
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +51,6 @@ class Dataset:
     plan: Sequence[DatasetSpec]
     pictures: list[Picture]
     samples: list[Sample]
-    listings: list[list[Listing]]  # per dataset, per subset
     warnings: list[str] = field(default_factory=list)
 
     @cached_property
@@ -78,16 +68,6 @@ class Dataset:
         return [counts[id(picture)] for picture in self.pictures]
 
 
-@dataclass
-class _Found:
-    """An image of a subset before its header and caption are read."""
-
-    path: Path
-    stamp: Stamp
-    dataset: int
-    subset: int
-
-
 def build(
     plan: Sequence[DatasetSpec], *, prior_loss_weight: float = 1.0, fallback: Path | None = None, workers: int = 8
 ) -> Dataset:
@@ -98,52 +78,14 @@ def build(
 
     Raises UserError with every folder, image and caption that cannot be used.
     """
-    problems: list[Problem] = []
-    listings = [[_listing(subset, problems) for subset in spec.subsets] for spec in plan]
-    found = [
-        _Found(listing.folder / name, stamp, d, s)
-        for d, row in enumerate(listings)
-        for s, listing in enumerate(row)
-        for name, stamp in listing.images.items()
-    ]
-    headers = read_headers(((image.path, image.stamp) for image in found), fallback, workers, problems)
-    captions, warnings = _captions(plan, listings, found, workers, problems)
-    pictures = _placed(plan, found, headers, captions, problems)
-    if not problems and not any(not picture.subset.is_reg for picture in pictures):
+    seen = survey(plan, fallback, workers)
+    problems = seen.problems
+    pictures = _placed(plan, seen.images, problems)
+    if not problems and all(picture.subset.is_reg for picture in pictures):
         problems.append(Problem("there is no image to train on"))
-    raise_all(problems)
-    warnings += _about_headers(headers) + _about_sizes(pictures) + _about_unused(listings)
-    return Dataset(plan, pictures, _samples(plan, pictures, prior_loss_weight), listings, warnings)
-
-
-def read_headers(
-    images: Iterable[tuple[Path, Stamp]], fallback: Path | None, workers: int, problems: list[Problem]
-) -> dict[Path, Header]:
-    """Each image's header, from its folder's index where the file has not changed, else from the file."""
-    wanted = dict(images)
-    indexes = {folder: read_index(cache_places(folder, fallback)) for folder in {path.parent for path in wanted}}
-    headers, unknown = {}, []
-    for path, stamp in wanted.items():
-        index = indexes[path.parent]
-        known = index.find(path.name, stamp) if index else None
-        if known:
-            headers[path] = known.header
-        else:
-            unknown.append(path)
-    for path, header in zip(unknown, in_threads(_header_or_problem, unknown, workers), strict=True):
-        if isinstance(header, Problem):
-            problems.append(header)
-        else:
-            headers[path] = header
-    return headers
-
-
-def in_threads(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-    """`[work(item) for item in items]`, several at a time."""
-    if workers < 2 or len(items) < 2:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, items))
+    raise_all(list(dict.fromkeys(problems)))  # a folder of two datasets has each of its problems once
+    samples = _samples(plan, pictures, prior_loss_weight)
+    return Dataset(plan, pictures, samples, list(dict.fromkeys(seen.warnings)) + _about_sizes(pictures))
 
 
 def fill_up(images: Sequence[int], wanted: int) -> list[int]:
@@ -163,97 +105,18 @@ def fill_up(images: Sequence[int], wanted: int) -> list[int]:
     return repeats
 
 
-def _listing(subset: SubsetSpec, problems: list[Problem]) -> Listing:
-    folder = Path(subset.image_dir)
-    empty = Listing(folder, frozenset(), {})
-    if subset.num_repeats < 1:
-        return empty
-    try:
-        listing = list_folder(folder)
-    except OSError as error:
-        problems.append(Problem(f"the image folder cannot be read ({error.strerror})", f"folder '{folder}'"))
-        return empty
-    if not listing.images:
-        hint = f"; {len(listing.unused())} files there have other extensions" if listing.unused() else ""
-        what = f"it holds no images (.png, .jpg, .jpeg, .webp, .bmp; sub-folders are not searched){hint}"
-        problems.append(Problem(what, f"folder '{folder}'"))
-    return listing
-
-
-def _header_or_problem(path: Path) -> Header | Problem:
-    try:
-        return measure(path)
-    except BadImage as error:
-        return Problem(str(error), f"image '{path}'")
-
-
-def _captions(
-    plan: Sequence[DatasetSpec],
-    listings: list[list[Listing]],
-    found: list[_Found],
-    workers: int,
-    problems: list[Problem],
-) -> tuple[list[str], list[str]]:
-    """The caption of every found image, and warnings about missing and blank ones."""
-
-    def read(image: _Found) -> str | Problem | None:
-        subset = plan[image.dataset].subsets[image.subset]
-        extension = _dotted(subset.caption_extension)
-        try:
-            return read_caption(image.path, extension, listings[image.dataset][image.subset].names)
-        except BadCaption as error:
-            return Problem(str(error), f"caption of image '{image.path}'")
-
-    captions, missing, blank = [], {}, {}
-    for image, caption in zip(found, in_threads(read, found, workers), strict=True):
-        subset = plan[image.dataset].subsets[image.subset]
-        if isinstance(caption, Problem):
-            problems.append(caption)
-        elif not caption:
-            kind = missing if caption is None else blank
-            kind.setdefault((image.dataset, image.subset), []).append(image.path.name)
-        captions.append(caption if isinstance(caption, str) and caption else subset.class_tokens or "")
-    warnings = []
-    for (d, s), names in missing.items():
-        subset, listing = plan[d].subsets[s], listings[d][s]
-        if subset.class_tokens and not any(_beside(listing, names, other) for other in (".txt", ".caption")):
-            continue  # a folder without any caption files and with class tokens is what was asked for
-        said = about_missing_captions(names, _dotted(subset.caption_extension), listing.names, subset.class_tokens)
-        warnings.append(f"folder '{listing.folder}': {said}")
-    for (d, s), names in blank.items():
-        subset = plan[d].subsets[s]
-        instead = f"the class tokens '{subset.class_tokens}'" if subset.class_tokens else "an empty caption"
-        files = f"{len(names)} caption files begin" if len(names) > 1 else f"the caption file of '{names[0]}' begins"
-        warnings.append(f"folder '{listings[d][s].folder}': {files} with a blank line; {instead} will be used")
-    return captions, warnings
-
-
-def _beside(listing: Listing, images: list[str], extension: str) -> bool:
-    return any(Path(name).stem + extension in listing.names for name in images)
-
-
-def _dotted(extension: str) -> str:
-    return extension if extension.startswith(".") else f".{extension}"
-
-
-def _placed(
-    plan: Sequence[DatasetSpec],
-    found: list[_Found],
-    headers: dict[Path, Header],
-    captions: list[str],
-    problems: list[Problem],
-) -> list[Picture]:
-    """Every image in its bucket."""
+def _placed(plan: Sequence[DatasetSpec], images: list[Seen], problems: list[Problem]) -> list[Picture]:
+    """Every image in its bucket, with the caption that it will have."""
     rules = [buckets_of(spec) for spec in plan]
     for number, rule in enumerate(rules):
         why = rule.why_limits_cannot_work()
         if why:
             problems.append(Problem(why, f"dataset {number + 1}" if len(rules) > 1 else None))
     pictures = []
-    for image, caption in zip(found, captions, strict=True):
-        if image.path not in headers:
+    for image in images:
+        if image.header is None:
             continue  # its problem is already on the list
-        size, rule = headers[image.path].size, rules[image.dataset]
+        size, rule = image.header.size, rules[image.dataset]
         try:
             if min(size) < rule.step:
                 raise NoBucket(f"is only {size[0]}x{size[1]} pixels")
@@ -262,9 +125,17 @@ def _placed(
             too_small = f"is too small: {size[0]}x{size[1]}, less than one bucket step of {rule.step} pixels"
             problems.append(Problem(f"{too_small} on a side; remove it or use a larger one", f"image '{image.path}'"))
             continue
-        subset = plan[image.dataset].subsets[image.subset]
         pictures.append(
-            Picture(image.path, image.stamp, size, choice, caption, subset, image.dataset, headers[image.path].notes)
+            Picture(
+                path=image.path,
+                stamp=image.stamp,
+                size=size,
+                choice=choice,
+                caption=image.caption or image.subset.class_tokens or "",
+                subset=image.subset,
+                dataset=image.dataset,
+                notes=image.header.notes,
+            )
         )
     return pictures
 
@@ -308,10 +179,6 @@ def _folder_names(spec: DatasetSpec) -> list[tuple[SubsetSpec, str]]:
     return named
 
 
-def _about_headers(headers: dict[Path, Header]) -> list[str]:
-    return [f"image '{path}' {note}" for path, header in sorted(headers.items()) for note in header.notes]
-
-
 def _about_sizes(pictures: list[Picture]) -> list[str]:
     grown = [p for p in pictures if p.choice.resized[0] > ENLARGED_TOO_MUCH * p.size[0]]
     if not grown:
@@ -321,12 +188,3 @@ def _about_sizes(pictures: list[Picture]) -> list[str]:
         f"'{worst.path}' from {worst.size[0]}x{worst.size[1]} to {worst.choice.resized[0]}x{worst.choice.resized[1]}"
     )
     return [f"{len(grown)} images are enlarged more than {ENLARGED_TOO_MUCH:g} times, most of all {example}"]
-
-
-def _about_unused(listings: list[list[Listing]]) -> list[str]:
-    warnings = []
-    for listing in {listing.folder: listing for row in listings for listing in row}.values():
-        unused = listing.unused()
-        if unused:
-            warnings.append(f"folder '{listing.folder}': {len(unused)} files are not used, such as '{unused[0]}'")
-    return warnings

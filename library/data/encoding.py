@@ -108,21 +108,21 @@ def encode_all(
             yield Encoded(item, {})
         else:
             if waiting and waiting[0].picture.choice.bucket != item.picture.choice.bucket:
-                yield from encode(waiting, encoder, problems)
+                yield from encode(waiting, encoder, problems, batch_size)
                 waiting = []
             waiting.append(item)
             if sum(len(read.images) for read in waiting) >= batch_size:
-                yield from encode(waiting, encoder, problems)
+                yield from encode(waiting, encoder, problems, batch_size)
                 waiting = []
     if waiting:
-        yield from encode(waiting, encoder, problems)
+        yield from encode(waiting, encoder, problems, batch_size)
 
 
-def encode(reads: list[Read], encoder: Encoder, problems: list[Problem]) -> Iterator[Encoded]:
-    """One call of the VAE for pictures of one size."""
-    images = torch.stack([image for read in reads for image in read.images.values()])
-    mean, std = encoder.encode_posterior(images)
-    posteriors = iter(torch.stack([mean, std], dim=1).float().cpu())  # each (2, 4, h/8, w/8)
+def encode(reads: list[Read], encoder: Encoder, problems: list[Problem], batch_size: int) -> Iterator[Encoded]:
+    """Pictures of one size through the VAE, at most `batch_size` images at a time."""
+    images = torch.stack([image for read in reads for image in read.images.values()]).split(batch_size)
+    encoded = [torch.stack(encoder.encode_posterior(part), dim=1).float().cpu() for part in images]
+    posteriors = iter(torch.cat(encoded))  # each (2, 4, h/8, w/8)
     for read in reads:
         mine = {flipped: next(posteriors).clone() for flipped in read.images}
         if all(bool(posterior.isfinite().all()) for posterior in mine.values()):

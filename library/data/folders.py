@@ -148,7 +148,7 @@ def open_index(folder: Path, fallback: Path | None) -> Index:
     for where in places:
         if can_be_written(where):
             return Index(where, dict(found.images) if found else {}, {})
-    raise OSError(f"no cache can be written for '{folder}'; tried {', '.join(map(str, places))}")
+    raise OSError(f"for '{folder}'; tried {', '.join(map(str, places))}")
 
 
 def can_be_written(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from library.config.datasets import SubsetSpec
+from library.config.dataset_specs import SubsetSpec
 
 
 def worded(caption: str, subset: SubsetSpec, generator: torch.Generator) -> str:

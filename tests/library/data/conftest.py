@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from library.config.datasets import DatasetSpec, SubsetSpec
+from library.config.dataset_specs import DatasetSpec, SubsetSpec
 
 SUBSET = SubsetSpec(
     image_dir=Path("."),

@@ -63,7 +63,7 @@ def test_an_epoch_is_one_pass_over_every_image_times_its_repeats(small: Dataset,
 def test_two_processes_or_two_accumulation_steps_see_what_one_sees_with_the_double_batch(
     small: Dataset, cached: MemoryLatents, make
 ):
-    double = Dataset([make.dataset(batch_size=4)], small.pictures, small.samples, small.listings)
+    double = Dataset([make.dataset(batch_size=4)], small.pictures, small.samples)
     expected = real_rows(list(Batches(double, cached, None, seed=7).epoch(2)))
     accumulated = real_rows(list(Batches(small, cached, None, seed=7, geometry=Geometry(accumulation=2)).epoch(2)))
     assert_same(expected, accumulated)

@@ -106,13 +106,14 @@ def test_all_that_is_wrong_with_images_and_captions_is_reported_at_once(tmp_path
         ("page.jpg", "web page"),
         ("half.png", "damaged"),
         ("tiny.png", "too small: 40x300"),
-        ("кошка [1] 🐈.png", "is not UTF-8: byte 1 (0xf0)"),
+        ("кошка [1] 🐈.txt", "is not UTF-8: byte 1 (0xf0)"),
         ("nothing", "holds no images"),
         ("gone", "cannot be read"),
         ("dataset 2", "min_bucket_reso 512 is above"),
     ]:
         assert any(name in line and what in line for line in said.splitlines()), (name, said)
     assert "good.png" not in said
+    assert said.count("tiny.png") == said.count("кошка") == 1
 
 
 def test_an_image_too_narrow_for_a_bucket_without_enlarging_is_reported(tmp_path: Path, make):

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from library.config.datasets import DatasetSpec
+from library.config.dataset_specs import DatasetSpec
 from library.data.buckets import BucketChoice
 from library.data.dataset import Dataset, Picture, Sample
 from library.data.folders import Stamp
@@ -26,7 +26,7 @@ def dataset_of(groups: list[tuple[int, list[int]]]) -> Dataset:
                 path = Path(f"{i}-{k}.png")
                 pictures.append(Picture(path, Stamp(1, 1), size, choice, "", None, number))  # pyright: ignore
                 samples.append(Sample(f"{number}/{path}#0", pictures[-1], 1.0))
-    return Dataset(plan, pictures, samples, [[] for _ in plan])
+    return Dataset(plan, pictures, samples)
 
 
 groups = st.lists(
