@@ -6,6 +6,7 @@ config, or folders named REPEATS_CLASS in `--train_data_dir`. All end as `Datase
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,8 @@ def require_images(plan: DatasetPlan, train_data_dir: Path | None) -> None:
     folders = [subset.image_dir for dataset in plan for subset in dataset.subsets]
     if any(count_images(folder) for folder in folders):
         return
-    raise UserError("There is no image to train on. " + " ".join(what_else_is_there(folder) for folder in folders))
+    found = " ".join(what_else_is_there(folder) for folder in folders)
+    raise UserError(f"There is no image to train on. {found or 'No subset has repeats.'}")
 
 
 @dataclass
@@ -83,24 +85,27 @@ class _Reading:
     settings: Settings
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    origin_of: Callable[..., Origin] = field(init=False)  # the place of a key, by its way from the top
 
     def read(self) -> DatasetPlan:
         source = self._source()
         if source is None:
             return ()
-        tables, origin_of = source.tables, source.origin_of
+        tables, self.origin_of = source.tables, source.origin_of
         if self._is_training_config(source):
             return ()
         for name in [name for name in tables if name not in ("general", "datasets")]:
             guess = did_you_mean(name, ("general", "datasets"))
-            problem = f"`{name}` {origin_of(name).phrase} has no place in a dataset description{guess}"
+            problem = f"`{name}` {self.origin_of(name).phrase} has no place in a dataset description{guess}"
             self.problems.append(Problem(problem))
-        general = self._level(tables.get("general", {}), GENERAL, GENERAL_KEYS, origin_of, "general")
+        general = self._level(tables.get("general", {}), GENERAL, GENERAL_KEYS, "general")
         datasets = tables.get("datasets", [])
         if not isinstance(datasets, list) or not all(isinstance(table, dict) for table in datasets):
-            self.problems.append(Problem(f"`datasets` {origin_of('datasets').phrase} must be a list: [[datasets]]."))
+            self.problems.append(
+                Problem(f"`datasets` {self.origin_of('datasets').phrase} must be a list: [[datasets]].")
+            )
             return ()
-        specs = [self._dataset(place, table, general, origin_of) for place, table in enumerate(datasets)]
+        specs = [self._dataset(place, table, general) for place, table in enumerate(datasets)]
         if not datasets and not self.problems and source.path != self.settings["train_data_dir"]:
             self.problems.append(Problem(f"{source.path.name} has no [[datasets]] with [[datasets.subsets]] in it."))
         return tuple(spec for spec in specs if spec is not None)
@@ -136,20 +141,18 @@ class _Reading:
             return None
         return folder_tables(settings, self.problems, self.warnings)
 
-    def _dataset(
-        self, place: int, table: dict, general: _Level, origin_of: Callable[..., Origin]
-    ) -> DatasetSpec | None:
+    def _dataset(self, place: int, table: dict, general: _Level) -> DatasetSpec | None:
         where = ("datasets", place)
         subsets = table.get("subsets", [])
         own = {key: value for key, value in table.items() if key != "subsets"}
-        level = self._level(own, DATASET, DATASET_KEYS, origin_of, *where)
+        level = self._level(own, DATASET, DATASET_KEYS, *where)
         chain = [level, general]
         if not isinstance(subsets, list) or not subsets:
-            self.problems.append(Problem(f"[[datasets]] {origin_of(*where).phrase} has no [[datasets.subsets]]."))
+            self.problems.append(Problem(f"[[datasets]] {self.origin_of(*where).phrase} has no [[datasets.subsets]]."))
             return None
-        read = [self._subset(s, chain, origin_of, *where, "subsets", i) for i, s in enumerate(subsets)]
+        read = [self._subset(s, chain, *where, "subsets", i) for i, s in enumerate(subsets)]
         values = {name: self._effective(BY_NAME[name], chain) for name in DATASET_KEYS - SUBSET_KEYS}
-        origin = origin_of(*where)
+        origin = self.origin_of(*where)
         inside = f" for [[datasets]] {origin.phrase}" if origin.line else ""
         if values["resolution"] is None:
             self.problems.append(Problem(f"`resolution` is not set{inside}: the size to train at, such as 512."))
@@ -158,11 +161,9 @@ class _Reading:
         kept = self._without_doubles([subset for subset in read if subset is not None])
         return DatasetSpec(index=place, subsets=tuple(kept), **values)
 
-    def _subset(
-        self, table: dict, chain: list[_Level], origin_of: Callable[..., Origin], *where: Any
-    ) -> SubsetSpec | None:
-        level = self._level(table, SUBSET, SUBSET_KEYS, origin_of, *where)
-        place = f"{SUBSET} {origin_of(*where).phrase}"
+    def _subset(self, table: dict, chain: list[_Level], *where: str | int) -> SubsetSpec | None:
+        level = self._level(table, SUBSET, SUBSET_KEYS, *where)
+        place = f"{SUBSET} {self.origin_of(*where).phrase}"
         for name, why in NOT_READ.items():
             if level.values.get(name) is not None:
                 self.problems.append(Problem(f"`{name}` {level.origins[name].phrase}: {why}."))
@@ -181,19 +182,17 @@ class _Reading:
         if not values["caption_extension"].startswith("."):
             values["caption_extension"] = "." + values["caption_extension"]
         values["custom_attributes"] = values["custom_attributes"] or {}
-        values["image_dir"] = folder.resolve()
+        values["image_dir"] = Path(os.path.abspath(folder))  # a link keeps its own name
         return SubsetSpec(**values)
 
-    def _level(
-        self, table: Any, title: str, allowed: frozenset[str], origin_of: Callable[..., Origin], *where: Any
-    ) -> _Level:
+    def _level(self, table: Any, title: str, allowed: frozenset[str], *where: str | int) -> _Level:
         """Read the keys of one table."""
         level = _Level()
         if not isinstance(table, dict):
-            self.problems.append(Problem(f"{title} {origin_of(*where).phrase} must be a table."))
+            self.problems.append(Problem(f"{title} {self.origin_of(*where).phrase} must be a table."))
             return level
         for name, raw in table.items():
-            origin = origin_of(*where, name)
+            origin = self.origin_of(*where, name)
             level.origins[name] = origin
             if name not in allowed:
                 self.problems.append(Problem(f"`{name}` {origin.phrase} {misplaced(name, title, allowed)}"))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
 from library.config.command_line import read_command_line, wants_help
 from library.config.config_file import FromFile, config_path, read_config_file
 from library.config.option import COMMAND_LINE, DEFAULT, Option, Origin, Settings, Written, by_name, with_aliases
 from library.config.toml_file import write_toml
-from library.config.values import Noted, flag, read_value, written_form
+from library.config.values import Noted, read_value, written_form
 from library.errors import ConfigError, Problem, raise_all
 
 Check = Callable[[Settings], list[Problem]]
@@ -31,18 +29,18 @@ def parse(
         print(help_text(groups, prog, description))
         raise SystemExit(0)
     spoken, problems = read_command_line(argv, with_aliases(options))
-    config_file = last(spoken, "config_file")
-    if flag(last(spoken, "output_config") or False):
+    asked = settle(options, spoken, [])  # what cannot be read is told below
+    if asked.values.get("output_config"):
         write_config(settle(options, spoken, problems), problems)
         raise SystemExit(0)
     file = FromFile()
-    if config_file:
+    if config_file := asked.values.get("config_file"):
         try:
-            file = read_config_file(config_path(Path(config_file)), with_aliases(options))
+            file = read_config_file(config_path(config_file), with_aliases(options))
         except ConfigError as error:
-            raise_all([Problem(str(error)), *problems], ConfigError)  # what is missing may stand in the file
-    settings = settle(options, file.written + repeated_once(spoken, file.warnings), problems)
-    settings.warnings[:0] = file.warnings
+            raise_all([Problem(str(error)), *problems], ConfigError)  # what seems missing may stand in the file
+    settings = settle(options, [*file.written, *spoken], problems)
+    settings.warnings[:0] = [*file.warnings, *repeated(spoken)]
     settings.unknown = list(file.unknown)
     settings.dataset_tables = file.dataset_tables
     problems += consequences(settings, checks, problems)
@@ -72,7 +70,7 @@ def settle(options: dict[str, Option], written: Iterable[Written], problems: lis
             settings.warnings.append(f"{settings.place(name)} {value.note}.")
             value = value.value
         settings.values[name] = value
-        if value == item.option.default and value is None:
+        if value is None:
             settings.origins[name] = DEFAULT
     apply_implications(settings, problems)
     return settings
@@ -114,16 +112,12 @@ def raise_with_notice(problems: list[Problem], noticed: Collection[str]) -> None
         raise ConfigError(f"{error}\nAlso noticed:{below}" if noticed else str(error)) from None
 
 
-def repeated_once(spoken: list[Written], warnings: list[str]) -> list[Written]:
-    """The last value of each option, as sd-scripts takes it; a warning names an option that was given twice."""
+def repeated(spoken: list[Written]) -> list[str]:
+    """A warning for each option that is given twice: the last one counts, as in sd-scripts."""
     names = [item.option.name for item in spoken]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        warnings.append(f"`--{name}` is on the command line {names.count(name)} times; only the last one is used.")
-    return spoken
-
-
-def last(written: Iterable[Written], name: str) -> Any:
-    return next((item.raw for item in reversed(list(written)) if item.option.name == name), None)
+    times = {name: names.count(name) for name in names}
+    said = "is on the command line {} times; only the last one is used."
+    return [f"`--{name}` {said.format(number)}" for name, number in times.items() if number > 1]
 
 
 def write_config(settings: Settings, problems: list[Problem]) -> None:

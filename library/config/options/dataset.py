@@ -17,7 +17,7 @@ DATASET = Group("Images", (
            known_as=("class_data_dir",)),
     Option("prior_loss_weight",          float, 1.0,   "weight of the loss on regularization images", minimum=0),
     Option("in_json",                    Path,  None,  "metadata file with the captions of train_data_dir"),
-    Option("dataset_repeats",            int,   1,     "repeats of a subset that names none", minimum=1,
+    Option("dataset_repeats",            int,   1,     "repeats of a subset that names none", minimum=0,
            known_as=("num_repeats", "repeats")),
     Option("dataset_class",              str,   None,  "a Python class instead of the datasets"),
     Option("resolution",                 resolution, None, "training size: 512, or width,height",

@@ -256,7 +256,7 @@ def test_keys_without_effect_subsets_without_repeats_and_doubles_are_named():
         "`network_multiplier` in data.toml line 2 has no effect: sd-scripts does not use it either.",
         "`caption_tag_dropout_rate` in data.toml line 7 has no effect: not implemented yet.",
         "[[datasets.subsets]] in data.toml line 8 has no repeats; its images are not used.",
-        f"{Path('cats').resolve()} is given twice in one dataset; the second one is not used.",
+        f"{Path('cats').absolute()} is given twice in one dataset; the second one is not used.",
     ]
 
 
@@ -279,6 +279,20 @@ def test_a_dataset_without_images_ends_with_exit_code_1_and_what_is_there_instea
         assert error.value.exit_code == 1
         assert str(error.value).startswith("There is no image to train on. ")
         assert str(error.value).endswith(ending)
+
+
+def test_a_description_whose_subsets_all_have_no_repeats_has_no_image_to_train_on():
+    with pytest.raises(UserError, match=r"no image to train on\. No subset has repeats\."):
+        plan_datasets(described(ONE + "num_repeats = 0\n"))
+
+
+def test_a_linked_folder_keeps_its_own_name(pictures):
+    try:
+        (pictures / "train" / "6_linked").symlink_to(pictures / "dogs", target_is_directory=True)
+    except OSError:
+        pytest.skip("this system makes no links")
+    (dataset,) = plan_datasets(settings_of("--train_data_dir=train", "--resolution=512"))
+    assert (dataset.subsets[-1].image_dir.name, dataset.subsets[-1].num_repeats) == ("6_linked", 6)
 
 
 def test_without_any_images_given_the_two_ways_to_give_them_are_named():

@@ -195,6 +195,11 @@ def test_abbreviated_options_are_not_guessed():
         read("--save_eve", "3")
 
 
+def test_a_config_option_that_cannot_be_read_is_told_like_any_other():
+    with pytest.raises(ConfigError, match="`--output_config` on the command line must be true or false, not 'maybe'"):
+        read("--output_config=maybe", "--rank", "3")
+
+
 def test_an_option_without_its_value_is_named():
     with pytest.raises(ConfigError, match="`--rank` on the command line needs a value"):
         read("--rank", "--fast")
