@@ -98,7 +98,7 @@ def _load_single_file(
         scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
     parts = from_original(tensors, known.family, configs)
-    modules = _empty_modules(known.family, configs)
+    modules = empty_modules(known.family, configs)
     for name, module in modules.items():
         _filled(module, parts[name], dtype, f"{name} of '{path}'")
     return StableDiffusion(
@@ -114,7 +114,7 @@ def _load_single_file(
     )
 
 
-def _empty_modules(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def empty_modules(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The parts' modules without memory for their weights."""
     with init_empty_weights(include_buffers=False):
         modules: dict[str, Any] = {
