@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from library.data.buckets import BucketChoice
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".PNG", ".JPG", ".JPEG", ".WEBP", ".BMP"))
 """Taken in lower case or in upper case, not in a mixture of both, as sd-scripts does."""
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
@@ -46,8 +46,7 @@ class Header:
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name counts as an image of its folder (hidden files do not)."""
-    extension = os.path.splitext(name)[1]
-    return not name.startswith(".") and (extension in EXTENSIONS or extension in [e.upper() for e in EXTENSIONS])
+    return os.path.splitext(name)[1] in EXTENSIONS and not name.startswith(".")
 
 
 def discover(folder: Path) -> list[Path]:

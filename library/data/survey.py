@@ -17,6 +17,8 @@ from library.data.folders import Listing, Stamp, cache_places, list_folder, read
 from library.data.images import BadImage, Header, measure
 from library.errors import Problem
 
+HANDFUL = 32  # files that a thread takes at a time
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -50,21 +52,23 @@ def survey(plan: Sequence[DatasetSpec], fallback: Path | None, workers: int) -> 
     headers = _headers(listings, fallback, workers, done.problems)
     for (number, subset), listing in zip(places, listings, strict=True):
         captions = _captions(subset, listing, workers, done)
-        done.images += [
-            Seen(listing.folder / name, stamp, number, subset, headers.get(listing.folder / name), captions[name])
-            for name, stamp in listing.images.items()
-        ]
+        for name, stamp in listing.images.items():
+            path = listing.folder / name
+            done.images.append(Seen(path, stamp, number, subset, headers.get(path), captions[name]))
     done.warnings += [f"image '{path}' {note}" for path, header in headers.items() for note in header.notes]
     done.warnings += _about_unused(listings)
     return done
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
-    """`[work(item) for item in items]`, several at a time."""
-    if workers < 2 or len(items) < 2:
+    """`[work(item) for item in items]`, several at a time, in handfuls because handing over costs more than a look."""
+    if workers < 2 or len(items) <= HANDFUL:
         return [work(item) for item in items]
+    handfuls = [items[start : start + HANDFUL] for start in range(0, len(items), HANDFUL)]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, items))
+        return [
+            result for done in pool.map(lambda handful: [work(item) for item in handful], handfuls) for result in done
+        ]
 
 
 def _listing(subset: SubsetSpec, problems: list[Problem]) -> Listing:
@@ -93,11 +97,12 @@ def _headers(
     for listing in {listing.folder: listing for listing in listings}.values():
         index = read_index(cache_places(listing.folder, fallback)) if listing.images else None
         for name, stamp in listing.images.items():
+            path = listing.folder / name
             known = index.find(name, stamp) if index else None
             if known:
-                headers[listing.folder / name] = known.header
+                headers[path] = known.header
             else:
-                unknown.append(listing.folder / name)
+                unknown.append(path)
     for path, header in zip(unknown, in_threads(_header_or_problem, unknown, workers), strict=True):
         if isinstance(header, Problem):
             problems.append(header)
