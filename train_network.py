@@ -10,6 +10,7 @@ from library.config.checks import problems
 from library.config.datasets import dataset_problems, plan_datasets
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.launch import start_the_missing_processes
 
 
 def train(argv: Sequence[str]) -> None:
@@ -38,4 +39,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    start_the_missing_processes()
     sys.exit(main())

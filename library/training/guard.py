@@ -21,9 +21,9 @@ class BadStep:
     timesteps: tuple[int, ...]
 
     def __str__(self) -> str:
-        what = "loss" if not math.isfinite(self.loss) else "gradients"
+        what = "loss is" if not math.isfinite(self.loss) else "gradients are"
         return (
-            f"step {self.step} was left out: its {what} are not finite (loss {self.loss}, gradient norm "
+            f"step {self.step} was left out: its {what} not finite (loss {self.loss}, gradient norm "
             f"{self.gradient_norm}; files {', '.join(self.files)}; timesteps {', '.join(map(str, self.timesteps))})"
         )
 

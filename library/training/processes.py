@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,8 +63,11 @@ class Processes:
 
 
 def start_processes() -> Processes:
-    """Join the processes that `accelerate launch` started, or be the only one; picks the device as accelerate does."""
+    """Join the processes that a launcher started, or be the only one; picks the device as accelerate does."""
     from accelerate import PartialState
 
-    state = PartialState()
-    return Processes(state.process_index, state.num_processes, state.device)
+    # Without this word accelerate overlooks that several processes were started, where there is no GPU.
+    on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
+    state = PartialState(cpu=on_cpu)
+    device = torch.device("cpu") if state.device.type == "cpu" else state.device
+    return Processes(state.process_index, state.num_processes, device)
