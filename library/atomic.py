@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 
 from library.errors import UserError
 
+IS_WINDOWS = os.name == "nt"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, *((112,) if IS_WINDOWS else ()))  # disk, quota, size limit
 FOREIGN_AGE = 24 * 3600.0  # seconds after which a temporary name of another machine is taken for a leftover
 _TEMPORARY = re.compile(r"^\.(?P<stem>.+)\.tmp-(?P<machine>[0-9a-f]{6})-(?P<pid>\d+)(?P<old>-old)?(?P<suffix>\.\w+)?$")
 
@@ -117,7 +119,7 @@ def _is_alive(path: Path, machine: str, pid: int) -> bool:
         return False
     if pid == os.getpid():
         return False  # not in _active: it is from an earlier process that had our number
-    if os.name == "nt":
+    if IS_WINDOWS:
         import ctypes
 
         kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
@@ -140,7 +142,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows has no such call, and keeps names safe itself
+    if not IS_WINDOWS:  # Windows has no such call, and keeps names safe itself
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -156,7 +158,7 @@ def _replace(temporary: Path, path: Path) -> None:
             os.replace(temporary, path)
             return
         except PermissionError:
-            if os.name != "nt" or time.monotonic() > deadline:
+            if not IS_WINDOWS or time.monotonic() > deadline:
                 raise
             time.sleep(wait)
             wait = min(wait * 2, 1.0)
@@ -167,15 +169,20 @@ def _explained(path: Path) -> Iterator[None]:
     """Say what an operating system's error means for the file that was to be written."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None)
-        text = str(error)
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in text or "os error 112" in text:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save meets the system's error first and then fails once more, closing its archive
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        if isinstance(cause, RuntimeError):
+            raise
+        number = getattr(cause, "errno", None)
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(cause))):
+            number = int(found[1])  # as safetensors says it
+        if number in NO_ROOM:
             what = "there is no room left on the disk; make room and start again with resume"
-        elif isinstance(error, PermissionError):
+        elif isinstance(cause, PermissionError):
             what = "it may not be written; close the program that has it open, or change its permissions"
         else:
-            what = getattr(error, "strerror", None) or text
+            what = getattr(cause, "strerror", None) or str(cause)
         raise UserError(f"`{path}` could not be written: {what}") from error
 
 

@@ -235,7 +235,14 @@ def check_free_space(folder: Path | str, need: int) -> list[Problem]:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: Tensors = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain[name] = tensor.detach().cpu().contiguous()
+        storage = plain[name].untyped_storage().data_ptr()
+        if storage in seen:  # safetensors writes no memory twice
+            plain[name] = plain[name].clone()
+        seen.add(storage)
     if path.suffix == ".safetensors":
         save_file(plain, str(path), dict(metadata) if metadata else None)
     else:
@@ -259,7 +266,8 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # a path's extension would make torch choose another reader
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"`{path}` is a pickle that holds more than weights, and loading it could run any program; "

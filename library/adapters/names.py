@@ -13,7 +13,7 @@ the network module's and passes through untouched, as do names that the model do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from torch import nn
@@ -23,15 +23,19 @@ from library.models.original_names import inverted, unet_names
 
 T = TypeVar("T")
 
-_TEXT_ENCODER = re.compile(r"^((?:[a-z0-9]+_)?te([12]?)_)(text_model_)?((?:embeddings|encoder|final_layer_norm)_.*)$")
+_INSIDE = r"(?:embeddings|encoder|final_layer_norm)(?:_.*)?"  # what lies under `text_model`; a projection does not
+_TEXT_ENCODER = re.compile(rf"^((?:[a-z0-9]+_)?te([12]?)_)(?:text_model_)?({_INSIDE})$")
 _UNET = re.compile(r"^((?:[a-z0-9]+_)?unet_)(.*)$")
 
 
 class NamedModel(Protocol):
     """What has to be known of a model to name its parts."""
 
-    unet: nn.Module
-    text_encoders: list
+    @property
+    def unet(self) -> nn.Module: ...
+
+    @property
+    def text_encoders(self) -> Sequence[nn.Module]: ...
 
 
 def to_file_names(tensors: Mapping[str, T], model: NamedModel) -> dict[str, T]:
@@ -40,7 +44,7 @@ def to_file_names(tensors: Mapping[str, T], model: NamedModel) -> dict[str, T]:
 
     def rename(module: str) -> str:
         if text := _TEXT_ENCODER.match(module):
-            return f"{text[1]}text_model_{text[4]}"
+            return f"{text[1]}text_model_{text[3]}"
         if unet := _UNET.match(module):
             return unet[1] + _rename(unet[2], original)
         return module
@@ -59,7 +63,7 @@ def from_file_names(tensors: Mapping[str, T], model: NamedModel) -> dict[str, T]
     def rename(module: str) -> str:
         if text := _TEXT_ENCODER.match(module):
             number = int(text[2] or 1) - 1
-            return f"{text[1]}{inner[number]}{text[4]}" if number < len(inner) else module
+            return f"{text[1]}{inner[number]}{text[3]}" if number < len(inner) else module
         if unet := _UNET.match(module):
             return unet[1] + _rename(unet[2], original)
         return module

@@ -1,7 +1,7 @@
 """networks.lora and the file's names against figures of kohya-ss/sd-scripts, commit 48d368fa.
 
-Full-size models on the meta device: every name, shape, rank, alpha, block number and parameter group. Their files name the
-functions that gave the figures.
+Full-size models on the meta device: every name, shape, rank, alpha, block number and parameter group.
+The golden files name the functions that gave the figures.
 """
 
 from __future__ import annotations
