@@ -1,0 +1,1 @@
+"""Pretraining of the mini model from nothing, on drawings: `python -m miniworld.pretrain`."""
