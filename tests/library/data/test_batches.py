@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from library.data.batches import Batch, Batches
+from library.data.batches import Batch, Batches, crop
+from library.data.buckets import BucketChoice
 from library.data.cache import LiveLatents, MemoryLatents
 from library.data.dataset import Dataset, build
 from library.data.order import Geometry
@@ -158,3 +160,12 @@ def test_sizes_and_crops_are_those_of_the_pixels(small: Dataset, cached: MemoryL
             by_file = {str(p.path): p for p in small.pictures}
             assert batch.original_sizes.tolist() == [list(by_file[f].size[::-1]) for f in batch.files]
             assert all(min(top, left) >= 0 for top, left in batch.crops.tolist())
+
+
+def test_the_crop_of_a_mirrored_image_is_mirrored_too(small: Dataset):
+    wide = next(picture for picture in small.pictures if picture.size == (64, 200))
+    odd = dataclasses.replace(wide, choice=BucketChoice((512, 512), (535, 512), (11, 0)))
+    assert crop(odd, flipped=False) == (0, 11)
+    assert crop(odd, flipped=True) == (0, 12)  # 535 - 512 - 11
+    tall = dataclasses.replace(wide, choice=BucketChoice((512, 512), (512, 543), (0, 15)))
+    assert crop(tall, flipped=False) == crop(tall, flipped=True) == (15, 0)

@@ -293,3 +293,31 @@ def test_the_index_holds_what_a_second_start_needs(folder: Path, make, vae):
     facts = (folder / "3.png").stat()
     assert (entry["size"], entry["mtime_ns"]) == (facts.st_size, facts.st_mtime_ns)
     assert (entry["width"], entry["height"], len(entry["sha256"])) == (300, 180, 64)
+
+
+def test_a_folder_that_is_named_in_two_ways_has_one_cache(folder: Path, make, vae):
+    def begin():
+        plan = [make.dataset(make.subset(folder)), make.dataset(make.subset(folder / ".." / "img"), batch_size=1)]
+        dataset = build(plan)
+        latents = DiskLatents(dataset, 1.0, vae_hash="v", fallback=None)
+        return latents, latents.fill(vae, progress=False)
+
+    latents, _ = begin()
+    assert len({id(cache) for cache in latents.folders.values()}) == 1
+    (folder / CACHE_FOLDER / sorted(latents.files.values())[0].name).write_bytes(b"")
+    assert begin()[1].damaged == 1
+    vae.calls.clear()
+    _, filled = begin()
+    assert (filled.made, filled.damaged, vae.calls) == (0, 0, [])
+
+
+def test_an_index_that_forgot_its_images_is_written_again(folder: Path, make, vae):
+    start(folder, make, vae)
+    path = folder / CACHE_FOLDER / INDEX_FILE
+    content = json.loads(path.read_bytes())
+    content["images"]["0.png"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    vae.calls.clear()
+    *_, filled = start(folder, make, vae)  # the image is hashed again, and its latents are found under the true name
+    assert (filled.made, vae.calls) == (0, [])
+    assert json.loads(path.read_bytes())["images"]["0.png"]["sha256"] != "0" * 64
