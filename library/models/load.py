@@ -140,7 +140,8 @@ def _filled(module: Module, tensors: Tensors, dtype: torch.dtype, what: str) -> 
                 f"The {what} does not fit its architecture: {len(names)} tensors {fault}, such as `{names[0]}`. "
                 "The file is incomplete or another kind of model."
             )
-    module.load_state_dict({name: tensors[name].to(dtype) for name in wanted}, assign=True)
+    # Copies, even in the same type: weights that stay mapped to the file would change, or crash, when it is replaced.
+    module.load_state_dict({name: tensors[name].to(dtype, copy=True) for name in wanted}, assign=True)
     return module
 
 

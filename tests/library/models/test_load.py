@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def outputs(model: StableDiffusion) -> list[torch.Tensor]:
     if text.pooled is not None:
         added = {"text_embeds": text.pooled, "time_ids": torch.full((2, 6), 64.0)}
     noise = model.unet(latents, torch.tensor([3, 700]), text.hidden, added_cond_kwargs=added, return_dict=False)[0]
-    picture = model.vae.decode(latents, return_dict=False)[0]
-    return [text.hidden, noise, picture, model.vae.encode(picture).latent_dist.mean]
+    vae: Any = model.vae
+    picture = vae.decode(latents).sample
+    return [text.hidden, noise, picture, vae.encode(picture).latent_dist.mean]
 
 
 @pytest.mark.parametrize("family", Family)
@@ -305,12 +307,12 @@ def test_a_folder_whose_weights_lack_a_tensor_is_refused_and_not_filled_with_noi
     weights = folder / "text_encoder" / "model.safetensors"
     tensors = {name: tensor.clone() for name, tensor in load_file(weights).items() if "final_layer_norm" not in name}
     save_file(tensors, weights, {"format": "pt"})
-    with pytest.raises(UserError, match="lacks 2 tensors such as `.*final_layer_norm"):
+    with pytest.raises(UserError, match=r"lacks 2 tensors such as `.*final_layer_norm"):
         load_model(folder)
 
 
 def test_a_path_that_does_not_exist_says_how_to_get_a_model_from_the_hub(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There is no model at .*Give the path of"):
+    with pytest.raises(UserError, match=r"There is no model at .*Give the path of"):
         load_model(tmp_path / "missing.safetensors")
     with pytest.raises(UserError, match="hf download someone/some-model --local-dir"):
         load_model("someone/some-model")

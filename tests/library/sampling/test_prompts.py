@@ -1,0 +1,154 @@
+"""Prompt files against what sd-scripts' reader made of them, but for the quirks that are listed here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from library.errors import Problem, UserError
+from library.sampling.prompts import SamplePrompt, parse_line, read_prompts
+
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "golden" / "sample_prompts.json").read_text(encoding="utf-8")
+)
+DEFAULTS = asdict(SamplePrompt(""))
+
+# Lines of which we make something else: the options we read, or None where we refuse the line.
+OTHER_LINES: dict[str, dict[str, Any] | None] = {
+    # option letters at the start of the prompt are text
+    "d 943583 a cat": {"prompt": "d 943583 a cat"},
+    "w 640 a cat": {"prompt": "w 640 a cat"},
+    "n blue house": {"prompt": "n blue house"},
+    # more spaces than one before a value or its option
+    "a cat --w 640  --h   448 ": {"prompt": "a cat", "width": 640, "height": 448},
+    # values of the wrong kind are refused, where sd-scripts drops or cuts them
+    "a cat --w abc": None,
+    "a cat --d 1.5": None,
+    "a cat --l 7,5": None,
+    # an unknown sampler is refused before the training, not at the first sample
+    "a cat --ss  ddim extra": None,
+}
+# Files in the recorded order: what we read instead; a text is a part of our error.
+OTHER_FILES: dict[int, list[dict[str, Any]] | str] = {
+    0: [{"prompt": "a cat", "seed": 3}, {"prompt": "blue house # tail"}],  # an indented "#" begins a comment too
+    1: "hold no prompt",  # an empty file
+    3: [{"prompt": "a cat", "width": 64}],  # a subset may override what all share
+    6: "write them as .txt, .toml or .json",  # p.csv
+    7: [{"prompt": "a cat"}],  # a single prompt needs no subset
+}
+
+
+def given(prompt: SamplePrompt) -> dict[str, Any]:
+    """What a prompt says beyond the defaults."""
+    values = asdict(prompt)
+    del values["warnings"]
+    return {key: value for key, value in values.items() if value != DEFAULTS[key] or key == "prompt"}
+
+
+def meant(recorded: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in recorded.items() if (key != "enum" and value != DEFAULTS[key]) or key == "prompt"
+    }
+
+
+@pytest.mark.parametrize("row", GOLDEN["lines"], ids=lambda row: row["line"])
+def test_a_line_means_what_it_means_to_sd_scripts(row: dict[str, Any]) -> None:
+    problems: list[Problem] = []
+    prompt = parse_line(row["line"], "p.txt line 1", problems)
+    expected = OTHER_LINES.get(row["line"], row["out"])
+    if expected is None:
+        assert problems
+        return
+    assert problems == []
+    assert given(prompt) == meant(expected)
+
+
+@pytest.mark.parametrize("number", range(len(GOLDEN["files"])))
+def test_a_file_means_what_it_means_to_sd_scripts(number: int, tmp_path: Path) -> None:
+    row = GOLDEN["files"][number]
+    path = tmp_path / row["file"]
+    path.write_text(row["content"], encoding="utf-8")
+    expected = OTHER_FILES.get(number, row.get("out"))
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            read_prompts(path)
+        return
+    assert expected is not None
+    assert [given(prompt) for prompt in read_prompts(path)] == [meant(entry) for entry in expected]
+
+
+def test_every_problem_of_a_file_is_reported_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("# first\na cat --w wide\n\na dog --s 20 --ss nonsense\na bird --h 32\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        read_prompts(path)
+    text = str(error.value)
+    assert "prompts.txt line 2: `--w wide`: `width` should be a whole number" in text
+    assert "prompts.txt line 4: `sample_sampler` 'nonsense' is not a sampler; known are ddim" in text
+    assert "prompts.txt line 5: `height` 32 is too small" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.toml", "[prompt\n", "not valid TOML"),
+        ("p.toml", "[other]\na = 1\n", r"need one `\[\[prompt.subset\]\]`"),
+        (
+            "p.toml",
+            '[prompt]\n[[prompt.subset]]\nprompt = "a"\nwidth = "wide"\n',
+            "subset.. 1: `width` = 'wide' should",
+        ),
+        ("p.toml", "[prompt]\n[[prompt.subset]]\nseed = 1\n", "subset.. 1: there is no `prompt`"),
+        ("p.json", '["a cat",\n 1', "line 2: the sample prompts are not valid JSON"),
+        ("p.json", '{"prompt": "a cat"}', "must be a list"),
+        ("p.json", '["a cat", 3]', "entry 2: 3 is neither a text nor an object"),
+        ("p.txt", "# only a comment\n\n", "hold no prompt"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_says_where(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_prompts(tmp_path / name)
+
+
+def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes("eine Brücke".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_prompts(tmp_path / "p.txt")
+    with pytest.raises(UserError, match=r"missing\.txt' cannot be read"):
+        read_prompts(tmp_path / "missing.txt")
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_prompt(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes("\ufeff漢字 cat --d 3\r\na dog\r\n".encode())
+    assert [prompt.prompt for prompt in read_prompts(tmp_path / "p.txt")] == ["漢字 cat", "a dog"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a cat --unknown 3", "`--unknown 3` is not an option of a prompt"),
+        ("a cat --w640", "`--w640` is not an option"),
+        ("a cat --g 3.5", "`guidance_scale` has no effect"),
+        ("a cat --cn control.png", "`controlnet_image` has no effect"),
+        ("a cat --s 2000", "1000 is used"),
+        ("a cat --d -5", "another one each time"),
+    ],
+)
+def test_an_option_without_effect_is_said(line: str, message: str) -> None:
+    problems: list[Problem] = []
+    prompt = parse_line(line, "p.txt line 1", problems)
+    assert problems == []
+    assert len(prompt.warnings) == 1
+    assert prompt.warnings[0].startswith("p.txt line 1: ")
+    assert message in prompt.warnings[0]
+
+
+def test_a_size_left_open_is_the_default_or_the_models_own(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat --w 515\n", encoding="utf-8")
+    assert read_prompts(tmp_path / "p.txt")[0].size(native_size=128) == (512, 128)
+    assert read_prompts(tmp_path / "p.txt", default_size=512)[0].size(native_size=128) == (512, 512)
