@@ -43,9 +43,9 @@ class Signals:
             return
         raise Interrupted(number)
 
-    def stop_all(self, number: int) -> None:
-        """What the processes agreed on: stop at the end of this step."""
-        self._agreed = number
+    def stop_all(self) -> None:
+        """One of the processes was asked to stop: all of them do, at the end of this step."""
+        self._agreed = self.arrived or signal.SIGTERM
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

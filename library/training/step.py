@@ -51,7 +51,7 @@ def take_step(run: Run, micro_batches: Sequence[Batch]) -> list[Measured]:
 
     sums, files, timesteps = _forward_and_backward(run, active, micro_batches)
     parameters = run.optimizers.parameters
-    message = torch.cat([sums, sums.new_tensor([float(run.signals.arrived or 0)])])
+    message = torch.cat([sums, sums.new_tensor([float(run.signals.arrived is not None)])])
     message = run.processes.sum_gradients(parameters, message)
     run.precision.unscale(run.optimizers.optimizer, parameters)
     norm = run.optimizers.clip([p for trainable in active for p in trainable.clipped_parameters()])
@@ -110,7 +110,7 @@ def read_the_rest(run: Run) -> list[Measured]:
 def _measured(run: Run, figures: StepFigures, values: list[float]) -> Measured:
     loss_sum, relative_mse_sum, stop, norm = values
     if stop:
-        run.signals.stop_all(int(stop))
+        run.signals.stop_all()
     loss = loss_sum / figures.count
     bad = run.guard.judge(BadStep(figures.step, loss, norm, figures.files, figures.timesteps))
     return Measured(figures, loss_sum, relative_mse_sum, norm, bad)

@@ -69,8 +69,11 @@ def test_processes_that_share_a_run_stop_only_when_all_have_heard():
         with signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
         assert signals.arrived == signal.SIGTERM
-        with pytest.raises(Interrupted), signals.deferred():
-            signals.stop_all(signal.SIGTERM)
+        with pytest.raises(Interrupted) as stop, signals.deferred():
+            signals.stop_all()
+        assert stop.value.exit_code == 143
+    with Signals(shared=True) as other, pytest.raises(Interrupted), other.deferred():
+        other.stop_all()
 
 
 def test_the_handlers_of_before_are_put_back():
