@@ -47,9 +47,9 @@ def build_vae(widths: tuple[int, ...] = VAE_WIDTHS, groups: int = 8) -> Autoenco
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+        block_out_channels=widths,  # type: ignore[arg-type]
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=groups,
@@ -106,13 +106,13 @@ def build_text_encoder(vocabulary_size: int, layers: int = 2) -> CLIPTextModel:
     return encoder
 
 
-def token_rows(encoder: CLIPTextModel) -> Tensor:
+def token_rows(encoder: Any) -> Tensor:
     """The token embedding matrix, (vocabulary, width)."""
     return encoder.get_input_embeddings().weight  # type: ignore[return-value]
 
 
 @torch.no_grad()
-def keep_clip_scales(encoder: CLIPTextModel, bound: float = TOKEN_ROW_BOUND) -> None:
+def keep_clip_scales(encoder: Any, bound: float = TOKEN_ROW_BOUND) -> None:
     """Bring a text encoder back to CLIP's scales; called after every optimizer step.
 
     Token rows over the bound are scaled back to it. The last layer norm is scaled so that an output's expected squared

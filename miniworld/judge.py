@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,8 @@ HEADS: dict[str, tuple[str, ...]] = {
 COLOUR_HEADS = frozenset({"colour", "background", "skin", "hair_colour", "eye_colour", "hat"})
 COLOURED_STYLES = frozenset({"photo", "pixel art", "watercolor"})
 """Other styles change colours or drop them: their pictures do not teach the colour heads."""
+Images = Sequence | np.ndarray
+"""128 x 128 RGB pictures: uint8 arrays or PIL images, or one array (n, 128, 128, 3)."""
 NOTHING = -1  # the label of a fact that a picture does not have
 
 KINDS = {"shape": 0.22, "two": 0.04, "object": 0.27, "face": 0.25, "named": 0.22}
@@ -97,8 +99,8 @@ class Judge(nn.Module):
         return judge.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def read(self, images: Sequence) -> list[dict[str, str]]:
-        """Each picture's most likely answer of every head. `images`: 128 x 128 RGB, uint8 arrays or PIL images."""
+    def read(self, images: Images) -> list[dict[str, str]]:
+        """Each picture's most likely answer of every head."""
         answers: list[dict[str, str]] = [{} for _ in images]
         for start, part in _parts(images):
             for head, logits in self(part).items():
@@ -107,24 +109,24 @@ class Judge(nn.Module):
         return answers
 
     @torch.no_grad()
-    def style_score(self, images: Sequence, style: str) -> float:
+    def style_score(self, images: Images, style: str) -> float:
         """Mean probability that the pictures are in a style."""
         column = HEADS["style"].index(style)
         scores = [self(part)["style"].softmax(1)[:, column] for _, part in _parts(images)]
         return float(torch.cat(scores).mean())
 
     @torch.no_grad()
-    def features(self, images: Sequence) -> Tensor:
+    def features(self, images: Images) -> Tensor:
         """(n, 160): what the heads read, for distances between sets of pictures."""
         return torch.cat([self.body(part) for _, part in _parts(images)])
 
 
-def _parts(images: Sequence, size: int = 64):
+def _parts(images: Images, size: int = 64) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(images), size):
         yield start, to_pictures(images[start : start + size])
 
 
-def to_pictures(images: Sequence) -> Tensor:
+def to_pictures(images: Images) -> Tensor:
     """128 x 128 RGB images, arrays or PIL -> (n, 3, 128, 128) float32 in -1..1."""
     pixels = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -199,7 +201,7 @@ def train(judge: Judge, images: np.ndarray, answers: dict[str, Tensor], epochs: 
 @torch.no_grad()
 def accuracies(judge: Judge, images: np.ndarray, answers: dict[str, Tensor]) -> dict[str, float]:
     """The share of right answers of each head, over the pictures that have such a fact."""
-    read = judge.read(images)  # type: ignore[arg-type]
+    read = judge.read(images)
     shares = {}
     for head, values in answers.items():
         asked = [i for i, value in enumerate(values.tolist()) if value != NOTHING]

@@ -48,5 +48,5 @@ def averaged_model(work: Path, vocabulary_size: int) -> nn.ModuleDict:
     with torch.no_grad():
         for parameter, average in zip(trained, state["average"], strict=True):
             parameter.copy_(average)
-    keep_clip_scales(model["text_encoder"])  # type: ignore[arg-type]
+    keep_clip_scales(model["text_encoder"])
     return model.eval()

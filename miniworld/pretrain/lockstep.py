@@ -104,8 +104,8 @@ class Stage:
         self.file = folder / f"{name}.checkpoint.pt"
         self.journal = folder / f"{name}.jsonl"
         self.steps, self.minutes, self.average_decay = steps, minutes, average_decay
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.average = [p.detach().clone() for p in self.parameters]
+        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self.average: list[Tensor] = [p.detach().clone() for p in self.parameters]
         self.step = 0
         self.cpu_seconds = 0.0  # of all processes, in earlier runs
         self.wall_seconds = 0.0  # in earlier runs

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
-from miniworld.architecture import TEXT_WIDTH, build_text_encoder, keep_clip_scales, use_plain_attention
+from miniworld.architecture import (
+    TEXT_WIDTH,
+    build_text_encoder,
+    keep_clip_scales,
+    token_rows,
+    use_plain_attention,
+)
 from miniworld.pretrain import drawings
 from miniworld.pretrain.lockstep import Process, Stage, draws, noise_generator, write_atomically
 from miniworld.pretrain.schedule import learning_rate
@@ -62,7 +68,7 @@ class Matcher(nn.Module):
     def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
         """Scaled cosine similarities, (pictures, captions)."""
         hidden = self.text_encoder(ids).last_hidden_state.float()
-        last = (ids == self.text_encoder.config.eos_token_id).int().argmax(1)
+        last = ids.eq(int(self.text_encoder.config.eos_token_id or 0)).int().argmax(1)
         told = self.projection(hidden[torch.arange(len(ids)), last])
         seen = self.pictures(latents).float()
         return F.normalize(seen, dim=-1) @ F.normalize(told, dim=-1).T * self.log_scale.exp().clamp(max=100)
@@ -135,8 +141,8 @@ def retrieval(matcher: Matcher, latents: Tensor, ids: Tensor) -> float:
 
 
 @torch.no_grad()
-def norm_ratio(encoder: CLIPTextModel, ids: Tensor) -> float:
+def norm_ratio(encoder: Any, ids: Tensor) -> float:
     """Mean norm of the outputs over mean norm of the token rows that the captions use."""
     outputs = encoder(ids.to(encoder.device)).last_hidden_state.norm(dim=-1).mean()
-    rows = encoder.get_input_embeddings().weight[ids.unique().to(encoder.device)].norm(dim=-1).mean()
+    rows = token_rows(encoder)[ids.unique().to(encoder.device)].norm(dim=-1).mean()
     return float(outputs / rows)

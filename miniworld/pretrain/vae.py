@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
     faces = train_set.faces()
     seen = to_tensor(validation.pixels[:VALIDATION_PICTURES])
     torch.manual_seed(seed)
-    vae = build_vae().to(process.device)
+    vae: Any = build_vae().to(process.device)
     if process.device == "cpu":
         use_plain_attention(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.peak_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
@@ -164,7 +165,7 @@ def finish(stage: Stage, vae: AutoencoderKL, seen: Tensor, folder: Path) -> None
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKL, means: Tensor) -> None:
+def standardise(vae: Any, means: Tensor) -> None:
     """Bake a shift and a scale per channel into the two 1x1 convolutions around the latents: 0.18215 times a latent
     then has mean 0 and std 1, and pictures stay what they were. `means`: posterior means, (n, 4, h, w)."""
     shift, scale = means.mean((0, 2, 3)), means.std((0, 2, 3)) * SCALING_FACTOR

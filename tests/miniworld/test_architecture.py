@@ -16,7 +16,7 @@ from miniworld.architecture import (
 
 def test_the_vae_shrinks_eight_times_to_four_channels():
     vae = build_vae(widths=(8, 8, 8, 8))
-    latents = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean
+    latents = vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean  # pyright: ignore
     assert latents.shape == (1, 4, 8, 8)
 
 
