@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ def generate(
 
     `sampler` is for prompts that name none. Prompts of equal size, steps and sampler are drawn together, as many as fit
     a modest memory, or `batch_size`; the VAE decodes in `vae_dtype`, `decode_batch_size` at a time. `autocast` runs
-    U-Net and text encoders in that type. All noise of a picture comes from a CPU generator seeded with its seed, so a
+    U-Net and text encoders in that type; None leaves the caller's autocast, if any, as it is. All noise of a picture comes from a CPU generator seeded with its seed, so a
     prompt gives the same picture in any company; no global generator is read. The modules' modes and networks applied
     to them are the caller's business.
     """
@@ -85,7 +85,7 @@ def denoise(
 
     scales = torch.tensor([prompt.scale for prompt in prompts], device=device)
     guided = bool((scales > 1).any())
-    with torch.autocast(device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
+    with _running_in(autocast, device):
         text = conditioner.encode([prompt.prompt for prompt in prompts])
         if guided:
             empty = conditioner.encode([prompt.negative_prompt for prompt in prompts])
@@ -98,7 +98,7 @@ def denoise(
     for timestep in scheduler.timesteps:
         doubled = torch.cat([latents, latents]) if guided else latents
         scaled = scheduler.scale_model_input(doubled, timestep).to(unet.dtype)
-        with torch.autocast(device.type, dtype=autocast or torch.float32, enabled=autocast is not None):
+        with _running_in(autocast, device):
             prediction = unet(
                 scaled, timestep, encoder_hidden_states=text.hidden, added_cond_kwargs=added, return_dict=False
             )[0]
@@ -154,6 +154,10 @@ def _size_conditions(text: TextEmbeddings, size: tuple[int, int]) -> dict[str, T
         return None
     sizes = torch.tensor([[size[1], size[0]]]).expand(len(text), 2)
     return added_conditions(text.pooled, sizes, torch.zeros_like(sizes), sizes)
+
+
+def _running_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def _fitting(size: tuple[int, int], pixels: int) -> int:
