@@ -48,9 +48,9 @@ def generate(
 
     `sampler` is for prompts that name none. Prompts of equal size, steps and sampler are drawn together, as many as fit
     a modest memory, or `batch_size`; the VAE decodes in `vae_dtype`, `decode_batch_size` at a time. `autocast` runs
-    U-Net and text encoders in that type; None leaves the caller's autocast, if any, as it is. All noise of a picture comes from a CPU generator seeded with its seed, so a
-    prompt gives the same picture in any company; no global generator is read. The modules' modes and networks applied
-    to them are the caller's business.
+    U-Net and text encoders in that type; None leaves the caller's autocast, if any, as it is. All noise of a picture
+    comes from a CPU generator seeded with its seed, so a prompt gives the same picture in any company; no global
+    generator is read. The modules' modes and the networks applied to them are the caller's business.
     """
     seeded = [prompt if prompt.seed is not None else replace(prompt, seed=secrets.randbits(32)) for prompt in prompts]
     pictures: dict[int, Image.Image] = {}
