@@ -47,7 +47,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
     try:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(mode)  # safetensors writes files that only their owner can read
             _flush(temporary)
             _replace(temporary, path)
             _flush_folder(path.parent)

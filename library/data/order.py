@@ -59,15 +59,16 @@ def steps_per_epoch(dataset: Dataset, parts: int) -> int:
 
 
 def split(global_batch: list[int], batch_size: int, geometry: Geometry) -> list[MicroBatch]:
-    """This process' share of a global batch, each part of exactly `batch_size` samples.
+    """This process' share of a global batch, in parts of at most `batch_size` samples.
 
     Parts are dealt out to the processes before they are dealt out in time. A time at which no process would have a
-    sample is left out, for all processes alike.
+    sample is left out, for all processes alike; a process that alone has none at that time gets one as padding, so that
+    all make the same number of passes. A short part is not filled up: that would only cost time.
     """
     micro_batches = []
     for first in range(0, len(global_batch), batch_size * geometry.num_processes):
         start = first + batch_size * geometry.process_index
         real = global_batch[start : start + batch_size]
-        padding = [global_batch[i % len(global_batch)] for i in range(batch_size - len(real))]
+        padding = [] if real else global_batch[:1]
         micro_batches.append(MicroBatch(real + padding, len(real)))
     return micro_batches

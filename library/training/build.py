@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from library.adapters.metadata import RunFacts
+from library.atomic import sweep_temporaries
 from library.config.datasets import DatasetPlan
 from library.config.option import Settings
 from library.data.batches import Batches
@@ -68,6 +69,7 @@ def check_before_loading(settings: Settings, plan: DatasetPlan) -> Checked:
     """Everything that can be wrong and takes no model to find out. Raises `UserError`."""
     saving = settings.take(SavingSpec)
     raise_all(check_writable(saving.output_dir))
+    sweep_temporaries(saving.output_dir)
     module = import_plugin(settings["network_module"], "network_module", ("create_network",))
     arguments = split_arguments(settings["network_args"] or (), "network_args")
     check_arguments(module, arguments, "network_args")

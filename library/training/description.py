@@ -54,8 +54,11 @@ def dataset_facts(dataset: Dataset) -> list[DatasetFacts]:
     for number, spec in enumerate(dataset.plan):
         subsets = []
         for subset in spec.subsets:
-            pictures = [p for p in dataset.pictures if p.dataset == number and p.subset is subset]
-            images = [ImageFacts(p.size, p.choice.bucket, subset.num_repeats, p.caption) for p in pictures]
+            images = [
+                ImageFacts(picture.size, picture.choice.bucket, visits, picture.caption)
+                for picture, visits in zip(dataset.pictures, dataset.visits, strict=True)
+                if picture.dataset == number and picture.subset is subset
+            ]
             subsets.append(
                 SubsetFacts(
                     image_dir=subset.image_dir,

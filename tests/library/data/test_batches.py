@@ -78,7 +78,7 @@ def test_two_processes_or_two_accumulation_steps_see_what_one_sees_with_the_doub
 
 
 @pytest.mark.parametrize("parts", itertools.product([1, 2, 3], [1, 2]))
-def test_every_process_makes_the_same_number_of_passes_of_the_same_shape(
+def test_every_process_makes_the_same_number_of_passes_and_none_is_empty_or_larger_than_a_batch(
     small: Dataset, cached: MemoryLatents, parts: tuple[int, int]
 ):
     accumulation, processes = parts
@@ -88,8 +88,7 @@ def test_every_process_makes_the_same_number_of_passes_of_the_same_shape(
     ]
     for together in zip(*runs, strict=True):
         assert len({len(micro_batches) for micro_batches in together}) == 1
-        assert len({batch.latents.shape for micro_batches in together for batch in micro_batches}) == 1
-        assert all(len(batch) == 2 for micro_batches in together for batch in micro_batches)
+        assert all(1 <= len(batch) <= 2 for micro_batches in together for batch in micro_batches)
         weights = sum(float(batch.weights.sum()) for micro_batches in together for batch in micro_batches)
         assert weights == together[0][0].true_count
 
