@@ -115,6 +115,12 @@ def warm_up_fits(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
 
 
+def timesteps_leave_a_range(settings: Settings) -> Iterator[Problem]:
+    low, high = settings["min_timestep"] or 0, settings["max_timestep"] or 1000
+    if low >= high:
+        yield Problem(f"{settings.place('min_timestep')} is {low}, but must be below `max_timestep` ({high}).")
+
+
 def resumed_state_exists(settings: Settings) -> Iterator[Problem]:
     state = settings["resume"]
     if state is not None and state != "latest" and not os.path.isdir(state):
@@ -149,6 +155,7 @@ CHECKS = (
     samples_have_prompts,
     precisions_agree,
     warm_up_fits,
+    timesteps_leave_a_range,
     resumed_state_exists,
     trackers_have_a_folder,
     buckets_have_room,

@@ -27,7 +27,15 @@ def alphas_cumprod(scheduler_config: Mapping[str, Any]) -> Tensor:
         scheduler_config.get("beta_end", 0.012),
         scheduler_config.get("num_train_timesteps", 1000),
     )
-    return torch.cumprod(1.0 - betas, dim=0)
+    alpha_bar = torch.cumprod(1.0 - betas, dim=0)
+    return zero_terminal_snr(alpha_bar) if scheduler_config.get("rescale_betas_zero_snr") else alpha_bar
+
+
+def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
+    """Shift and scale sqrt(alpha-bar) so that the last step is pure noise and the first stays (Lin et al. 2023, Alg. 1)."""
+    root = alpha_bar.sqrt()
+    first, last = root[0], root[-1]
+    return ((root - last) * (first / (first - last))) ** 2
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

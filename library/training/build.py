@@ -141,7 +141,13 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     metadata = metadata_writer(options, model, dataset, facts, title=saving.last_stem)
     marks = fingerprint(options, model, dataset, geometry)
     return Run(
-        objective=NoisePrediction(model, lambda captions: conditioner.encode(captions, grad=True), processes.device),
+        objective=NoisePrediction(
+            model,
+            lambda captions: conditioner.encode(captions, grad=True),
+            processes.device,
+            min_timestep=settings["min_timestep"] or 0,
+            max_timestep=settings["max_timestep"],
+        ),
         trainables=[trainable],
         optimizers=optimizers,
         batches=batches,

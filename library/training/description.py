@@ -34,7 +34,7 @@ DECISIVE = (
     *("pretrained_model_name_or_path", "vae", "seed", "mixed_precision", "full_fp16", "full_bf16", "clip_skip"),
     *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
     *("network_train_unet_only", "network_train_text_encoder_only", "unet_lr", "text_encoder_lr", "learning_rate"),
-    *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length"),
+    *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length", "min_timestep", "max_timestep"),
     *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power"),
 )
 

@@ -21,7 +21,7 @@ _BY_REASON = {
         min_snr_gamma scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss
         noise_offset noise_offset_random_strength adaptive_noise_scale
         multires_noise_iterations multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength
-        zero_terminal_snr min_timestep max_timestep
+        zero_terminal_snr
         initial_epoch initial_step skip_until_initial_step
         console_log_level console_log_file console_log_simple
         validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps
