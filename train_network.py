@@ -1,4 +1,4 @@
-"""Train a LoRA-family network from kohya TOML and command-line options: python train_network.py --config_file style.toml"""
+"""Train a LoRA-family network from kohya TOML and command-line options: train_network.py --config_file style.toml"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The engine that the trainers, the network modules' host and the restoration system share; it knows no method by name."""
+"""The engine that the trainers and the restoration system share; it knows no method by name."""

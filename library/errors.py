@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that cannot work. `where` names its place: "style.toml line 14", "the command line", "image 'a.png'"."""
+    """One thing that cannot work. `where` names its place: "style.toml line 14", "image 'a.png'"."""
 
     message: str
     where: str | None = None

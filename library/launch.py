@@ -16,7 +16,9 @@ def start_the_missing_processes() -> None:
     """
     environment = os.environ
     prepared = "MASTER_ADDR" in environment and environment.get("ACCELERATE_USE_CPU", "").lower() == "true"
-    joined = any(name in environment for name in ("LOCAL_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"))
+    joined = any(
+        name in environment for name in ("LOCAL_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    )
     if not prepared or joined:
         return
     count = _processes_asked_for()

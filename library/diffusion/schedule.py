@@ -32,7 +32,7 @@ def alphas_cumprod(scheduler_config: Mapping[str, Any]) -> Tensor:
 
 
 def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
-    """Shift and scale sqrt(alpha-bar) so that the last step is pure noise and the first stays (Lin et al. 2023, Alg. 1)."""
+    """Shift and scale sqrt(alpha-bar): the last step becomes pure noise, the first stays (Lin et al. 2023, Alg. 1)."""
     root = alpha_bar.sqrt()
     first, last = root[0], root[-1]
     return ((root - last) * (first / (first - last))) ** 2

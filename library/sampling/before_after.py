@@ -40,7 +40,9 @@ def write_before_after(before: Sequence[Path], after: Sequence[Path], path: Path
             draw.text((left, MARGIN // 2), "before", TEXT, font)
             draw.text((left + width, MARGIN // 2), "after", TEXT, font)
         for picture, offset in ((first, 0), (last, width)):
-            enlarged = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+            enlarged = picture.convert("RGB").resize(
+                (picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC
+            )
             sheet.paste(enlarged, (left + offset, top))
         for number, line in enumerate(captions[index]):
             draw.text((left, top + height + 4 + number * line_height), line, TEXT, font)
@@ -57,4 +59,3 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
         else:
             lines.append(word)
     return lines
-

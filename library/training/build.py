@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -88,18 +88,14 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     seed = choose_seed(settings["seed"], checked.resumed, processes)
     options: dict[str, Any] = dict(settings.values) | {"seed": seed}
     saving, memory = settings.take(SavingSpec), settings.take(MemorySpec)
-    precision = Precision(
-        settings["mixed_precision"], processes.device, scale_loss=False if memory.full_fp16 else None
-    )
+    precision = Precision(settings["mixed_precision"], processes.device, scale_loss=False if memory.full_fp16 else None)
     geometry = choose_geometry(settings["gradient_accumulation_steps"], processes, checked.resumed, say)
 
     model = load_base_model(settings, say)
     trainable = build_network(checked, model, seed, processes, say)
     raise_all(check_free_space(saving.output_dir, need_on_disk(trainable)))
 
-    conditioner = TextConditioner(
-        model, clip_skip=settings["clip_skip"], max_token_length=settings["max_token_length"]
-    )
+    conditioner = TextConditioner(model, clip_skip=settings["clip_skip"], max_token_length=settings["max_token_length"])
     train_text = trains_text_encoder(settings)
     place(model, processes.device, vae=False, text_encoders=True)
     caches = settings.take(CacheSpec)
@@ -133,7 +129,9 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         num_epochs=clock.total_epochs,
         num_batches_per_epoch=steps,
         max_train_steps=clock.total_steps,
-        optimizer=optimizer_text(optimizers.optimizer, parse_arguments(settings["optimizer_args"] or (), "optimizer_args")),
+        optimizer=optimizer_text(
+            optimizers.optimizer, parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
+        ),
         network_args=checked.arguments,
         num_processes=processes.count,
         datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
@@ -241,7 +239,7 @@ def build_network(
     )
     full = DTYPES["fp16"] if memory.full_fp16 else DTYPES["bf16"] if memory.full_bf16 else None
     network.to(device=processes.device, dtype=full)
-    trainable = NetworkTrainable(
+    return NetworkTrainable(
         network,
         groups,
         names,
@@ -250,7 +248,6 @@ def build_network(
         save_dtype=SAVED_AS[settings["save_precision"]],
         scale_weight_norms=spec.scale_weight_norms,
     )
-    return trainable
 
 
 def need_on_disk(trainable: NetworkTrainable) -> int:

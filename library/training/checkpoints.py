@@ -64,7 +64,8 @@ class Checkpoints:
         self._write_state(run, stem)
         run.journal.event("stopped", run.clock, reason=str(reason))
         run.journal.say(
-            f"stopped at step {run.clock.global_step}; go on with --resume {self._spec.state(stem)} (or --resume {LATEST})"
+            f"stopped at step {run.clock.global_step}; go on with --resume {LATEST}, "
+            f"which is --resume {self._spec.state(stem)}"
         )
         run.journal.close()
 

@@ -125,7 +125,9 @@ def fingerprint(
 
 def _some_weights(model: StableDiffusion) -> str:
     """A digest of a few elements of every tensor: enough to see another model, without reading gigabytes."""
-    some = [tensor.reshape(-1)[:: max(1, tensor.numel() // 8)] for m in model.modules.values() for tensor in m.parameters()]
+    some = [
+        tensor.reshape(-1)[:: max(1, tensor.numel() // 8)] for m in model.modules.values() for tensor in m.parameters()
+    ]
     return _digest(torch.cat([elements.detach().float().cpu() for elements in some]).numpy().tobytes())
 
 

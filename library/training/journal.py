@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Writes `path`, one JSON object a line, flushed as it goes; on any process but the main one (`path` None) it is silent.
+    """Writes `path`, one JSON object a line, flushed as it goes. Only the main process has a path; others are silent.
 
     Its state holds the window of the running average and the figures since networks were last told of the progress.
     """

@@ -45,7 +45,7 @@ def fit(run: Run) -> None:
 
 
 def tell_progress(run: Run) -> None:
-    """Tell the trainables how the run stands, between two steps: after each epoch, and oftener where one asks for it."""
+    """Tell the trainables how the run stands: after each epoch, and oftener where one asks for it."""
     due = [t for t in run.trainables if run.clock.progress_is_due(t.progress_every_n_steps)]
     if due:
         run.journal.record(read_the_rest(run))

@@ -1,4 +1,4 @@
-"""The memory-saving path that every objective and trainable shares: attention, checkpointing, what stays on the device."""
+"""The memory-saving path that all runs share: attention, checkpointing, what stays on the device."""
 
 from __future__ import annotations
 

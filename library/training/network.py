@@ -147,8 +147,8 @@ def optimizer_groups(
         names = [f"group{i}" for i in range(len(groups))]
     if not groups:
         raise UserError(
-            "nothing is trained: every learning rate is 0, or the network has no module for the parts that are trained; "
-            "set learning_rate, unet_lr or text_encoder_lr"
+            "nothing is trained: every learning rate is 0, or the network has no module for the parts that are "
+            "trained; set learning_rate, unet_lr or text_encoder_lr"
         )
     return groups, [str(name) for name in names]
 

@@ -11,13 +11,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process' place among those of the run, and its device."""
 
     index: int = 0
     count: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def is_main(self) -> bool:
@@ -69,5 +72,5 @@ def start_processes() -> Processes:
     # Without this word accelerate overlooks that several processes were started, where there is no GPU.
     on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
     state = PartialState(cpu=on_cpu)
-    device = torch.device("cpu") if state.device.type == "cpu" else state.device
+    device = CPU if state.device.type == "cpu" else state.device
     return Processes(state.process_index, state.num_processes, device)

@@ -20,7 +20,7 @@ class _Pending:
 class Readback:
     """A queue of small tensors that are copied to the host without blocking.
 
-    `push` returns what has become readable meanwhile: on a GPU the figures of earlier steps, on a CPU those just pushed.
+    `push` returns what has become readable meanwhile: on a GPU figures of earlier steps, on a CPU those just pushed.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules under kohya's names: pure functions of the step, so that resuming needs no state of theirs."""
+"""Learning-rate schedules under kohya's names: pure functions of the step, so that they have no state to resume."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _specific_arguments(spec: ScheduleSpec, total_steps: int, warmup: int, decay
     if spec.lr_scheduler == "inverse_sqrt":
         return {"timescale": spec.lr_scheduler_timescale}
     if spec.lr_scheduler == "cosine_with_min_lr":
-        if spec.lr_scheduler_min_lr_ratio is None and not any(a.startswith("min_lr") for a in spec.lr_scheduler_args or ()):
+        if spec.lr_scheduler_min_lr_ratio is None and not any(
+            a.startswith("min_lr") for a in spec.lr_scheduler_args or ()
+        ):
             raise UserError("`lr_scheduler = cosine_with_min_lr` needs `lr_scheduler_min_lr_ratio`")
         ratio = spec.lr_scheduler_min_lr_ratio
         return {"num_cycles": spec.lr_scheduler_num_cycles / 2} | ({} if ratio is None else {"min_lr_rate": ratio})

@@ -17,7 +17,6 @@ from library.models.hashes import weights_hash
 from library.models.text import TextConditioner
 from library.training.processes import Processes
 
-
 CACHE_FOLDER = ".pivot_cache"
 
 

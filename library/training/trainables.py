@@ -34,7 +34,7 @@ class Trainable:
     """Owner of trained parameters: its optimizer groups, what it does around a step, its state and its file.
 
     The loop calls, in this order: `epoch_starts`; for every micro-batch `micro_batch_starts`; when an optimizer step's
-    gradients are complete and clipped `gradients_ready`; after it `after_step`. Between steps it may be told `on_progress`.
+    gradients are complete and clipped `gradients_ready`; after it `after_step`; between two steps `on_progress`.
     """
 
     name: str

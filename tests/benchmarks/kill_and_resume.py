@@ -22,7 +22,15 @@ CONFIG = ROOT / "configs" / "quickstart.toml"
 
 def command(output: Path, *more: str) -> list[str]:
     words = [sys.executable, str(ROOT / "train_network.py"), "--config_file", str(CONFIG), "--output_dir", str(output)]
-    words += ["--sample_prompts", "", "--no-sample_at_first", "--sample_every_n_epochs", "0", "--network_dropout", "0.1"]
+    words += [
+        "--sample_prompts",
+        "",
+        "--no-sample_at_first",
+        "--sample_every_n_epochs",
+        "0",
+        "--network_dropout",
+        "0.1",
+    ]
     return [*words, "--flip_aug", "--save_state", "--save_every_n_steps", "3", "--save_last_n_steps_state", "3", *more]
 
 

@@ -35,9 +35,25 @@ def main() -> None:
             (pictures / f"{i}.txt").write_text(f"a red circle, number {i}", encoding="utf-8")
         save_folder(build_tiny(Family.SD1), root / "model")
         words = ["--pretrained_model_name_or_path", root / "model", "--train_data_dir", root / "pictures"]
-        words += ["--output_dir", root / "out", "--resolution", "64,64", "--caption_extension", ".txt", "--output_name", "t"]
+        words += [
+            "--output_dir",
+            root / "out",
+            "--resolution",
+            "64,64",
+            "--caption_extension",
+            ".txt",
+            "--output_name",
+            "t",
+        ]
         words += ["--network_module", "networks.lora", "--network_dim", 4, "--learning_rate", 1e-3, "--seed", 1]
-        words += ["--train_batch_size", 4, "--max_train_steps", 1, "--cache_latents_to_disk", "--network_train_unet_only"]
+        words += [
+            "--train_batch_size",
+            4,
+            "--max_train_steps",
+            1,
+            "--cache_latents_to_disk",
+            "--network_train_unet_only",
+        ]
         argv = [str(word) for word in words]
         times = []
         for _ in range(2):

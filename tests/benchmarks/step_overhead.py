@@ -84,8 +84,25 @@ def measure(steps: int, rounds: int, only: str | None) -> Turns:
     from library.training.loop import fit
 
     with tempfile.TemporaryDirectory() as output:
-        argv = ["--config_file", str(CONFIG), "--output_dir", output, "--sample_prompts", "", "--max_train_epochs", "999"]
-        argv += ["--no-sample_at_first", "--sample_every_n_epochs", "0", "--lr_scheduler", "constant", "--lr_warmup_steps", "0"]
+        argv = [
+            "--config_file",
+            str(CONFIG),
+            "--output_dir",
+            output,
+            "--sample_prompts",
+            "",
+            "--max_train_epochs",
+            "999",
+        ]
+        argv += [
+            "--no-sample_at_first",
+            "--sample_every_n_epochs",
+            "0",
+            "--lr_scheduler",
+            "constant",
+            "--lr_warmup_steps",
+            "0",
+        ]
         settings = parse(argv, *ALL_TRAIN_NETWORK, prog="step_overhead", description="")
         run = build_run(check_before_loading(settings, plan_datasets(settings)), lambda line: None)
         turns: Any = Turns(run, steps, rounds, only)
@@ -96,7 +113,17 @@ def measure(steps: int, rounds: int, only: str | None) -> Turns:
 
 def peak_memory(only: str, steps: int) -> float:
     """Peak resident memory in MiB of a process that runs one side alone."""
-    words = [sys.executable, "-m", "tests.benchmarks.step_overhead", "--only", only, "--steps", str(steps), "--rounds", "1"]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.step_overhead",
+        "--only",
+        only,
+        "--steps",
+        str(steps),
+        "--rounds",
+        "1",
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
@@ -113,8 +140,13 @@ def main() -> None:
         return
     ours, bare = statistics.median(turns.ours), statistics.median(turns.bare)
     pairs = [a / b for a, b in zip(turns.ours, turns.bare, strict=True)]
-    print(f"seconds per step, median of {arguments.rounds} rounds of {arguments.steps} steps in turn, one thread, batch 4")
-    print(f"  this trainer  {ours:.4f}\n  bare PyTorch  {bare:.4f}\n  ratio         {statistics.median(pairs):.3f}", end="")
+    print(
+        f"seconds per step, median of {arguments.rounds} rounds of {arguments.steps} steps in turn, one thread, batch 4"
+    )
+    print(
+        f"  this trainer  {ours:.4f}\n  bare PyTorch  {bare:.4f}\n  ratio         {statistics.median(pairs):.3f}",
+        end="",
+    )
     print(f"   (rounds: {', '.join(f'{pair:.3f}' for pair in pairs)})")
     memory = {only: peak_memory(only, arguments.steps) for only in ("ours", "bare")}
     print(f"peak memory: this trainer {memory['ours']:.0f} MiB, bare PyTorch {memory['bare']:.0f} MiB")

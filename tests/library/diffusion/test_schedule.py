@@ -26,7 +26,9 @@ def test_alpha_bar_equals_a_float64_product():
     for t in range(1000):
         product *= 1 - (0.00085**0.5 + t * step) ** 2
         reference.append(product)
-    torch.testing.assert_close(alphas_cumprod({}).double(), torch.tensor(reference, dtype=torch.float64), rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(
+        alphas_cumprod({}).double(), torch.tensor(reference, dtype=torch.float64), rtol=2e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("zero", [False, True])
@@ -67,6 +69,8 @@ def test_each_prediction_type_has_its_target_and_others_are_refused():
 
 
 def test_predicting_zero_has_a_relative_error_of_one_for_any_scale():
-    target = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.1, 1.0, 7.0]).view(3, 1, 1, 1)
+    target = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.1, 1.0, 7.0]).view(
+        3, 1, 1, 1
+    )
     error = squared_error(torch.zeros_like(target), target)
     torch.testing.assert_close(relative_error(error, target), torch.ones(3))

@@ -14,7 +14,15 @@ def _run(clock: Clock):
 
 def test_epochs_are_counted_at_their_end_and_a_cut_off_one_at_the_end_of_the_run():
     seen = [(c.global_step, c.epochs_done, c.epoch_ended) for c in _run(Clock(steps_per_epoch=3, total_steps=7))]
-    assert seen == [(1, 0, False), (2, 0, False), (3, 1, True), (4, 1, False), (5, 1, False), (6, 2, True), (7, 3, True)]
+    assert seen == [
+        (1, 0, False),
+        (2, 0, False),
+        (3, 1, True),
+        (4, 1, False),
+        (5, 1, False),
+        (6, 2, True),
+        (7, 3, True),
+    ]
 
 
 def test_the_epochs_to_run_begin_with_the_one_that_was_broken_off():

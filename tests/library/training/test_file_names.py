@@ -39,7 +39,9 @@ def _left_behind(spec: SavingSpec, clock: Clock) -> set[str]:
 
 @pytest.mark.parametrize("run", GOLDEN, ids=lambda run: run["label"])
 def test_a_run_leaves_the_files_that_sd_scripts_leaves(run):
-    clock = Clock(run["steps_per_epoch"], total_steps(run["steps_per_epoch"], run["max_train_steps"], run["max_train_epochs"]))
+    clock = Clock(
+        run["steps_per_epoch"], total_steps(run["steps_per_epoch"], run["max_train_steps"], run["max_train_epochs"])
+    )
     assert _left_behind(_spec(run), clock) == set(run["output_dir_top_level"])
 
 

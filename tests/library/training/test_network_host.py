@@ -136,7 +136,7 @@ def test_a_module_that_returns_no_pair_from_weights_is_one_clear_error(tmp_path)
 
 
 def test_a_module_that_cannot_be_found_or_is_no_network_module_is_refused_by_name():
-    with pytest.raises(UserError, match="networks.nowhere"):
+    with pytest.raises(UserError, match=r"networks\.nowhere"):
         import_plugin("networks.nowhere", "network_module", ("create_network",))
     with pytest.raises(UserError, match=r"json.*no function create_network"):
         import_plugin("json", "network_module", ("create_network",))

@@ -36,7 +36,9 @@ def _words(model: Path, pictures: Path, output: Path, *more: str) -> list[str]:
 
 def _start(words: list[str], folder: Path, **how) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *words], cwd=folder, env=environment, text=True, stderr=subprocess.PIPE, **how)
+    return subprocess.Popen(
+        [sys.executable, *words], cwd=folder, env=environment, text=True, stderr=subprocess.PIPE, **how
+    )
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

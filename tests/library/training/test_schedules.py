@@ -52,7 +52,7 @@ def test_the_learning_rate_at_every_step_is_the_one_sd_scripts_uses(row):
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_names():
-    with pytest.raises(UserError, match="rex.*cosine_with_restarts"):
+    with pytest.raises(UserError, match=r"rex.*cosine_with_restarts"):
         learning_rate_multiplier(ScheduleSpec("rex"), 10, 1e-4)
 
 
@@ -63,4 +63,7 @@ def test_an_argument_that_is_not_key_and_literal_is_refused_by_name(text):
 
 
 def test_arguments_are_python_literals():
-    assert parse_arguments(("betas=(0.9, 0.99)", "fused = True"), "optimizer_args") == {"betas": (0.9, 0.99), "fused": True}
+    assert parse_arguments(("betas=(0.9, 0.99)", "fused = True"), "optimizer_args") == {
+        "betas": (0.9, 0.99),
+        "fused": True,
+    }
