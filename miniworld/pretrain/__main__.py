@@ -47,7 +47,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(40_000, vae_steps=2900, vae_crops=36, text_steps=500, text_groups=2, unet_steps=7800, unet_batch=32),
+    "cpu": Size(40_000, vae_steps=2600, vae_crops=36, text_steps=450, text_groups=2, unet_steps=7800, unet_batch=32),
     "cuda": Size(
         200_000, vae_steps=6000, vae_crops=144, text_steps=1500, text_groups=8, unet_steps=12_000, unet_batch=128
     ),
