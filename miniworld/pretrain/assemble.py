@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
 
+from library.files import write_json, write_text
 from miniworld.architecture import build_scheduler, keep_clip_scales
 from miniworld.identities import NAMES
 from miniworld.pretrain.unet import build_model
@@ -32,11 +34,19 @@ def assemble(work: Path, output: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(torch.float16).save_pretrained(output)
+    load_in_float32(output / "text_encoder" / "config.json")
     for name in TOKENIZER_FILES:
         shutil.copyfile(work / "tokenizer" / name, output / "tokenizer" / name)
-    (output / "names.txt").write_text("".join(f"{name}\n" for name in NAMES), encoding="utf-8", newline="\n")
+    write_text(output / "names.txt", "".join(f"{name}\n" for name in NAMES))
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"[assemble] {output}: {size / 1e6:.2f} MB", flush=True)
+
+
+def load_in_float32(config: Path) -> None:
+    """transformers loads in the type that the config names, diffusers in float32: without this a pipeline that is
+    loaded without a type would mix the two."""
+    stored = json.loads(config.read_text(encoding="utf-8"))
+    write_json(config, stored | {"dtype": "float32"})
 
 
 def averaged_model(work: Path, vocabulary_size: int) -> nn.ModuleDict:
