@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | 
     quiet_optional_libraries()
     for stream in (sys.stdout, sys.stderr):
         # A console of another encoding than UTF-8 must not end a run because of a file name.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         command(sys.argv[1:] if argv is None else argv)

@@ -24,8 +24,9 @@ def write_before_after(before: Sequence[Path], after: Sequence[Path], path: Path
     height = max(picture.height for pair in pairs for picture in pair)
     scale = max(1, 256 // width)  # small models' pictures are enlarged to be looked at
     width, height = width * scale, height * scale
-    font = ImageFont.load_default(size=max(12, width // 15))
-    line_height = round(font.size * 1.25)
+    size = max(12, width // 15)
+    font = ImageFont.load_default(size=size)
+    line_height = round(size * 1.25)
     captions = [_wrapped(str(a.info.get("prompt", "")), font, 2 * width)[:3] for _, a in pairs]
     cell = (2 * width + MARGIN, height + line_height * 3 + MARGIN)
     across = min(across, len(pairs))

@@ -54,10 +54,9 @@ def checkpoint_gradients(model: StableDiffusion, train_text_encoder: bool) -> No
 
 def place(model: StableDiffusion, device: torch.device, *, vae: bool, text_encoders: bool) -> None:
     """Move to the device what each step needs, and off it what no step will need again."""
-    model.unet.to(device)
-    model.vae.to(device if vae else "cpu")
-    for text_encoder in model.text_encoders:
-        text_encoder.to(device if text_encoders else "cpu")
+    wanted = {"unet": True, "vae": vae}
+    for name, part in model.modules.items():
+        part.to(device if wanted.get(name, text_encoders) else "cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -70,11 +70,12 @@ def create_optimizer(
     The list and the dicts are handed over as they are: networks may keep them to read the live learning rate.
     """
     chosen, note = optimizer_class(spec.optimizer_type, device)
-    arguments: dict[str, Any] = parse_arguments(spec.optimizer_args or (), "optimizer_args")
+    arguments: dict[str, Any] = {"lr": spec.learning_rate}
+    arguments |= parse_arguments(spec.optimizer_args or (), "optimizer_args")
     if chosen is torch.optim.AdamW:
         arguments.setdefault("fused", _can_fuse(groups))
     try:
-        return chosen(list(groups), lr=spec.learning_rate, **arguments), note
+        return chosen(list(groups), **arguments), note
     except TypeError as error:
         raise UserError(f"`optimizer_args` does not fit {chosen.__name__}: {error}") from None
 

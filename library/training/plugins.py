@@ -51,7 +51,7 @@ def split_arguments(arguments: Sequence[str], option: str) -> dict[str, str]:
 
 
 def check_arguments(module: ModuleType, arguments: Mapping[str, str], option: str) -> None:
-    """Refuse arguments that a module's declared `OPTIONS` do not know; a module that declares none checks them itself."""
+    """Refuse arguments that a module's declared `OPTIONS` do not know; one that declares none checks them itself."""
     known = getattr(module, "OPTIONS", None)
     if known is None:
         return

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
 CPU = torch.device("cpu")
 
 
@@ -72,5 +71,5 @@ def start_processes() -> Processes:
     # Without this word accelerate overlooks that several processes were started, where there is no GPU.
     on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
     state = PartialState(cpu=on_cpu)
-    device = CPU if state.device.type == "cpu" else state.device
+    device = CPU if state.device is None or state.device.type == "cpu" else state.device
     return Processes(state.process_index, state.num_processes, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,8 @@ class VaeEncoder:
     @torch.no_grad()
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, 3, height, width) in [-1, 1] to two of (batch, 4, height/8, width/8), float32 on the CPU."""
-        vae = self._model.vae.to(self._device)
+        vae: Any = self._model.vae
+        vae.to(self._device)
         posterior = vae.encode(images.to(self._device, vae.dtype)).latent_dist
         return posterior.mean.float().cpu(), posterior.std.float().cpu()
 

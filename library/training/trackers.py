@@ -46,7 +46,9 @@ class Tracker(Protocol):
 def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
     """A step's line as kohya's trackers name its figures: loss/current, loss/average, lr/<group>, ..."""
     names = {"loss": "loss/current", "avr_loss": "loss/average", "gradient_norm": "norm/gradient", "epoch": "epoch"}
-    figures = {names.get(key, key): value for key, value in line.items() if isinstance(value, int | float)}
+    figures: dict[str, float] = {
+        names.get(key, key): value for key, value in line.items() if isinstance(value, int | float)
+    }
     figures.pop("step", None)
     return figures | {f"lr/{group}": rate for group, rate in line.get("lr", {}).items()}
 
@@ -71,7 +73,7 @@ class WeightsAndBiases:
     """Sends figures to a wandb run."""
 
     def __init__(self, spec: TrackerSpec, config: Mapping[str, Any]) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         if spec.wandb_api_key:
             wandb.login(key=spec.wandb_api_key)

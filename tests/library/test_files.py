@@ -100,7 +100,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path, monkey
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
 def test_a_file_cut_off_anywhere_is_named(tmp_path, suffix, kept):
     path = tmp_path / f"a{suffix}"
-    files.write_tensors(path, {"x": torch.randn(100, 100)})
+    files.files.write_tensors(path, {"x": torch.randn(100, 100)})
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(UserError, match=rf"a\{suffix}` \(.*\) is damaged or not complete"):
@@ -131,7 +131,7 @@ def test_a_missing_file_and_one_without_weights_are_named(tmp_path):
 
 def test_a_renamed_copy_lives_for_its_block_and_an_unchanged_file_is_itself(tmp_path):
     path = tmp_path / "a.pt"
-    files.write_tensors(path, {"x": torch.ones(2)})
+    files.files.write_tensors(path, {"x": torch.ones(2)})
     tensors, metadata = files.read_tensors(path)
     with files.temporary_tensors(path, tensors, dict(tensors), metadata) as same:
         assert same == path
@@ -296,3 +296,13 @@ def test_too_little_room_is_a_problem_with_both_sizes(tmp_path):
     assert files.check_free_space(tmp_path / "new", 1000) == []
     (problem,) = files.check_free_space(tmp_path / "new", 1 << 60)
     assert "1073741824.0 GiB will be written" in problem.message
+
+
+def test_a_safetensors_file_whose_header_length_begins_like_a_pickle_is_read(tmp_path):
+    for filler in range(0, 400, 4):
+        path = tmp_path / f"{filler}.safetensors"
+        files.write_tensors(path, {"x": torch.ones(2)}, {"filler": "x" * filler})
+        if path.read_bytes()[0] == 0x80:
+            assert torch.equal(files.read_tensors(path)[0]["x"], torch.ones(2))
+            return
+    raise AssertionError("no header of such a length came up")

@@ -2,6 +2,7 @@
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def _theirs(model_folder, weights) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(str(weights.parent), weight_name=weights.name)
     seed = torch.Generator().manual_seed(3)
-    drawn = pipeline(PROMPT, height=64, width=64, num_inference_steps=8, guidance_scale=4.0, generator=seed)
+    drawn: Any = pipeline(PROMPT, height=64, width=64, num_inference_steps=8, guidance_scale=4.0, generator=seed)
     return np.asarray(drawn.images[0]).astype(int)
 
 
