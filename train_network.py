@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from library.command import run_command, show_lines
+from library.command import run_command, show_line
 from library.config.checks import problems
 from library.config.datasets import dataset_problems, plan_datasets
 from library.config.options.train_network import ALL_TRAIN_NETWORK
@@ -22,15 +22,16 @@ def train(argv: Sequence[str]) -> None:
         checks=(problems, dataset_problems),
     )
     plan = plan_datasets(settings)
-    show_lines([*settings.warnings, *settings.effect_notes()])
+    for line in [*settings.warnings, *settings.effect_notes()]:
+        show_line(line)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.training.build import build_run, check_before_loading
     from library.training.loop import fit
 
-    checked = check_before_loading(settings, plan)
-    run = build_run(checked, lambda line: show_lines([line]))
-    with run.signals:
+    checked = check_before_loading(settings, plan, show_line)
+    run = build_run(checked, show_line)
+    with run.lock, run.signals:
         fit(run)
 
 

@@ -67,8 +67,9 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
     Where `folder` exists, it steps aside first; `sweep_temporaries` brings the new one in if this is cut off between.
     """
     folder = Path(folder)
-    temporary = temporary_name(folder)
-    old = temporary.with_name(f".{folder.stem}.tmp-{_machine()}-{os.getpid()}-old{folder.suffix}")
+    # A folder has no extension: what follows a dot in "v1.5-state" is part of its name.
+    temporary = folder.with_name(f".{folder.name}.tmp-{_machine()}-{os.getpid()}")
+    old = folder.with_name(f"{temporary.name}-old")
     _active.update((temporary, old))
     try:
         with _explained(folder):
@@ -181,7 +182,7 @@ def _explained(path: Path) -> Iterator[None]:
         if number is None and (found := re.search(r"\(os error (\d+)\)", str(cause))):
             number = int(found[1])  # as safetensors says it
         if number in NO_ROOM:
-            what = "there is no room left on the disk; make room and start again with resume"
+            what = "there is no room left on the disk; make room, then start again (with --resume latest if a state was saved)"
         elif isinstance(cause, PermissionError):
             what = "it may not be written; close the program that has it open, or change its permissions"
         else:

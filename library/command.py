@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from library.errors import Interrupted, UserError
 
@@ -46,8 +46,7 @@ def quiet_optional_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def show_lines(lines: Iterable[str]) -> None:
-    """Lines worth knowing, once: only by the first of the processes that `accelerate launch` starts."""
+def show_line(line: str) -> None:
+    """A line worth knowing, once: only by the first of the processes that `accelerate launch` starts."""
     if os.environ.get("RANK", "0") == "0":
-        for line in lines:
-            print(f"note: {line}", file=sys.stderr)
+        print(f"note: {line}", file=sys.stderr)

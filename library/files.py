@@ -260,7 +260,7 @@ def _is_safetensors(path: Path) -> bool:
         raise UserError(f"`{path}` is {what} and not the weights themselves; download the file again")
     if len(start) < 10:
         raise _damaged(path)
-    # Eight bytes of header length, then JSON; the first byte may be any multiple of 8, also the one that begins a pickle.
+    # Eight bytes of header length, then JSON. The first byte may be any multiple of 8, so also what begins a pickle.
     if start[8:9] == b"{":
         return True
     is_pickle = start.startswith((b"PK", b"\x80"))  # a zip archive as torch.save makes, or a bare pickle before 2020

@@ -138,6 +138,8 @@ def buckets_have_room(settings: Settings) -> Iterator[Problem]:
     step, low, high = (settings[name] for name in ("bucket_reso_steps", "min_bucket_reso", "max_bucket_reso"))
     if step % 8:
         yield Problem(f"{settings.place('bucket_reso_steps')} is {step}, but must be a multiple of 8.")
+    if settings["resolution"] is not None and min(settings["resolution"]) < 64:
+        yield Problem(f"{settings.place('resolution')} is smaller than 64 pixels on a side.")
     if low > high:
         yield Problem(f"{settings.place('min_bucket_reso')} is {low}, more than `max_bucket_reso` ({high}).")
 

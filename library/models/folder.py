@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,7 @@ def _load_part(folder: Path, part_class: Any, dtype: torch.dtype) -> Any:
             module, info = part_class.from_pretrained(
                 folder, torch_dtype=dtype, variant=variant, local_files_only=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"'{folder}' cannot be loaded: {error}") from error
     missing = sorted(info["missing_keys"])
     if missing:

@@ -25,6 +25,7 @@ SAMPLER_NAMES = (
 )  # fmt: skip
 _SIZE_STEP = 8
 _MIN_SIZE = 64
+_MAX_SIZE = 8192
 
 
 @dataclass
@@ -198,6 +199,10 @@ def _made(values: dict[str, Any], where: str, problems: list[Problem], warnings:
         side = values.get(key)
         if side is not None and side < _MIN_SIZE:
             problems.append(Problem(f"`{key}` {side} is too small: it should be at least {_MIN_SIZE}.", where))
+        if side is not None and side > _MAX_SIZE:
+            problems.append(Problem(f"`{key}` {side} is too large: it should be at most {_MAX_SIZE}.", where))
+    if prompt.seed is not None and prompt.seed >= 2**63:
+        problems.append(Problem(f"`seed` {prompt.seed} is too large: it should be below 2^63.", where))
     if not 1 <= prompt.sample_steps <= MAX_STEPS:
         prompt.sample_steps = min(max(prompt.sample_steps, 1), MAX_STEPS)
         warnings.append(f"{where}: `sample_steps` lies outside 1 to {MAX_STEPS}; {prompt.sample_steps} is used.")

@@ -31,9 +31,10 @@ from library.sampling.prompts import SamplePrompt, read_prompts
 from library.training.checkpoints import Checkpoints, state_to_resume
 from library.training.clock import Clock, total_steps
 from library.training.description import fingerprint, metadata_writer, optimizer_text
-from library.training.file_names import SavingSpec
+from library.training.file_names import SavingSpec, check_names
 from library.training.guard import Guard
 from library.training.journal import Journal
+from library.training.lock import OutputLock
 from library.training.memory import MemorySpec, checkpoint_gradients, choose_attention, on_device, place
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.objectives import NoisePrediction
@@ -47,7 +48,7 @@ from library.training.schedules import ScheduleSpec, learning_rate_multiplier, p
 from library.training.signals import Signals
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.state import Fingerprint, read_fingerprint
-from library.training.trackers import TrackerSpec, create_trackers
+from library.training.trackers import TrackerSpec, check_trackers, create_trackers
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -65,7 +66,7 @@ class Checked:
     resumed: Fingerprint | None
 
 
-def check_before_loading(settings: Settings, plan: DatasetPlan) -> Checked:
+def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[str], None]) -> Checked:
     """Everything that can be wrong and takes no model to find out. Raises `UserError`."""
     saving = settings.take(SavingSpec)
     raise_all(check_writable(saving.output_dir))
@@ -75,7 +76,9 @@ def check_before_loading(settings: Settings, plan: DatasetPlan) -> Checked:
     check_arguments(module, arguments, "network_args")
     parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
     prompts = read_prompts(settings["sample_prompts"]) if settings["sample_prompts"] else []
-    resume = state_to_resume(saving, settings["resume"])
+    resume = state_to_resume(saving, settings["resume"], say)
+    check_names(saving)
+    check_trackers(settings.take(TrackerSpec))
     dataset = build_dataset(plan, prior_loss_weight=settings["prior_loss_weight"], fallback=saving.output_dir)
     resumed = read_fingerprint(resume) if resume else None
     return Checked(settings, module, arguments, dataset, prompts, resume, resumed)
@@ -123,8 +126,9 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     if conditioner.truncated:
         say(f"{conditioner.truncated} captions are longer than {conditioner.max_token_length} tokens and are cut there")
 
+    session = processes.agree(checked.resumed["session"] if checked.resumed else secrets.randbits(32))
     facts = RunFacts(
-        session_id=secrets.randbits(32),
+        session_id=session,
         started_at=time.time(),
         num_epochs=clock.total_epochs,
         num_batches_per_epoch=steps,
@@ -137,7 +141,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
     )
     metadata = metadata_writer(options, model, dataset, facts, title=saving.last_stem)
-    marks = fingerprint(options, model, dataset, geometry)
+    marks = fingerprint(options, model, dataset, geometry) | {"session": session}
     return Run(
         objective=NoisePrediction(
             model,
@@ -160,6 +164,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         precision=precision,
         guard=Guard(scaled=precision.scaler.is_enabled()),
         signals=Signals(shared=processes.count > 1),
+        lock=OutputLock(saving.output_dir if processes.is_main else None, saving.last_stem),
         processes=processes,
         seed=seed,
     )
@@ -230,10 +235,10 @@ def build_network(
     if memory.gradient_checkpointing:
         checkpoint_gradients(model, trains_text_encoder(settings))
     # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**63)
     for line in merge_base_weights(checked.module, spec, model, DTYPES[settings["mixed_precision"]]):
         say(line)
-    network = create_network(checked.module, spec, checked.arguments, model, settings.namespace())
+    network = create_network(checked.module, spec, checked.arguments, model, settings.namespace(), say)
     groups, names = optimizer_groups(
         network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from library.errors import UserError
 from library.training.clock import Clock
 from library.training.file_names import SavingSpec, due_stems, outdated, states_of
-from library.training.state import Fingerprint, is_state, read_position, read_state, write_state
+from library.training.state import Fingerprint, is_state, read_fingerprint, read_position, read_state, write_state
+from library.training.step import read_the_rest
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -59,9 +60,17 @@ class Checkpoints:
             self._write_state(run, self._spec.last_stem)
 
     def write_at_stop(self, run: Run, reason: Exception) -> None:
-        """A state of where the run stands, when a signal or the guard ends it."""
+        """A state of where the run stands, when a signal, the guard or an error ends it.
+
+        None is written where this start made no whole step, or where an update was cut in two.
+        """
+        if run.clock.global_step in (run.journal.first_step, 0) or run.updated_to != run.clock.global_step:
+            run.journal.close()
+            return
+        run.journal.record(read_the_rest(run))
         stem = self._spec.step_stem(run.clock.global_step)
-        self._write_state(run, stem)
+        if run.processes.is_main:
+            write_state(self._spec.state(stem), run, self._fingerprint)
         run.journal.event("stopped", run.clock, reason=str(reason))
         run.journal.say(
             f"stopped at step {run.clock.global_step}; go on with --resume {LATEST}, "
@@ -97,19 +106,37 @@ class Checkpoints:
         run.journal.saved = [path for path in run.journal.saved if path not in files + states]
 
 
-def state_to_resume(spec: SavingSpec, resume: str | None) -> Path | None:
-    """The state folder that `resume` names: a path, or "latest" for the furthest finished one of this run's name.
+def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], None]) -> Path | None:
+    """The state folder that `resume` names: a path, or "latest" for the furthest one of the newest run of this name.
 
     None for a new run, and for `latest` where there is no state yet, so that a run can be started again and again with
-    the same command. Raises `UserError` for a folder that is no finished state.
+    the same command. Raises `UserError` for a folder that is no finished state, and where all states are damaged.
     """
     if not resume:
         return None
     if resume == LATEST:
-        states = [folder for folder in states_of(spec) if is_state(folder)]
-        return max(states, key=lambda folder: (read_position(folder), folder.stat().st_mtime_ns), default=None)
+        return _latest_state(spec, say)
     folder = Path(resume)
     if not is_state(folder):
         why = "is not a folder" if not folder.is_dir() else "has no complete manifest, so it is not a finished state"
         raise UserError(f"`resume = {resume}` {why}; give a folder ending in -state, or {LATEST}")
     return folder
+
+
+def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
+    folders = sorted(states_of(spec))
+    whole = [folder for folder in folders if is_state(folder)]
+    damaged = [folder for folder in folders if folder not in whole]
+    if damaged and not whole:
+        raise UserError(
+            f"`resume = {LATEST}`: {', '.join(map(str, damaged))} cannot be read, and there is no other state; "
+            "delete it to start anew, or give a state folder"
+        )
+    for folder in damaged:
+        say(f"{folder} is damaged and passed over")
+    mine = [folder for folder in whole if read_fingerprint(folder).get("output_name") == spec.output_name]
+    if not mine:
+        return None
+    newest = max(mine, key=lambda folder: folder.stat().st_mtime_ns)
+    session = read_fingerprint(newest).get("session")
+    return max((f for f in mine if read_fingerprint(f).get("session") == session), key=read_position)

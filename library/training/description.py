@@ -35,7 +35,9 @@ DECISIVE = (
     *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
     *("network_train_unet_only", "network_train_text_encoder_only", "unet_lr", "text_encoder_lr", "learning_rate"),
     *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length", "min_timestep", "max_timestep"),
-    *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power"),
+    *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_args"),
+    *("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio", "network_weights", "base_weights"),
+    *("v_parameterization", "prior_loss_weight", "output_name"),
 )
 
 
@@ -113,7 +115,9 @@ def fingerprint(
     """
     facts = {name: _plain(options[name]) for name in DECISIVE}
     rows = [(s.sample_id, s.picture.stamp[0], s.picture.choice.bucket, s.picture.caption) for s in dataset.samples]
+    subsets = [asdict(subset) | {"image_dir": None} for spec in dataset.plan for subset in spec.subsets]
     return facts | {
+        "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
         "weights of the base model": _some_weights(model),
         "samples per epoch": len(dataset.samples),
         "images, captions and buckets": _digest(json.dumps(rows).encode()),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from library.errors import UserError
 from library.training.clock import Clock, Epochs, Steps
 
 EXTENSIONS = {"safetensors": ".safetensors", "ckpt": ".ckpt", "pt": ".pt"}
@@ -59,6 +61,13 @@ class SavingSpec:
         return self.save_every_n_epochs
 
 
+def check_names(spec: SavingSpec) -> None:
+    """Refuse an `output_name` whose longest file name no file system takes, before anything is trained."""
+    longest = f".{spec.step_stem(10**8)}-state.tmp-000000-0000000000-old"
+    if len(longest.encode()) > 255:
+        raise UserError(f"`output_name` is too long by {len(longest.encode()) - 255} bytes for the names of states")
+
+
 def due_stems(spec: SavingSpec, clock: Clock) -> list[str]:
     """Stems of the intermediate files that are due after the step just done; the last epoch has no file of its own."""
     stems = []
@@ -104,16 +113,7 @@ def _step_to_remove(spec: SavingSpec, step: int, every: int, kept_steps: int | N
 
 def states_of(spec: SavingSpec) -> Iterable[Path]:
     """State folders of this run's name in its output folder, finished or not."""
-    stem = spec.output_name
-    patterns = [f"{stem}-state", f"{stem}-[0-9]*-state", f"{stem}-step[0-9]*-state"] if stem else []
-    patterns += [] if stem else ["last-state", "epoch-[0-9]*-state", "at-step[0-9]*-state"]
-    for pattern in patterns:
-        yield from spec.output_dir.glob(_literal(pattern, stem))
-
-
-def _literal(pattern: str, stem: str | None) -> str:
-    if not stem:
-        return pattern
-    import glob
-
-    return glob.escape(stem) + pattern[len(stem) :]
+    stems = (re.escape(spec.last_stem), re.escape(spec.output_name or "epoch"), re.escape(spec.output_name or "at"))
+    name = re.compile(rf"(?:{stems[0]}|{stems[1]}-\d{{6,}}|{stems[2]}-step\d{{8,}})-state")
+    if spec.output_dir.is_dir():
+        yield from (folder for folder in spec.output_dir.iterdir() if name.fullmatch(folder.name))

@@ -58,9 +58,3 @@ class Guard:
                 "The weights saved are those of the last good step. Lower the learning rate, use bf16 instead of "
                 "fp16, or look at the files named above"
             )
-
-    def state_dict(self) -> dict[str, int]:
-        return {"in_a_row": self.in_a_row, "skipped": self.skipped}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.in_a_row, self.skipped = state["in_a_row"], state["skipped"]

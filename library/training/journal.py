@@ -43,11 +43,12 @@ class Journal:
         self.saved: list[Path] = []
         self.resumed_from: Path | None = None
         self.first_samples: list[str] = []
+        self.first_step = 0
 
     def begin(self, clock: Clock) -> None:
         """Open the log: a new one (an older run's is kept beside it), or the resumed run's, cut back to its state."""
         self._started = self._last_time = time.monotonic()
-        self._first_step = clock.global_step
+        self.first_step = clock.global_step
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ class Journal:
         Raises `UserError` if a trainable moved nothing: a method must not be on and do nothing.
         """
         seconds = time.monotonic() - self._started
-        steps = run.clock.global_step - self._first_step
+        steps = run.clock.global_step - self.first_step
         findings = {trainable.name: trainable.findings() for trainable in run.trainables}
         summary = {name: {"moved": f.moved, "tensors": f.tensors, "change": f.change} for name, f in findings.items()}
         self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
@@ -169,6 +170,11 @@ class Journal:
             if self._path is not None:
                 print(f"  {name}: moved {found.moved} of {found.tensors} tensors, median change {found.change:.2g}")
                 print("".join(f"    {line}\n" for line in found.lines), end="")
+            if found.moved == 0 and run.guard.skipped:
+                raise UserError(
+                    f"the training changed nothing: {run.guard.skipped} steps were left out because their loss or "
+                    "gradients were not finite, and no other moved a tensor"
+                )
             if found.moved == 0:
                 raise UserError(
                     f"the training changed nothing: none of the {found.tensors} tensors of the {name} moved; "

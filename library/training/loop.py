@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from library.errors import Interrupted
-from library.training.guard import TooManyBadSteps
 from library.training.run import Run
 from library.training.step import read_the_rest, take_step
 
@@ -11,8 +9,8 @@ from library.training.step import read_the_rest, take_step
 def fit(run: Run) -> None:
     """Train until the clock has run out.
 
-    Raises `Interrupted` after a signal and `TooManyBadSteps` when the loss stays non-finite, both after a state of the
-    last good step is on disk; `UserError` when the training moved nothing.
+    Raises `Interrupted` after a signal and `TooManyBadSteps` when the loss stays non-finite. Whatever ends a run early,
+    a state of the last whole step is on disk by then. Raises `UserError` when the training moved nothing.
     """
     run.checkpoints.restore(run)
     run.journal.begin(run.clock)
@@ -25,8 +23,9 @@ def fit(run: Run) -> None:
             for micro_batches in run.batches.epoch(epoch, start=run.clock.step_in_epoch):
                 with run.signals.deferred():
                     tell_progress(run)
-                    run.journal.record(take_step(run, micro_batches))
+                    measured = take_step(run, micro_batches)
                     run.clock.tick()
+                    run.journal.record(measured)
                     if run.checkpoints.due(run.clock) or run.previews.due(run.clock):
                         run.journal.record(read_the_rest(run))
                     run.guard.check(run.journal.last_bad_step)
@@ -34,14 +33,15 @@ def fit(run: Run) -> None:
                     run.previews.draw_if_due(run)
                 if run.clock.finished:
                     break
-    except (Interrupted, TooManyBadSteps) as stop:
-        run.journal.record(read_the_rest(run))
-        run.checkpoints.write_at_stop(run, stop)
+    except Exception as stop:
+        with run.signals.held():
+            run.checkpoints.write_at_stop(run, stop)
         raise
-    run.journal.record(read_the_rest(run))
-    run.checkpoints.write_last(run)
-    run.previews.compare(run)
-    run.journal.conclude(run)
+    with run.signals.held():
+        run.journal.record(read_the_rest(run))
+        run.checkpoints.write_last(run)
+        run.previews.compare(run)
+        run.journal.conclude(run)
 
 
 def tell_progress(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -67,11 +67,17 @@ def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffu
 
 
 def create_network(
-    module: ModuleType, spec: NetworkSpec, arguments: dict[str, str], model: StableDiffusion, options: Namespace
+    module: ModuleType,
+    spec: NetworkSpec,
+    arguments: dict[str, str],
+    model: StableDiffusion,
+    options: Namespace,
+    say: Callable[[str], None] = lambda line: None,
 ) -> nn.Module:
     """A network on `model`, by the contract's calls in their order, with its weights loaded; hooks are in place.
 
-    `options` is the live namespace that `prepare_network` gets. Raises `UserError` where the module declines.
+    `options` is the live namespace that `prepare_network` gets; `say` is told what loading weights gave. Raises
+    `UserError` where the module declines.
     """
     text_encoder = text_encoder_argument(model)
     if spec.dim_from_weights:
@@ -103,7 +109,11 @@ def create_network(
     )
     if spec.network_weights is not None:
         with named_for_modules(spec.network_weights, model) as file:
-            network.load_weights(str(file))
+            try:
+                found = network.load_weights(str(file))
+            except ValueError as error:  # what modules raise for a file of another architecture
+                raise UserError(f"`network_weights = {spec.network_weights}`: {error}") from error
+            say(f"started from {spec.network_weights}: {found}")
     if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
         network.enable_gradient_checkpointing()
     return network
@@ -121,6 +131,9 @@ def _pair(module: ModuleType, made: Any) -> tuple[Any, Any]:
 def named_for_modules(path: Path, model: StableDiffusion):
     """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
     tensors, metadata = read_tensors(path)
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"`{path}` holds values that are not finite, first in {broken[0]}; it cannot be used")
     renamed = from_file_names(tensors, model)
     return temporary_tensors(path, tensors, renamed, metadata)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from library.errors import UserError
 from library.sampling.before_after import write_before_after
 from library.training.clock import Clock, Epochs, Interval, Steps
 
@@ -65,10 +66,14 @@ class Previews:
         if run.processes.is_main:
             by_epoch = isinstance(self._spec.interval, Epochs)
             run.train(False)
-            with torch.no_grad(), run.precision.autocast():
-                self._newest = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
-            run.train(True)
-            run.journal.event("samples", run.clock, files=[file.name for file in self._newest])
+            try:
+                with torch.no_grad(), run.precision.autocast():
+                    self._newest = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
+                run.journal.event("samples", run.clock, files=[file.name for file in self._newest])
+            except (RuntimeError, ValueError, OSError, UserError) as error:  # out of memory, no room for the pictures
+                run.journal.say(f"the samples could not be drawn, the training goes on: {error}")
+            finally:
+                run.train(True)
         run.processes.wait()
 
     def compare(self, run: Run) -> None:

@@ -10,6 +10,7 @@ from library.training.checkpoints import Checkpoints
 from library.training.clock import Clock
 from library.training.guard import Guard
 from library.training.journal import Journal
+from library.training.lock import OutputLock
 from library.training.objectives import Objective
 from library.training.optimizers import Optimizers
 from library.training.precision import Precision
@@ -35,9 +36,12 @@ class Run:
     precision: Precision
     guard: Guard
     signals: Signals
+    lock: OutputLock
     processes: Processes
     seed: int
     readback: Readback = field(default_factory=Readback)
+    updated_to: int = 0
+    """The step that the weights are at: ahead of the clock only between an update and the end of its step."""
 
     def train(self, training: bool) -> None:
         """Put models and trainables into training mode, or out of it."""

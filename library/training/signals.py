@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,19 +11,22 @@ from types import FrameType
 
 from library.errors import Interrupted
 
+PATIENCE = 3  # so many signals, and the process leaves at once
+
 
 class Signals:
-    """Turns SIGINT and SIGTERM into `Interrupted`, at once outside `deferred()` and at its end inside.
+    """Turns SIGINT and SIGTERM into `Interrupted`, at once between steps, and at the step's end inside `deferred()`.
 
-    A second signal during the same wait raises at once: somebody who presses Ctrl-C twice means it. With `shared`,
-    several processes must stop at the same step: the one that got the signal only passes it on (`arrived`), and all
-    stop when they hear of it (`stop_all`).
+    A step is never torn: its weights and the clock belong together. The third signal leaves the process at once, with
+    nothing written. With `shared`, several processes must stop at the same step: the one that got the signal only
+    passes it on (`arrived`), and all stop when they hear of it (`stop_all`).
     """
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
         self._waiting = False
         self._agreed: int | None = None
+        self._count = 0
         self.arrived: int | None = None
 
     def __enter__(self) -> Signals:
@@ -38,8 +42,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _arrive(self, number: int, _frame: FrameType | None) -> None:
-        if self.arrived is None and (self._waiting or self._shared):
-            self.arrived = number
+        self._count += 1
+        if self._count >= PATIENCE:
+            os._exit(128 + number)
+        if self._waiting or self._shared:
+            self.arrived = self.arrived or number
             return
         raise Interrupted(number)
 
@@ -48,13 +55,19 @@ class Signals:
         self._agreed = self.arrived or signal.SIGTERM
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Hold signals back until the block has ended, then raise `Interrupted`."""
-        self._waiting = True
+    def held(self) -> Iterator[None]:
+        """Hold signals back, for what must be finished once it is begun, such as writing the last state."""
+        before, self._waiting = self._waiting, True
         try:
             yield
         finally:
-            self._waiting = False
+            self._waiting = before
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold signals back until the block has ended, then raise `Interrupted`."""
+        with self.held():
+            yield
         number = self._agreed if self._shared else self.arrived
         if number is not None:
             self.arrived = self._agreed = None

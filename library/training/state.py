@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Fingerprint = Mapping[str, Any]
 
 PLACE = "train_state.json"
+INFORMATION = ("processes", "session", "output_name")  # written down, but not compared
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -36,7 +37,7 @@ def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
             "current_epoch": run.clock.epochs_done,
             "current_step": run.clock.global_step,
             "journal": run.journal.state_dict(),
-            "guard": run.guard.state_dict(),
+            "skipped_steps": run.guard.skipped,
             "precision": run.precision.state_dict(),
             "fingerprint": dict(fingerprint),
         }
@@ -73,9 +74,9 @@ def read_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
         trainable.load_state_dict(tensors)
     tensors, _ = read_tensors(folder / OPTIMIZER)
     run.optimizers.load_state_dict(join_optimizer_state(tensors, place["optimizer"]))
-    run.clock.global_step = int(place["current_step"])
+    run.clock.global_step = run.updated_to = int(place["current_step"])
     run.journal.load_state_dict(place["journal"])
-    run.guard.load_state_dict(place["guard"])
+    run.guard.skipped = int(place["skipped_steps"])
     run.precision.load_state_dict(place["precision"])
 
 
@@ -103,7 +104,7 @@ def join_optimizer_state(tensors: Mapping[str, Tensor], rest: Mapping[str, Any])
 
 def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:
     """Raise `UserError` that spells out what differs between a state's configuration and this run's."""
-    compared = [name for name in {**theirs, **ours} if name != "processes"]  # what they share is compared
+    compared = [name for name in {**theirs, **ours} if name not in INFORMATION]
     names = [name for name in compared if _plain(theirs.get(name)) != _plain(ours.get(name))]
     if names:
         lines = "\n".join(f"  - {name}: {theirs.get(name)} in the state, {ours.get(name)} now" for name in names)

@@ -47,7 +47,7 @@ def take_step(run: Run, micro_batches: Sequence[Batch]) -> list[Measured]:
     active = activate(run.trainables, step)
     run.optimizers.set_learning_rates(step)
     # Only dropout draws from torch's own generator; seeding it by the position makes every step repeatable by itself.
-    torch.manual_seed(run.seed * 1_000_003 + step * 1009 + run.processes.index)
+    torch.manual_seed((run.seed * 1_000_003 + step * 1009 + run.processes.index) % 2**63)
 
     sums, files, timesteps = _forward_and_backward(run, active, micro_batches)
     parameters = run.optimizers.parameters
@@ -59,6 +59,7 @@ def take_step(run: Run, micro_batches: Sequence[Batch]) -> list[Measured]:
         trainable.gradients_ready()
     finite = torch.isfinite(norm) & torch.isfinite(message[0])
     rates = run.optimizers.learning_rates
+    run.updated_to = step + 1
     run.optimizers.step(finite, run.precision)
     extra = {name: value for trainable in active for name, value in trainable.after_step().items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 import tomllib
@@ -96,8 +97,18 @@ class WeightsAndBiases:
         self._run.finish()
 
 
+def check_trackers(spec: TrackerSpec) -> None:
+    """Refuse trackers that are not installed, with what to install."""
+    for name in spec.wanted:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"`log_with` asks for {name}, which is not installed: pip install {name}, or leave log_with out; "
+                "the JSON log is always written"
+            )
+
+
 def create_trackers(spec: TrackerSpec, config: Mapping[str, Any]) -> list[Tracker]:
-    """The trackers asked for. Raises `UserError` where one cannot run, with what to install or set."""
+    """The trackers asked for, which `check_trackers` has found. Raises `UserError` where one lacks its folder."""
     trackers: list[Tracker] = []
     for name in spec.wanted:
         if name == "tensorboard":
@@ -105,19 +116,9 @@ def create_trackers(spec: TrackerSpec, config: Mapping[str, Any]) -> list[Tracke
                 raise UserError(f"`log_with = {spec.log_with}` needs `logging_dir`, the folder for TensorBoard's files")
             stamp = time.strftime("%Y%m%d%H%M%S")
             folder = spec.logging_dir / f"{spec.log_prefix or ''}{stamp}" / (spec.log_tracker_name or DEFAULT_PROJECT)
-            trackers.append(_made(lambda folder=folder: TensorBoard(folder), "tensorboard"))
+            trackers.append(TensorBoard(folder))
         else:
             if spec.logging_dir is not None:
                 os.makedirs(spec.logging_dir, exist_ok=True)
-            trackers.append(_made(lambda: WeightsAndBiases(spec, config), "wandb"))
+            trackers.append(WeightsAndBiases(spec, config))
     return trackers
-
-
-def _made(make: Any, package: str) -> Tracker:
-    try:
-        return make()
-    except ImportError:
-        raise UserError(
-            f"`log_with` asks for {package}, which is not installed: pip install {package}, or leave log_with out; "
-            "the JSON log is always written"
-        ) from None

@@ -104,7 +104,7 @@ def measure(steps: int, rounds: int, only: str | None) -> Turns:
             "0",
         ]
         settings = parse(argv, *ALL_TRAIN_NETWORK, prog="step_overhead", description="")
-        run = build_run(check_before_loading(settings, plan_datasets(settings)), lambda line: None)
+        run = build_run(check_before_loading(settings, plan_datasets(settings), print), lambda line: None)
         turns: Any = Turns(run, steps, rounds, only)
         run.batches = turns
         fit(run)

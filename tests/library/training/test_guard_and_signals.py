@@ -55,21 +55,27 @@ def test_a_signal_during_a_step_waits_for_its_end_and_gives_the_shell_exit_code(
     assert stop.value.exit_code == code
 
 
-def test_a_signal_between_steps_and_a_second_one_during_a_step_stop_at_once():
+def test_a_signal_between_steps_stops_at_once_and_a_second_one_cannot_tear_a_step():
+    with Signals() as signals, pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGINT)
+    reached = []
+
+    def step(signals):
+        with signals.deferred():
+            for which in ("first", "second"):
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append(which)
+
+    with Signals() as signals, pytest.raises(Interrupted):
+        step(signals)
+    assert reached == ["first", "second"]
+
+
+def test_what_must_be_finished_is_finished():
     with Signals() as signals:
-        with pytest.raises(Interrupted):
-            os.kill(os.getpid(), signal.SIGINT)
-        reached = []
-
-        def step():
-            with signals.deferred():
-                for which in ("first", "second"):
-                    os.kill(os.getpid(), signal.SIGINT)
-                    reached.append(which)
-
-        with pytest.raises(Interrupted):
-            step()
-    assert reached == ["first"]
+        with signals.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.arrived == signal.SIGTERM
 
 
 def test_processes_that_share_a_run_stop_only_when_all_have_heard():
