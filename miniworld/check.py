@@ -27,11 +27,12 @@ from library.models.text import TextConditioner
 from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
 from miniworld.architecture import token_rows
-from miniworld.judge import HEADS, Judge, to_pictures
+from miniworld.judge import HEADS, Images, Judge, to_pictures
 from miniworld.pretrain.preview import save_grid, to_pixels
 from miniworld.pretrain.vae import psnr, reconstruct
 from miniworld.questions import Question, questions
 from miniworld.scenes import draw_for_pretraining
+from miniworld.silhouettes import read_shapes
 
 MODEL = Path(__file__).with_name("model")
 STEPS, GUIDANCE, SEED, BATCH = 20, 4.0, 4000, 16
@@ -105,6 +106,12 @@ def seconds_alone(model: StableDiffusion, prompt: str, pictures: int = 3) -> flo
     return sorted(seconds)[len(seconds) // 2]
 
 
+def read(judge: Judge, pictures: Images) -> list[dict[str, str]]:
+    """The judge's answers; the shape is read from the outline, which is right more often than the judge's head."""
+    answers = judge.read(pictures)
+    return [answer | {"shape": shape} for answer, shape in zip(answers, read_shapes(pictures), strict=True)]
+
+
 def ceiling_pictures(model: StableDiffusion, asked: Sequence[Question]) -> np.ndarray:
     """Drawings of what the questions ask, through the VAE and back."""
     drawings = np.stack([question.drawing for question in asked])
@@ -135,10 +142,8 @@ def check(folder: Path, where: Path) -> dict:
     model, judge, asked = load_model(folder), Judge.load(), questions()
     pictures, seconds_in_batch = draw_answers(model, asked)
     facts = [question.asked for question in asked]
-    measured, ceiling = (
-        shares(facts, judge.read(pictures)),
-        shares(facts, judge.read(list(ceiling_pictures(model, asked)))),
-    )
+    measured = shares(facts, read(judge, pictures))
+    ceiling = shares(facts, read(judge, ceiling_pictures(model, asked)))
     lines = table(measured, ceiling)
     quality, deviations = vae_quality(model)
     outputs, rows = norm_ratio(model, [question.prompt for question in asked])
