@@ -4,7 +4,7 @@ It has one head per fact (colour, object, expression, style, ...) over shared fe
 only for pictures that show such a thing. It has seen every style, the held-out ones too, so it can say how much a
 picture looks like each. Its accuracy on unseen drawings is in its file's metadata.
 
-`python -m miniworld.judge` trains it anew (about 8 minutes of one processor).
+`python -m miniworld.judge` trains it anew (about 9 minutes of one processor).
 """
 
 from __future__ import annotations
