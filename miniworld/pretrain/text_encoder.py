@@ -60,6 +60,7 @@ class Matcher(nn.Module):
 
     def __init__(self, vocabulary_size: int) -> None:
         super().__init__()
+        self.end_of_text = vocabulary_size - 1
         self.text_encoder = build_text_encoder(vocabulary_size)
         self.projection = nn.Linear(TEXT_WIDTH, TEXT_WIDTH, bias=False)
         self.pictures = PictureReader()
@@ -68,7 +69,7 @@ class Matcher(nn.Module):
     def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
         """Scaled cosine similarities, (pictures, captions)."""
         hidden = self.text_encoder(ids).last_hidden_state.float()
-        last = ids.eq(int(self.text_encoder.config.eos_token_id or 0)).int().argmax(1)
+        last = ids.eq(self.end_of_text).int().argmax(1)
         told = self.projection(hidden[torch.arange(len(ids)), last])
         seen = self.pictures(latents).float()
         return F.normalize(seen, dim=-1) @ F.normalize(told, dim=-1).T * self.log_scale.exp().clamp(max=100)

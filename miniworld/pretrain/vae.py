@@ -46,7 +46,8 @@ def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
     faces = train_set.faces()
     seen = to_tensor(validation.pixels[:VALIDATION_PICTURES])
     torch.manual_seed(seed)
-    vae: Any = build_vae().to(process.device)
+    vae: Any = build_vae()
+    vae.to(process.device)
     if process.device == "cpu":
         use_plain_attention(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.peak_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
