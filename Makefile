@@ -21,7 +21,7 @@ test: lint  ## everything that CI checks
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(RUN)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

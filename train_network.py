@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(train, argv)
 
 
-if __name__ == "__main__":
+def launched(argv: Sequence[str]) -> None:
     start_the_missing_processes()
-    sys.exit(main())
+    train(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(launched))

@@ -182,7 +182,9 @@ def _explained(path: Path) -> Iterator[None]:
         if number is None and (found := re.search(r"\(os error (\d+)\)", str(cause))):
             number = int(found[1])  # as safetensors says it
         if number in NO_ROOM:
-            what = "there is no room left on the disk; make room, then start again (with --resume latest if a state was saved)"
+            what = (
+                "there is no room left on the disk; make room and start again, with --resume latest if there is a state"
+            )
         elif isinstance(cause, PermissionError):
             what = "it may not be written; close the program that has it open, or change its permissions"
         else:

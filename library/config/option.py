@@ -140,6 +140,15 @@ class Settings:
             self._namespace = argparse.Namespace(**{name: plain(value) for name, value in self.values.items()})
         return self._namespace
 
+    def effective(self) -> dict[str, Any]:
+        """All values, with the default in place of those that have no effect."""
+        return {name: o.default if o.inert else self.values[name] for name, o in self.options.items()}
+
+    def public(self) -> dict[str, Any]:
+        """What may be shown to others: the effective values without secrets, as texts and numbers."""
+        values = self.effective()
+        return {name: plain(values[name]) for name, option in self.options.items() if not option.secret}
+
     def effect_notes(self) -> list[str]:
         """One line for each option that was set and has no effect."""
         return [

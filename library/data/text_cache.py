@@ -53,6 +53,7 @@ class TextCache:
         self.bytes = 0
         self.encoded = 0
         self.on_disk: set[str] | None = None
+        self.filling = False
 
     def embeddings(self, captions: Sequence[str]) -> TextEmbeddings:
         """The captions' embeddings as one float32 batch on the CPU. Encodes those that are not kept."""
@@ -73,8 +74,10 @@ class TextCache:
             self.room = sys.maxsize
         missing = [caption for caption in dict.fromkeys(captions) if self._find(caption) is None]
         steps = range(0, len(missing), batch_size)
+        self.filling = True
         for start in tqdm(steps, desc="caching captions", unit="batch", disable=None if progress else True):
             self._encode(missing[start : start + batch_size])
+        self.filling = False
         self.room = max(room, self.bytes)
         return len(missing)
 
@@ -104,7 +107,8 @@ class TextCache:
             raise UserError(f"The text encoder makes NaN or infinite embeddings of the caption {broken[0]!r}.")
         for caption, row in rows.items():
             self._keep(caption, row)
-            self._write(caption, row)
+            if self.filling:  # captions that are made anew in each epoch would fill the disk
+                self._write(caption, row)
         self.encoded += len(rows)
         return rows
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from library.adapters.metadata import RunFacts
+from library.adapters.modelspec import thumbnail
 from library.atomic import sweep_temporaries
 from library.config.datasets import DatasetPlan
 from library.config.option import Settings
@@ -21,6 +22,7 @@ from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
 from library.data.order import Geometry
+from library.data.text_cache import captions_to_come
 from library.errors import UserError, raise_all
 from library.files import check_free_space, check_writable
 from library.models.family import StableDiffusion
@@ -38,11 +40,11 @@ from library.training.lock import OutputLock
 from library.training.memory import MemorySpec, checkpoint_gradients, choose_attention, on_device, place
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.objectives import NoisePrediction
-from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer
+from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer, optimizer_class
 from library.training.plugins import check_arguments, import_plugin, split_arguments
 from library.training.precision import DTYPES, Precision
 from library.training.previews import Previews, PreviewSpec
-from library.training.processes import Processes, start_processes
+from library.training.processes import CPU, Processes, start_processes
 from library.training.run import Run
 from library.training.schedules import ScheduleSpec, learning_rate_multiplier, parse_arguments
 from library.training.signals import Signals
@@ -75,7 +77,12 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
     arguments = split_arguments(settings["network_args"] or (), "network_args")
     check_arguments(module, arguments, "network_args")
     parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
+    optimizer_class(settings["optimizer_type"], CPU)
+    if settings["metadata_thumbnail"]:
+        thumbnail(settings["metadata_thumbnail"])
     prompts = read_prompts(settings["sample_prompts"]) if settings["sample_prompts"] else []
+    for line in [line for prompt in prompts for line in prompt.warnings]:
+        say(line)
     resume = state_to_resume(saving, settings["resume"], say)
     check_names(saving)
     check_trackers(settings.take(TrackerSpec))
@@ -89,7 +96,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     settings, dataset = checked.settings, checked.dataset
     processes = start_processes()
     seed = choose_seed(settings["seed"], checked.resumed, processes)
-    options: dict[str, Any] = dict(settings.values) | {"seed": seed}
+    options: dict[str, Any] = settings.effective() | {"seed": seed}
     saving, memory = settings.take(SavingSpec), settings.take(MemorySpec)
     precision = Precision(settings["mixed_precision"], processes.device, scale_loss=False if memory.full_fp16 else None)
     geometry = choose_geometry(settings["gradient_accumulation_steps"], processes, checked.resumed, say)
@@ -107,7 +114,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     if not train_text:
         with torch.no_grad(), precision.autocast():
             text = text_source(caches, dataset, conditioner, saving.output_dir, show=processes.is_main)
-    place(model, processes.device, vae=False, text_encoders=train_text or bool(checked.prompts))
+    place(model, processes.device, vae=False, text_encoders=train_text or captions_to_come(dataset) is None)
     batches = Batches(
         dataset,
         latents,
@@ -141,7 +148,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
     )
     metadata = metadata_writer(options, model, dataset, facts, title=saving.last_stem)
-    marks = fingerprint(options, model, dataset, geometry) | {"session": session}
+    marks = fingerprint(options, model, dataset, geometry) | {"session": session, "output_name": saving.output_name}
     return Run(
         objective=NoisePrediction(
             model,
@@ -158,7 +165,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         journal=Journal(
             saving.log if processes.is_main else None,
             clock,
-            create_trackers(settings.take(TrackerSpec), options) if processes.is_main else (),
+            create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else (),
         ),
         previews=build_previews(checked, model, conditioner, saving, processes),
         precision=precision,

@@ -55,9 +55,9 @@ class Checkpoints:
 
     def write_last(self, run: Run) -> None:
         """The file that the run was for, under its plain name."""
-        self._write_files(run, self._spec.last_stem)
         if self._spec.save_state or self._spec.save_state_on_train_end:
-            self._write_state(run, self._spec.last_stem)
+            self._write_state(run, self._spec.last_stem)  # first: it saves the training if the file cannot be written
+        self._write_files(run, self._spec.last_stem)
 
     def write_at_stop(self, run: Run, reason: Exception) -> None:
         """A state of where the run stands, when a signal, the guard or an error ends it.

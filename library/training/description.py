@@ -37,7 +37,7 @@ DECISIVE = (
     *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length", "min_timestep", "max_timestep"),
     *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_args"),
     *("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio", "network_weights", "base_weights"),
-    *("v_parameterization", "prior_loss_weight", "output_name"),
+    *("v_parameterization", "prior_loss_weight"),
 )
 
 

@@ -20,8 +20,6 @@ from library.models.family import StableDiffusion
 from library.training.progress import Progress
 from library.training.trainables import Findings, Movement, Trainable
 
-CREATE = ("create_network",)
-
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -90,7 +88,7 @@ def create_network(
     else:
         # LyCORIS reads `dropout` where kohya's own modules read `neuron_dropout`.
         keywords: dict[str, Any] = {"dropout": spec.network_dropout} | arguments
-        network = module.create_network(
+        network = _created(module)(
             1.0,
             spec.network_dim,
             spec.network_alpha,
@@ -117,6 +115,18 @@ def create_network(
     if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
         network.enable_gradient_checkpointing()
     return network
+
+
+def _created(module: ModuleType) -> Callable[..., Any]:
+    """The module's create_network; what it refuses with ValueError (a wrong argument) is told without a traceback."""
+
+    def create(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return module.create_network(*arguments, **keywords)
+        except ValueError as error:
+            raise UserError(f"{module.__name__}: {error}") from error
+
+    return create
 
 
 def _pair(module: ModuleType, made: Any) -> tuple[Any, Any]:

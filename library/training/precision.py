@@ -40,11 +40,6 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def skip(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lower the scale after an overflow without stepping."""
-        if self.scaler.is_enabled():
-            self.scaler.update()
-
     def state_dict(self) -> dict[str, float]:
         return self.scaler.state_dict()
 

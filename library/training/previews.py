@@ -78,7 +78,10 @@ class Previews:
 
     def compare(self, run: Run) -> None:
         """Set the first pictures beside the last ones, if the run was begun with pictures."""
-        before = run.journal.first_samples
-        if run.processes.is_main and self._newest and len(before) == len(self._newest) and run.clock.global_step:
-            write_before_after([self._newest[0].parent / name for name in before], self._newest, self._sheet)
+        if self._draw is not None and self._spec.sample_at_first and not self.due(run.clock):
+            self._pictures(run)
+        folder = self._sheet.parent / "sample"
+        before = [folder / name for name in run.journal.first_samples if (folder / name).is_file()]
+        if run.processes.is_main and before != self._newest and len(before) == len(self._newest) > 0:
+            write_before_after(before, self._newest, self._sheet)
             run.journal.saved.append(self._sheet)

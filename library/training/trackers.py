@@ -86,7 +86,7 @@ class WeightsAndBiases:
             project=spec.log_tracker_name or DEFAULT_PROJECT,
             name=spec.wandb_run_name,
             dir=str(spec.logging_dir) if spec.logging_dir else None,
-            config=dict(config),
+            config=dict(config) if spec.log_config else None,
             **settings,
         )
 

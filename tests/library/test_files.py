@@ -100,7 +100,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path, monkey
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
 def test_a_file_cut_off_anywhere_is_named(tmp_path, suffix, kept):
     path = tmp_path / f"a{suffix}"
-    files.files.write_tensors(path, {"x": torch.randn(100, 100)})
+    files.write_tensors(path, {"x": torch.randn(100, 100)})
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(UserError, match=rf"a\{suffix}` \(.*\) is damaged or not complete"):
@@ -131,7 +131,7 @@ def test_a_missing_file_and_one_without_weights_are_named(tmp_path):
 
 def test_a_renamed_copy_lives_for_its_block_and_an_unchanged_file_is_itself(tmp_path):
     path = tmp_path / "a.pt"
-    files.files.write_tensors(path, {"x": torch.ones(2)})
+    files.write_tensors(path, {"x": torch.ones(2)})
     tensors, metadata = files.read_tensors(path)
     with files.temporary_tensors(path, tensors, dict(tensors), metadata) as same:
         assert same == path

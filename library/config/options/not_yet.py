@@ -10,7 +10,7 @@ from library.config.option import Group
 
 _BY_REASON = {
     "not implemented yet": """
-        disable_mmap_load_safetensors
+        disable_mmap_load_safetensors lowram
         in_json dataset_class resize_interpolation skip_cache_check cache_info
         color_aug random_crop face_crop_aug_range alpha_mask masked_loss debug_dataset
         keep_tokens_separator secondary_separator enable_wildcard weighted_captions

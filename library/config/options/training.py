@@ -28,7 +28,7 @@ TRAINING = Group("Training", (
            known_as=("gradient_accumulation", "grad_accumulation_steps", "accumulation_steps")),
     Option("max_data_loader_n_workers",  int,   8,     "threads that prepare batches", minimum=0,
            known_as=("num_workers", "max_data_loader_workers", "dataloader_num_workers")),
-    Option("persistent_data_loader_workers", bool, False, "they live for the whole run here in any case"),
+    Option("persistent_data_loader_workers", bool, False, "harmless: threads prepare the batches here"),
     Option("xformers",                   bool,  False, "attention by xformers, where it can run",
            known_as=("use_xformers",)),
     Option("sdpa",                       bool,  False, "attention by PyTorch (the default)"),

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def teller(tmp_path, monkeypatch):
     monkeypatch.delitem(__import__("sys").modules, "listening_network", raising=False)
     import importlib
 
-    module = importlib.import_module("listening_network")
+    module: Any = importlib.import_module("listening_network")
     module.OUTPUT = tmp_path / "out"
     return module
 
