@@ -43,8 +43,8 @@ class ScheduleSpec:
 
 
 def as_steps(value: float, total_steps: int) -> int:
-    """A number of steps as it is; below 1 it is a share of the run."""
-    return int(value * total_steps) if 0 < value < 1 else int(value)
+    """An int is a number of steps, a float up to 1 a share of the run."""
+    return int(value * total_steps) if isinstance(value, float) and value <= 1 else int(value)
 
 
 def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
