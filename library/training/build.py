@@ -144,6 +144,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
             optimizers.optimizer, parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
         ),
         network_args=checked.arguments,
+        network_dim=settings["network_dim"] or trainable.rank,
         num_processes=processes.count,
         datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
     )

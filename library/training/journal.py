@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -122,7 +123,8 @@ class Journal:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._stream is not None:
-            self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            finite = {name: None if _is_not_finite(value) else value for name, value in line.items()}
+            self._stream.write(json.dumps(finite, ensure_ascii=False) + "\n")
             self._stream.flush()
 
     def _show(self, line: Mapping[str, Any]) -> None:
@@ -191,6 +193,11 @@ def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float) -> l
     if journal._path is not None:
         lines.append(f"Log: {journal._path}")
     return lines
+
+
+def _is_not_finite(value: Any) -> bool:
+    """JSON has no word for NaN and infinity."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _duration(seconds: float) -> str:

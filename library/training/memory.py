@@ -17,12 +17,10 @@ class MemorySpec:
     """The options on memory; field names are the options'."""
 
     xformers: bool = False
-    sdpa: bool = False
     mem_eff_attn: bool = False
     gradient_checkpointing: bool = False
     full_fp16: bool = False
     full_bf16: bool = False
-    no_half_vae: bool = False
 
 
 def choose_attention(unet: nn.Module, spec: MemorySpec, device: torch.device) -> str | None:

@@ -223,6 +223,12 @@ class NetworkTrainable(Trainable):
         self._movement = Movement({name: p for name, p in network.named_parameters() if id(p) in trained})
         self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
 
+    @property
+    def rank(self) -> int | None:
+        """The rank of the network's first module, where its modules have one."""
+        modules = (*getattr(self.network, "unet_loras", ()), *getattr(self.network, "text_encoder_loras", ()))
+        return next((getattr(module, "lora_dim", None) for module in modules), None)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         return self._groups
 

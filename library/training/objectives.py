@@ -12,6 +12,7 @@ from torch import Tensor
 from library.data.batches import Batch
 from library.diffusion.loss import prediction_target, relative_error, squared_error
 from library.diffusion.schedule import add_noise, alphas_cumprod
+from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
 
@@ -102,8 +103,6 @@ class NoisePrediction:
         dtype = self._model.unet.dtype
         added = None
         if text.pooled is not None:
-            from library.models.conditioning import added_conditions
-
             added = added_conditions(text.pooled, batch.original_sizes, batch.crops, batch.target_sizes)
         return self._model.unet(
             noisy.to(dtype), timesteps, text.hidden.to(dtype), added_cond_kwargs=added, return_dict=False

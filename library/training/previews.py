@@ -23,7 +23,6 @@ Draw = Callable[[int | None, int], list[Path]]
 class PreviewSpec:
     """The options on sample pictures; field names are the options'."""
 
-    sample_prompts: Path | None = None
     sample_every_n_steps: int | None = None
     sample_every_n_epochs: int | None = None
     sample_at_first: bool = False

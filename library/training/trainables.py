@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class Findings:
     pictures: list[Path] = field(default_factory=list)
 
 
-class Trainable:
+class Trainable(ABC):
     """Owner of trained parameters: its optimizer groups, what it does around a step, its state and its file.
 
     The loop calls, in this order: `epoch_starts`; for every micro-batch `micro_batch_starts`; when an optimizer step's
@@ -42,27 +43,28 @@ class Trainable:
     stop_step: int | None = None
     progress_every_n_steps: int | None = None
 
+    @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer: `params`, `lr`, and optionally `description`."""
-        raise NotImplementedError
 
     def clipped_parameters(self) -> Sequence[Tensor]:
         """The parameters whose gradients are clipped together."""
         return [parameter for group in self.parameter_groups() for parameter in group["params"]]
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """All that a resume needs of it, as tensors by name."""
-        raise NotImplementedError
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
+    @abstractmethod
     def save(self, path: Path, metadata: dict[str, str]) -> None:
         """Write the file that people load."""
-        raise NotImplementedError
 
+    @abstractmethod
     def findings(self) -> Findings:
-        raise NotImplementedError
+        """What it did, for the end of the run."""
 
     def penalty(self) -> Tensor | None:
         """A scalar added to the loss of every step."""
