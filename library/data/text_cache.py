@@ -51,7 +51,6 @@ class TextCache:
         self.setting = (text_hash, clip_skip, max_token_length, str(dtype))
         self.kept: OrderedDict[str, TextEmbeddings] = OrderedDict()  # each of one row
         self.bytes = 0
-        self.encoded = 0
         self.on_disk: set[str] | None = None
         self.filling = False
 
@@ -109,7 +108,6 @@ class TextCache:
             self._keep(caption, row)
             if self.filling:  # captions that are made anew in each epoch would fill the disk
                 self._write(caption, row)
-        self.encoded += len(rows)
         return rows
 
     def _keep(self, caption: str, row: TextEmbeddings) -> None:

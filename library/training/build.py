@@ -18,6 +18,7 @@ from library.adapters.modelspec import thumbnail
 from library.atomic import sweep_temporaries
 from library.config.datasets import DatasetPlan
 from library.config.option import Settings
+from library.config.values import split_key_values
 from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
@@ -41,7 +42,7 @@ from library.training.memory import MemorySpec, checkpoint_gradients, choose_att
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.objectives import NoisePrediction
 from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer, optimizer_class
-from library.training.plugins import check_arguments, import_plugin, split_arguments
+from library.training.plugins import check_arguments, import_plugin
 from library.training.precision import DTYPES, Precision
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import CPU, Processes, start_processes
@@ -74,7 +75,7 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
     raise_all(check_writable(saving.output_dir))
     sweep_temporaries(saving.output_dir)
     module = import_plugin(settings["network_module"], "network_module", ("create_network",))
-    arguments = split_arguments(settings["network_args"] or (), "network_args")
+    arguments = split_key_values(settings["network_args"])
     check_arguments(module, arguments, "network_args")
     parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
     optimizer_class(settings["optimizer_type"], CPU)

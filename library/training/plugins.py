@@ -39,17 +39,6 @@ def import_plugin(name: str, option: str, functions: Sequence[str]) -> ModuleTyp
     return module
 
 
-def split_arguments(arguments: Sequence[str], option: str) -> dict[str, str]:
-    """`key=value` strings as kohya writes `network_args`; values stay strings, for the module to read."""
-    pairs = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"`{option}` has {argument!r}; write key=value, for example conv_dim=4")
-        pairs[key.strip()] = value.strip()
-    return pairs
-
-
 def check_arguments(module: ModuleType, arguments: Mapping[str, str], option: str) -> None:
     """Refuse arguments that a module's declared `OPTIONS` do not know; one that declares none checks them itself."""
     known = getattr(module, "OPTIONS", None)

@@ -10,7 +10,7 @@ from torch import nn
 
 from library.errors import UserError
 from library.training.network import NetworkSpec, create_network, merge_base_weights, optimizer_groups
-from library.training.plugins import check_arguments, import_plugin, split_arguments
+from library.training.plugins import check_arguments, import_plugin
 
 
 def _parameter() -> nn.Parameter:
@@ -149,10 +149,7 @@ def test_an_error_while_a_module_is_imported_keeps_its_traceback(tmp_path, monke
         import_plugin("broken_network", "network_module", ("create_network",))
 
 
-def test_arguments_are_key_and_value_and_known_to_a_module_that_declares_its_options():
-    assert split_arguments(["conv_dim=4", "a = b=c"], "network_args") == {"conv_dim": "4", "a": "b=c"}
-    with pytest.raises(UserError, match="network_args"):
-        split_arguments(["conv_dim"], "network_args")
+def test_arguments_must_be_known_to_a_module_that_declares_its_options():
     module = _module(OPTIONS={"conv_dim": "rank of convolutions"})
     check_arguments(module, {"conv_dim": "4"}, "network_args")
     with pytest.raises(UserError, match="did you mean `conv_dim`"):
