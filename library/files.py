@@ -77,6 +77,21 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Map
         _write(temporary, tensors, metadata)
 
 
+def read_nested(path: Path | str) -> tuple[Any, dict[str, str]]:
+    """All that a weights file holds, as it is nested there (only old formats nest), and its metadata.
+
+    Raises `UserError` as `read_tensors` does.
+    """
+    path = Path(path)
+    return read_tensors(path) if _is_safetensors(path) else (_unpickled(path), {})
+
+
+def write_nested(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write tensors, texts and numbers nested in dictionaries as `torch.save` does, for programs that expect it so."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        torch.save(dict(content), file)
+
+
 @contextlib.contextmanager
 def temporary_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], renamed: Mapping[str, Tensor], metadata: Mapping[str, str]
@@ -267,10 +282,10 @@ def _is_safetensors(path: Path) -> bool:
     return not is_pickle
 
 
-def _read_pickle(path: Path) -> Tensors:
+def _unpickled(path: Path) -> Any:
     try:
         with open(path, "rb") as file:  # a path's extension would make torch choose another reader
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"`{path}` is a pickle that holds more than weights, and loading it could run any program; "
@@ -278,6 +293,10 @@ def _read_pickle(path: Path) -> Tensors:
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged(path) from error
+
+
+def _read_pickle(path: Path) -> Tensors:
+    content = _unpickled(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}

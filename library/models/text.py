@@ -95,20 +95,22 @@ class TextConditioner:
             return TextEmbeddings(encoded[0].hidden, pooled)
         return TextEmbeddings(torch.cat([part.hidden for part in encoded], dim=-1), pooled)
 
+    def conditioning(self, states: Any, index: int) -> Tensor:
+        """Of one text encoder's output with all its hidden states, what the cross attention reads."""
+        if self.model.family is Family.SDXL:
+            return states.hidden_states[-2]
+        if self.clip_skip == 1:
+            return states.last_hidden_state
+        final_layer_norm: Any = self.model.text_encoders[index].final_layer_norm
+        return final_layer_norm(states.hidden_states[-self.clip_skip])
+
     def _encode_with(self, captions: Sequence[str], index: int) -> TextEmbeddings:
         encoder, tokenizer = self.model.text_encoders[index], self.model.tokenizers[index]
         tokens = self.tokens(captions, index).to(encoder.device)
         batch, chunks, length = tokens.shape
         flat = tokens.reshape(batch * chunks, length)
         states = encoder(input_ids=flat, output_hidden_states=True)
-        if self.model.family is Family.SDXL:
-            hidden = states.hidden_states[-2]
-        elif self.clip_skip == 1:
-            hidden = states.last_hidden_state
-        else:
-            final_layer_norm: Any = encoder.final_layer_norm
-            hidden = final_layer_norm(states.hidden_states[-self.clip_skip])
-        hidden = rejoined(hidden.reshape(batch, chunks, length, -1))
+        hidden = rejoined(self.conditioning(states, index).reshape(batch, chunks, length, -1))
         pooled = None
         if isinstance(encoder, CLIPTextModelWithProjection):
             last = states.last_hidden_state.reshape(batch, chunks, length, -1)
