@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from library.config.option import Option
-from library.config.options.dataset import INTERPOLATIONS
+from library.config.options.dataset import CACHE_INFO, INTERPOLATIONS
 from library.config.values import resolution, two_numbers
 
 GENERAL, DATASET, SUBSET = "[general]", "[[datasets]]", "[[datasets.subsets]]"
@@ -98,6 +98,7 @@ NOT_READ = {
 }
 NO_EFFECT = {
     "network_multiplier": "sd-scripts does not use it either",
-    "custom_attributes": "not implemented yet",
+    "custom_attributes": "output preservation, all that sd-scripts reads of it, is not offered",
+    "cache_info": CACHE_INFO,
 }
 COMMAND_LINE_ONLY = ("prior_loss_weight", "max_token_length", "cache_latents", "cache_latents_to_disk", "debug_dataset")

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from library.data.dataset import Dataset, Picture, Sample
 from library.data.keys import key
 from library.data.order import Geometry, MicroBatch, order, split, steps_per_epoch
-from library.data.wording import worded
+from library.data.wording import Moment, worded
 
 if TYPE_CHECKING:
     from library.models.text import TextEmbeddings
@@ -88,6 +89,7 @@ class Batches:
 
     `workers` threads prepare up to `prefetch` steps ahead; 0 does it all when asked. Neither changes a value.
     `pin` puts tensors in pinned memory, for a quick copy to a GPU.
+    `total_steps` is the length of the run; set it before the first epoch where captions follow a share of it.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Batches:
         self.seed, self.geometry, self.pin = seed, geometry or Geometry(), pin
         self.workers = 0 if latents.ready else workers
         self.prefetch = max(1, prefetch)
+        self.total_steps: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -113,10 +116,16 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """One item per optimizer step: this process' micro-batches. The first `start` steps are left out, unread."""
+        first = (epoch - 1) * self.steps_per_epoch + start  # optimizer steps done before
+        for step, parts in enumerate(self._prepared_steps(epoch, start), first):
+            moment = Moment(epoch, step, self.total_steps)
+            yield [self._finished(prepared, moment) for prepared in parts]
+
+    def _prepared_steps(self, epoch: int, start: int) -> Iterator[list[_Prepared]]:
         steps = self._order(epoch)[start:]
         if self.workers == 0:
             for global_batch in steps:
-                yield [self._finished(self._prepared(part, n, epoch), epoch) for part, n in self._split(global_batch)]
+                yield [self._prepared(part, n, epoch) for part, n in self._split(global_batch)]
             return
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
         ahead: deque[list[Future[_Prepared]]] = deque()
@@ -124,9 +133,9 @@ class Batches:
             for global_batch in steps:
                 ahead.append([pool.submit(self._prepared, part, n, epoch) for part, n in self._split(global_batch)])
                 if len(ahead) > self.prefetch:
-                    yield [self._finished(future.result(), epoch) for future in ahead.popleft()]
+                    yield [future.result() for future in ahead.popleft()]
             while ahead:
-                yield [self._finished(future.result(), epoch) for future in ahead.popleft()]
+                yield [future.result() for future in ahead.popleft()]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -149,14 +158,15 @@ class Batches:
             return False
         return bool(torch.rand((), generator=key(self.seed, epoch, sample.sample_id, "flip")) < 0.5)
 
-    def _finished(self, prepared: _Prepared, epoch: int) -> Batch:
+    def _finished(self, prepared: _Prepared, moment: Moment) -> Batch:
+        epoch = moment.epoch
         samples = [self.dataset.samples[i] for i in prepared.batch.samples]
         pictures = [sample.picture for sample in samples]
         ids = [sample.sample_id for sample in samples]
         mean, std = self.latents.posterior(prepared.fetched, pictures)
         noise = torch.stack([torch.randn(mean.shape[1:], generator=key(self.seed, epoch, i, "posterior")) for i in ids])
         captions = [
-            worded(picture.caption, picture.subset, key(self.seed, epoch, i, "caption"))
+            worded(picture.caption, picture.subset, moment, partial(key, self.seed, epoch, i))
             for picture, i in zip(pictures, ids, strict=True)
         ]
         real = prepared.batch.real

@@ -1,6 +1,7 @@
 """Caption files: where the text of an image comes from.
 
-`<stem><caption_extension>` beside the image, else the subset's class tokens, else nothing. Only the first line counts.
+`<stem><caption_extension>` beside the image, else the subset's class tokens, else nothing. Only the first line counts,
+unless lines are alternatives to choose from.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def caption_names(image_name: str, extension: str) -> list[str]:
     return names
 
 
-def first_line(content: bytes) -> str:
-    """The first line of a caption file, without surrounding blanks. UTF-8 with or without a byte order mark.
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a caption file, without surrounding blanks. UTF-8 with or without a byte order mark.
 
     Raises BadCaption for any other encoding, with the byte that is not UTF-8 and its place.
     """
@@ -45,19 +46,22 @@ def first_line(content: bytes) -> str:
     except UnicodeDecodeError as error:
         place = f"byte {error.start + 1} (0x{content[error.start]:02x})"
         raise BadCaption(f"is not UTF-8: {place} cannot be part of it; save the file as UTF-8") from error
-    return text.replace("\r", "\n").split("\n", 1)[0].strip()
+    return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
-def read_caption(image: Path, extension: str, files: Iterable[str] | None = None) -> str | None:
+def read_caption(
+    image: Path, extension: str, files: Iterable[str] | None = None, *, every_line: bool = False
+) -> str | None:
     """The caption beside an image; None if it has no caption file, "" if that is blank. Raises BadCaption.
 
-    `files`: the names of all files in the image's folder, so that nothing that is not there is asked for.
+    `files`: the names of all files in the image's folder, so that nothing that is not there is asked for. `every_line`:
+    all lines that are not blank, instead of the first line alone.
     """
     for name in caption_names(image.name, extension):
         if files is not None and name not in files:
             continue
         try:
-            return first_line((image.parent / name).read_bytes())
+            lines = lines_of((image.parent / name).read_bytes())
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -67,6 +71,7 @@ def read_caption(image: Path, extension: str, files: Iterable[str] | None = None
         except BadCaption as error:
             error.path = image.parent / name
             raise
+        return "\n".join(line for line in lines if line) if every_line else lines[0]
     return None
 
 

@@ -123,7 +123,8 @@ def _captions(subset: SubsetSpec, listing: Listing, workers: int, done: Survey) 
 
     def read(name: str) -> str | Problem | None:
         try:
-            return read_caption(listing.folder / name, subset.caption_extension, listing.names)
+            image = listing.folder / name
+            return read_caption(image, subset.caption_extension, listing.names, every_line=subset.enable_wildcard)
         except BadCaption as error:
             return Problem(str(error), f"caption '{error.path}'")
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from library.data.dataset import Dataset
 from library.data.folders import replace_file
-from library.data.wording import varies, wording_without_draws
+from library.data.wording import may_be_dropped, only_wording
 from library.errors import UserError
 from library.models.text import TextEmbeddings
 
@@ -145,13 +145,16 @@ class TextCache:
 
 
 def captions_to_come(dataset: Dataset) -> list[str] | None:
-    """Every caption that training will ask for, or None if some are made anew in each epoch."""
-    subsets = [subset for spec in dataset.plan for subset in spec.subsets]
-    if any(subset.shuffle_caption for subset in subsets):
+    """Every caption that a run will ask for, the empty one included where captions are dropped.
+
+    None if some are made anew in each epoch: then they are encoded as they come.
+    """
+    captions = [only_wording(picture.caption, picture.subset) for picture in dataset.pictures]
+    known = [caption for caption in captions if caption is not None]
+    if len(known) < len(captions):
         return None
-    captions = [wording_without_draws(picture.caption, picture.subset) for picture in dataset.pictures]
-    dropped = [""] if any(varies(subset) for subset in subsets) else []
-    return list(dict.fromkeys(captions + dropped))
+    dropped = [""] if any(may_be_dropped(subset) for spec in dataset.plan for subset in spec.subsets) else []
+    return list(dict.fromkeys(known + dropped))
 
 
 def _row(batch: TextEmbeddings, i: int) -> TextEmbeddings:

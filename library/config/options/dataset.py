@@ -5,6 +5,7 @@ from pathlib import Path
 from library.config.option import Group, Option
 from library.config.values import resolution, two_numbers
 
+CACHE_INFO = "image sizes are always remembered, and captions read anew"
 INTERPOLATIONS = ("lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area")
 
 # fmt: off
@@ -39,8 +40,9 @@ DATASET = Group("Images", (
     Option("cache_latents_to_disk",      bool,  False, "the same, kept on disk for the next run",
            implies=(("cache_latents", True),)),
     Option("vae_batch_size",             int,   1,     "images that the VAE encodes at a time", minimum=1),
-    Option("skip_cache_check",           bool,  False, "trust caches without a look"),
-    Option("cache_info",                 bool,  False, "keep captions and image sizes in a file"),
+    Option("skip_cache_check",           bool,  False, "trust caches without a look",
+           inert="a look costs nothing here: names say what files were made of, and none is opened"),
+    Option("cache_info",                 bool,  False, "keep captions and image sizes in a file", inert=CACHE_INFO),
     Option("cache_text_encoder_outputs", bool,  False, "encode each caption once and keep the result in memory",
            known_as=("sdxl_cache_text_encoder_outputs",)),
     Option("cache_text_encoder_outputs_to_disk", bool, False, "the same, kept on disk for the next run",

@@ -11,10 +11,9 @@ from library.config.option import Group
 _BY_REASON = {
     "not implemented yet": """
         disable_mmap_load_safetensors lowram
-        in_json dataset_class resize_interpolation skip_cache_check cache_info
+        in_json dataset_class resize_interpolation
         color_aug random_crop face_crop_aug_range alpha_mask masked_loss debug_dataset
-        keep_tokens_separator secondary_separator enable_wildcard weighted_captions
-        caption_dropout_every_n_epochs caption_tag_dropout_rate token_warmup_min token_warmup_step
+        weighted_captions
         fp8_base fp8_base_unet torch_compile dynamo_backend highvram ddp_timeout
         use_lion_optimizer lr_scheduler_type
         loss_type huber_schedule huber_c huber_scale

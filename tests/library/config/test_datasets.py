@@ -247,14 +247,14 @@ def test_an_empty_text_in_a_subset_takes_back_a_prefix_but_not_an_extension():
 
 
 def test_keys_without_effect_subsets_without_repeats_and_doubles_are_named():
-    text = ONE + "caption_tag_dropout_rate = 0.1\n"
+    text = ONE + "cache_info = true\n"
     text += "[[datasets.subsets]]\nimage_dir = 'dogs'\nnum_repeats = 0\n[[datasets.subsets]]\nimage_dir = './cats'\n"
     settings = described("[general]\nnetwork_multiplier = 0.5\n" + text)
     (dataset,) = plan_datasets(settings)
     assert [subset.image_dir.name for subset in dataset.subsets] == ["cats"]
     assert settings.warnings == [
         "`network_multiplier` in data.toml line 2 has no effect: sd-scripts does not use it either.",
-        "`caption_tag_dropout_rate` in data.toml line 7 has no effect: not implemented yet.",
+        "`cache_info` in data.toml line 7 has no effect: image sizes are always remembered, and captions read anew.",
         "[[datasets.subsets]] in data.toml line 8 has no repeats; its images are not used.",
         f"{Path('cats').absolute()} is given twice in one dataset; the second one is not used.",
     ]

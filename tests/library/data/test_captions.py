@@ -1,22 +1,26 @@
 """Captions: what is read, what is said in each epoch, and what is said about those that are missing.
 
-Results named "recorded" are sd-scripts' own, commit 48d368fa: library/train_util.py:821 (wording) and :1901 (files).
+That both are what sd-scripts makes of them is compared in tests/golden_table/captions.py. Results named "recorded" are
+sd-scripts' own, commit 48d368fa, library/train_util.py:1901.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.data.captions import BadCaption, about_missing_captions, first_line, read_caption
+from library.data.captions import BadCaption, about_missing_captions, lines_of, read_caption
 from library.data.dataset import build
 from library.data.keys import key
 from library.data.text_cache import captions_to_come
-from library.data.wording import shuffled, worded
+from library.data.wording import Moment, worded
+from tests.golden_table.captions import subset_of
+
+NOW = Moment(epoch=1)
 
 RECORDED_FILES = [
     # image, files, extension, caption (None: no caption file)
@@ -35,33 +39,6 @@ RECORDED_FILES = [
     ("p.png", {}, ".txt", None),
 ]
 
-RECORDED_WORDINGS = [
-    # options, caption, result of every draw
-    ({}, "horse, stone, tower, cloud, hat, street", "horse, stone, tower, cloud, hat, street"),
-    ({}, "  meadow, outdoors, green, blue, bird, sketch ,", "  meadow, outdoors, green, blue, bird, sketch ,"),
-    ({"caption_separator": ";"}, "bridge; smile; lamp; river; street", "bridge; smile; lamp; river; street"),
-    ({"caption_prefix": "foo bar"}, "cloud, sunset, green", "foo bar cloud, sunset, green"),
-    ({"caption_suffix": "end tag"}, "lamp, apple, dog", "lamp, apple, dog end tag"),
-    ({"caption_prefix": "pp,", "caption_suffix": ", ss"}, "tower, cloud, hat", "pp, tower, cloud, hat , ss"),
-    ({"caption_prefix": ""}, "forest, garden", "forest, garden"),
-    ({"caption_dropout_rate": 1.0, "caption_prefix": "keepme"}, "bird, cat, window, boat, forest, sketch", ""),
-    ({"caption_dropout_rate": 0.0}, "street, cloud, forest, dog, apple", "street, cloud, forest, dog, apple"),
-    ({"keep_tokens": 3}, "smile, chair, watercolor, red, standing", "smile, chair, watercolor, red, standing"),
-    ({}, "", ""),
-    ({"caption_prefix": "pre"}, "", "pre "),
-    ({"shuffle_caption": True}, "", ""),
-    ({"shuffle_caption": True}, "red", "red"),
-    ({"shuffle_caption": True, "keep_tokens": 9}, "boat, smile,chair", "boat, smile, chair"),
-]
-
-RECORDED_SHUFFLES = [
-    # options, caption, fixed first tags, the others, distinct results
-    ({"keep_tokens": 0}, "sketch, apple, forest, night", [], ["apple", "forest", "night", "sketch"], 24),
-    ({"keep_tokens": 2}, "cat, dog, red, hat, boat, sea", ["cat", "dog"], ["boat", "hat", "red", "sea"], 24),
-    ({"caption_separator": ";"}, "lamp; meadow; cloud; horse", [], ["cloud", "horse", "lamp", "meadow"], 24),
-    ({"caption_prefix": "trig,", "keep_tokens": 1}, "hat, lamp, sea, dog", ["trig"], ["dog", "hat", "lamp", "sea"], 24),
-]
-
 
 @pytest.mark.parametrize(("image", "files", "extension", "caption"), RECORDED_FILES)
 def test_the_recorded_caption_files_are_read_alike(tmp_path: Path, image: str, files: dict, extension: str, caption):
@@ -71,47 +48,35 @@ def test_the_recorded_caption_files_are_read_alike(tmp_path: Path, image: str, f
     assert read_caption(tmp_path / image, extension, files=files.keys()) == caption
 
 
-@pytest.mark.parametrize(("options", "caption", "expected"), RECORDED_WORDINGS)
-def test_the_recorded_wordings_come_out_alike(make, options: dict, caption: str, expected: str):
-    for epoch in range(20):
-        assert worded(caption, make.subset(Path(), **options), key(1, epoch, "a", "caption")) == expected
-
-
-@pytest.mark.parametrize(("options", "caption", "fixed", "loose", "distinct"), RECORDED_SHUFFLES)
-def test_shuffles_have_the_recorded_invariants(make, options, caption, fixed, loose, distinct):
-    subset = make.subset(Path(), shuffle_caption=True, **options)
-    results = {worded(caption, subset, key(0, epoch, "a", "caption")) for epoch in range(400)}
-    assert len(results) == distinct
-    for result in results:
-        tags = result.split(", ")
-        assert tags[: len(fixed)] == fixed
-        assert sorted(tags[len(fixed) :]) == loose
+def say(caption: str, subset, moment: Moment = NOW, sample: str = "a") -> str:
+    return worded(caption, subset, moment, partial(key, 3, moment.epoch, sample))
 
 
 def test_captions_are_dropped_at_their_rate(make):
     subset = make.subset(Path(), caption_dropout_rate=0.25)
-    dropped = sum(worded("cat", subset, key(3, 1, str(i), "caption")) == "" for i in range(2000))
+    dropped = sum(say("cat", subset, sample=str(i)) == "" for i in range(2000))
     assert 420 < dropped < 580  # 500 +- 4 standard deviations
 
 
 @given(st.text(max_size=200), st.integers(0, 5))
 def test_shuffling_loses_no_tag_of_any_script(caption: str, keep: int):
-    tags = [tag.strip() for tag in caption.strip().split(",")]
-    result = shuffled(caption, keep, ",", torch.Generator().manual_seed(1))
+    subset = subset_of({"shuffle_caption": True, "keep_tokens": keep})
+    tags = [tag.strip() for tag in caption.split("\n")[0].strip().split(",")]
+    result = say(caption, subset)
     assert sorted(", ".join(sorted(tags)).split(", ")) == sorted(result.split(", "))
 
 
 @pytest.mark.parametrize("text", ["une fée, «café»", "猫、犬", "кошка", "\"quoted\" 'single' \\(x\\)", "a" * 100_000])
 def test_captions_in_any_script_with_or_without_byte_order_mark(text: str):
-    assert first_line(text.encode()) == text
-    assert first_line(b"\xef\xbb\xbf" + text.encode() + b"\nsecond line") == text
+    assert lines_of(text.encode()) == [text]
+    assert lines_of(b"\xef\xbb\xbf" + text.encode() + b"\r\nsecond line") == [text, "second line"]
 
 
 def test_another_encoding_is_named_with_the_byte_that_shows_it():
     with pytest.raises(BadCaption, match=r"byte 1 \(0xea\)"):
-        first_line("кот".encode("cp1251"))
+        lines_of("кот".encode("cp1251"))
     with pytest.raises(BadCaption, match="UTF-16"):
-        first_line("cat".encode("utf-16"))
+        lines_of("cat".encode("utf-16"))
 
 
 def test_a_warning_about_missing_captions_names_the_extension_that_was_meant():
@@ -126,11 +91,39 @@ def test_a_warning_about_missing_captions_names_the_extension_that_was_meant():
     assert said == "'a.png' has no .txt file and will be trained with the class tokens 'cat'"
 
 
-def test_the_captions_to_come_are_known_unless_they_are_shuffled(tmp_path: Path, make):
+def test_each_option_draws_for_itself(make):
+    """Dropping some captions leaves the order of the others as it was."""
+    shuffled = make.subset(Path(), shuffle_caption=True)
+    both = make.subset(Path(), shuffle_caption=True, caption_dropout_rate=0.5)
+    pairs = [(say("a, b, c, d", shuffled, sample=str(i)), say("a, b, c, d", both, sample=str(i))) for i in range(40)]
+    assert {one == other for one, other in pairs if other} == {True}
+    assert len({one for one, _ in pairs}) > 10
+
+
+def test_prefix_and_suffix_go_around_whichever_line_is_chosen(make):
+    subset = make.subset(Path(), enable_wildcard=True, caption_prefix="PRE", caption_suffix="SUF")
+    said = {say("red\nblue", subset, sample=str(i)) for i in range(30)}
+    assert said == {"PRE red SUF", "PRE blue SUF"}
+
+
+def test_a_share_of_the_run_needs_the_length_of_the_run(make):
+    subset = make.subset(Path(), token_warmup_step=0.5)
+    assert say("a, b, c", subset, Moment(1, step=4, total_steps=10)) == "a, b"
+    with pytest.raises(RuntimeError, match="length was not given"):
+        say("a, b, c", subset, Moment(1, step=4))
+
+
+def test_the_captions_to_come_are_known_unless_they_are_made_anew(tmp_path: Path, make):
     for i in range(3):
         make.picture(tmp_path / f"{i}.png", caption="a cat" if i else "a dog")
-    fixed = build([make.dataset(make.subset(tmp_path, caption_prefix="x,"))])
-    assert captions_to_come(fixed) == ["x, a dog", "x, a cat"]
-    dropped = build([make.dataset(make.subset(tmp_path, caption_dropout_rate=0.1))])
-    assert captions_to_come(dropped) == ["a dog", "a cat", ""]
-    assert captions_to_come(build([make.dataset(make.subset(tmp_path, shuffle_caption=True))])) is None
+
+    def to_come(**options) -> list[str] | None:
+        return captions_to_come(build([make.dataset(make.subset(tmp_path, **options))]))
+
+    assert to_come(caption_prefix="x,") == ["x, a dog", "x, a cat"]
+    assert to_come(caption_dropout_rate=0.1) == ["a dog", "a cat", ""]
+    assert to_come(caption_dropout_every_n_epochs=2) == ["a dog", "a cat", ""]
+    assert to_come(enable_wildcard=True, keep_tokens=1) == ["a dog", "a cat"]
+    assert to_come(enable_wildcard=True, caption_suffix="{a|b}") is None
+    for option in ({"shuffle_caption": True}, {"caption_tag_dropout_rate": 0.1}, {"token_warmup_step": 10}):
+        assert to_come(**option) is None
