@@ -50,25 +50,25 @@ def read_tensors(path: Path | str) -> tuple[Tensors, dict[str, str]]:
     cut off, something else than weights, or a pickle that holds more than tensors.
     """
     path = Path(path)
-    if not _is_safetensors(path):
-        return _read_pickle(path), {}
+    if not is_safetensors(path):
+        return read_pickle(path), {}
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
     """Only what the file says about itself; no tensor is read. Empty for old formats."""
     path = Path(path)
-    if not _is_safetensors(path):
+    if not is_safetensors(path):
         return {}
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -83,7 +83,7 @@ def read_nested(path: Path | str) -> tuple[Any, dict[str, str]]:
     Raises `UserError` as `read_tensors` does.
     """
     path = Path(path)
-    return read_tensors(path) if _is_safetensors(path) else (_unpickled(path), {})
+    return read_tensors(path) if is_safetensors(path) else (_unpickled(path), {})
 
 
 def write_nested(path: Path | str, content: Mapping[str, Any]) -> None:
@@ -265,7 +265,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
             torch.save(plain, file)
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     if not path.is_file():
         raise UserError(f"`{path}` does not exist or is not a file")
     with open(path, "rb") as file:
@@ -274,7 +274,7 @@ def _is_safetensors(path: Path) -> bool:
         what = "a Git LFS pointer" if start.startswith(b"version") else "a web page"
         raise UserError(f"`{path}` is {what} and not the weights themselves; download the file again")
     if len(start) < 10:
-        raise _damaged(path)
+        raise damaged(path)
     # Eight bytes of header length, then JSON. The first byte may be any multiple of 8, so also what begins a pickle.
     if start[8:9] == b"{":
         return True
@@ -292,10 +292,10 @@ def _unpickled(path: Path) -> Any:
             "get it as .safetensors, or convert it where you trust it"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
-def _read_pickle(path: Path) -> Tensors:
+def read_pickle(path: Path) -> Tensors:
     content = _unpickled(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -307,7 +307,7 @@ def _read_pickle(path: Path) -> Tensors:
     return tensors
 
 
-def _damaged(path: Path) -> UserError:
+def damaged(path: Path) -> UserError:
     size = _size(path.stat().st_size)
     return UserError(f"`{path}` ({size}) is damaged or not complete; copy or download it again, or use an earlier file")
 

@@ -32,7 +32,8 @@ class Family(Enum):
 class StableDiffusion:
     """A U-Net, a VAE, one or two text encoders with their tokenizers, and the noise schedule they were trained with.
 
-    `scheduler_config` is a diffusers scheduler's config; `notes` are sentences about what loading had to assume.
+    `scheduler_config` is a diffusers scheduler's config; `notes` are sentences about what loading had to assume; `says`
+    is the prediction type that the model's files state, None where they state none.
     """
 
     family: Family
@@ -44,6 +45,7 @@ class StableDiffusion:
     scheduler_config: dict[str, Any]
     source: Path
     notes: list[str] = field(default_factory=list)
+    says: PredictionType | None = None
 
     @property
     def scaling_factor(self) -> float:

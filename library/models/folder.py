@@ -23,8 +23,10 @@ from library.models.tokenizers import load_tokenizer
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
-def load_folder(path: Path, dtype: torch.dtype) -> StableDiffusion:
-    """Load a Stable Diffusion from a folder with `model_index.json`."""
+def load_folder(
+    path: Path, dtype: torch.dtype, vae_dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> StableDiffusion:
+    """Load a Stable Diffusion from a folder with `model_index.json`, its VAE in `vae_dtype` if given."""
     index = _model_index(path)
     for foreign in ("transformer", "prior", "controlnet"):
         if foreign in index:
@@ -46,7 +48,7 @@ def load_folder(path: Path, dtype: torch.dtype) -> StableDiffusion:
     family = family_of_folder(unet_config, _read_json(path / "text_encoder" / "config.json"), second)
     scheduler = _read_json(path / "scheduler" / "scheduler_config.json")
     unet, vae, first = (
-        _load_part(path / name, part_class, dtype)
+        _load_part(path / name, part_class, vae_dtype or dtype if name == "vae" else dtype, device)
         for name, part_class in (
             ("unet", UNet2DConditionModel),
             ("vae", AutoencoderKL),
@@ -55,25 +57,27 @@ def load_folder(path: Path, dtype: torch.dtype) -> StableDiffusion:
     )
     text_encoders = [first]
     if second:
-        text_encoders.append(_load_part(path / "text_encoder_2", CLIPTextModelWithProjection, dtype))
+        text_encoders.append(_load_part(path / "text_encoder_2", CLIPTextModelWithProjection, dtype, device))
     tokenizer_names = [name.replace("text_encoder", "tokenizer") for name in family.text_encoder_names]
+    said: Any = scheduler.get("prediction_type")
     return StableDiffusion(
         family=family,
-        prediction_type="v_prediction" if scheduler.get("prediction_type") == "v_prediction" else "epsilon",
+        prediction_type="v_prediction" if said == "v_prediction" else "epsilon",
         unet=unet,
         vae=vae,
         text_encoders=text_encoders,
         tokenizers=[load_tokenizer(path / name) for name in tokenizer_names],
         scheduler_config=scheduler,
         source=path,
+        says=said if said in ("epsilon", "v_prediction") else None,
     )
 
 
-def load_vae_folder(path: Path, dtype: torch.dtype) -> AutoencoderKL:
+def load_vae_folder(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKL:
     """A VAE from its own folder, or from the one inside a model's folder."""
     for folder in (path, path / "vae"):
         if (folder / "config.json").is_file():
-            return _load_part(folder, AutoencoderKL, dtype)
+            return _load_part(folder, AutoencoderKL, dtype, device)
     raise UserError(f"'{path}' holds no VAE: there is no `config.json` in it or in its folder `vae`.")
 
 
@@ -103,7 +107,7 @@ def _model_index(path: Path) -> dict[str, Any]:
     raise UserError(f"The folder '{path}' is not a diffusers model: it has no `model_index.json`. {hint}")
 
 
-def _load_part(folder: Path, part_class: Any, dtype: torch.dtype) -> Any:
+def _load_part(folder: Path, part_class: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
     """A part's module with all of its weights; diffusers and transformers would fill what is missing with noise."""
     variant = _variant(folder)
     try:
@@ -116,7 +120,7 @@ def _load_part(folder: Path, part_class: Any, dtype: torch.dtype) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(f"'{folder}' lacks {len(missing)} tensors such as `{missing[0]}`: its weights are incomplete.")
-    return module
+    return module.to(device)
 
 
 def _variant(folder: Path) -> str | None:

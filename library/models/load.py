@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from library.errors import UserError
-from library.files import read_tensors
 from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.folder import load_folder, load_vae_folder
 from library.models.recognise import check_width, recognise_file
-from library.models.single_file import VAE, Tensors, from_original, vae_from_original
+from library.models.single_file import VAE, Parts, Tensors, from_original, vae_from_original
 from library.models.standard import standard_configs
 from library.models.tokenizers import family_tokenizers
-
-Module = TypeVar("Module", bound=torch.nn.Module)
+from library.pieces import WeightsFile, open_weights
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_SPOKEN = {"epsilon": "the noise (epsilon)", "v_prediction": "the velocity (v)"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where weights go while they are loaded, and how: `vae_dtype` None means `dtype`.
+
+    `mapped` False reads files with plain reads instead of mapping them into memory.
+    """
+
+    dtype: torch.dtype = torch.float32
+    vae_dtype: torch.dtype | None = None
+    device: torch.device | str = "cpu"
+    mapped: bool = True
+
+    def dtype_of(self, part: str) -> torch.dtype:
+        return self.vae_dtype or self.dtype if part == "vae" else self.dtype
 
 
 def load_model(
@@ -34,56 +51,74 @@ def load_model(
     vae_dtype: torch.dtype | None = None,
     tokenizer_cache_dir: Path | str | None = None,
     prediction_type: PredictionType | None = None,
+    device: torch.device | str = "cpu",
+    mapped: bool = True,
 ) -> StableDiffusion:
-    """Load every part on the CPU in `dtype` (the VAE in `vae_dtype` if given), frozen and in evaluation mode.
+    """Load every part in `dtype` (the VAE in `vae_dtype` if given) onto `device`, frozen and in evaluation mode.
 
     `vae` is a file or a folder whose VAE takes the place of the model's own. `prediction_type` overrides what the model
-    says of itself; a single file that says nothing counts as epsilon. Raises UserError if it is no such model.
+    says of itself; a single file that says nothing counts as epsilon. `mapped` False reads a file's bytes instead of
+    mapping it. Raises UserError if it is no such model.
     """
     path = Path(path)
+    target = Target(dtype, vae_dtype, device, mapped)
     if path.is_dir():
-        model = load_folder(path, dtype)
-        if prediction_type is not None:
-            model.prediction_type = prediction_type
+        model = load_folder(path, dtype, vae_dtype, device)
     elif path.is_file():
         cache_dir = Path(tokenizer_cache_dir) if tokenizer_cache_dir is not None else None
-        model = _load_single_file(path, dtype, cache_dir, prediction_type)
+        model = _load_single_file(path, target, cache_dir, prediction_type)
     else:
         raise UserError(f"There is no model at '{path}'. {_how_to_name(path)}")
+    if prediction_type is not None:
+        if model.says is not None and model.says != prediction_type:
+            model.notes.append(
+                f"'{path.name}' says that it predicts {_SPOKEN[model.says]}, but it is trained to predict "
+                f"{_SPOKEN[prediction_type]}, as the options ask"
+            )
+        model.prediction_type = prediction_type
     model.scheduler_config["prediction_type"] = model.prediction_type
     if vae is not None:
-        model.vae = load_vae(Path(vae), vae_dtype or dtype, config=dict(model.vae.config))
-    elif vae_dtype is not None:
-        torch.nn.Module.to(model.vae, vae_dtype)
+        model.vae = load_vae(Path(vae), vae_dtype or dtype, config=dict(model.vae.config), device=device, mapped=mapped)
     for module in model.modules.values():
         module.requires_grad_(False).eval()
     return model
 
 
-def load_vae(path: Path, dtype: torch.dtype, config: Mapping[str, Any]) -> AutoencoderKL:
+def load_vae(
+    path: Path,
+    dtype: torch.dtype,
+    config: Mapping[str, Any],
+    *,
+    device: torch.device | str = "cpu",
+    mapped: bool = True,
+) -> AutoencoderKL:
     """A VAE from a folder with a config of its own, or from a file in either layout that fits `config`."""
     if path.is_dir():
-        return load_vae_folder(path, dtype)
+        return load_vae_folder(path, dtype, device)
     if not path.is_file():
         raise UserError(f"There is no VAE at '{path}'. Give a file or a diffusers folder.")
-    tensors, _ = _read(path)
-    tensors = {name.removeprefix(VAE): tensor for name, tensor in tensors.items() if _may_be_vae(name)}
-    if not any(name.startswith(("encoder.", "decoder.")) for name in tensors):
+    file = _opened(path)
+    if not any(_in_vae(name).startswith(("encoder.", "decoder.")) for name in file.outline if _may_be_vae(name)):
         raise UserError(f"'{path}' holds no VAE. Give a VAE's file, a whole model's file, or a diffusers folder.")
+
+    def convert(tensors: Mapping[str, Tensor]) -> Parts:
+        return {"vae": vae_from_original({_in_vae(n): t for n, t in tensors.items() if _may_be_vae(n)}, config)}
+
     with init_empty_weights(include_buffers=False):
         vae: Any = AutoencoderKL.from_config(dict(config))
-    return _filled(vae, vae_from_original(tensors, config), dtype, f"VAE of '{path}'")
+    _fill({"vae": vae}, file, convert, Target(dtype, dtype, device, mapped))
+    return vae
 
 
 def _load_single_file(
-    path: Path, dtype: torch.dtype, cache_dir: Path | None, prediction_type: PredictionType | None
+    path: Path, target: Target, cache_dir: Path | None, prediction_type: PredictionType | None
 ) -> StableDiffusion:
-    tensors, metadata = _read(path)
-    known = recognise_file(tensors, metadata, path)
-    packed = _packed_configs(metadata, path)
+    file = _opened(path)
+    known = recognise_file(file.outline, file.metadata, path)
+    packed = _packed_configs(file.metadata, path)
     if packed is None:
-        check_width(tensors, known.family, path)
-    said = known.prediction_type or (packed or {}).get("scheduler", {}).get("prediction_type")
+        check_width(file.outline, known.family, path)
+    said: PredictionType | None = known.prediction_type or (packed or {}).get("scheduler", {}).get("prediction_type")
     notes = []
     if said is None and prediction_type is None and known.family is Family.SD2:
         notes.append(
@@ -97,10 +132,8 @@ def _load_single_file(
     if known.zero_terminal_snr:
         scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
-    parts = from_original(tensors, known.family, configs)
     modules = empty_modules(known.family, configs)
-    for name, module in modules.items():
-        _filled(module, parts[name], dtype, f"{name} of '{path}'")
+    _fill(modules, file, lambda tensors: from_original(tensors, known.family, configs), target)
     return StableDiffusion(
         family=known.family,
         prediction_type=kind,
@@ -111,6 +144,7 @@ def _load_single_file(
         scheduler_config=scheduler,
         source=path,
         notes=notes,
+        says=said,
     )
 
 
@@ -128,8 +162,36 @@ def empty_modules(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> d
     return modules
 
 
-def _filled(module: Module, tensors: Tensors, dtype: torch.dtype, what: str) -> Module:
-    """Give a module its weights in `dtype`, or say which are missing or of another shape."""
+def _fill(
+    modules: Mapping[str, torch.nn.Module],
+    file: WeightsFile,
+    convert: Callable[[Mapping[str, Tensor]], Parts],
+    target: Target,
+) -> None:
+    """Give modules a file's weights in their target type and place, or say which are missing or of another shape.
+
+    `convert` brings a file's names and shapes to the modules'; it looks at each tensor alone, so that it can be asked
+    for a piece at a time. What is wrong is seen from names and shapes, before any weight is read.
+    """
+    outline = convert(file.outline)
+    for part, module in modules.items():
+        _check_fit(module, outline[part], f"{part} of '{file.path}'")
+    wanted = {part: set(module.state_dict()) for part, module in modules.items()}
+    loaded: Parts = {part: {} for part in modules}
+    for piece in file.pieces(mapped=target.mapped):
+        for part, tensors in convert(piece).items():
+            # Copies, even in the same type: weights that stay mapped to the file would change when it is replaced.
+            loaded[part] |= {
+                name: tensor.to(target.device, target.dtype_of(part), copy=True)
+                for name, tensor in tensors.items()
+                if name in wanted[part]
+            }
+    for part, module in modules.items():
+        module.load_state_dict(loaded.pop(part), assign=True)
+        module.to(target.device)  # buffers, which no file holds
+
+
+def _check_fit(module: torch.nn.Module, tensors: Tensors, what: str) -> None:
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in tensors]
     surplus = [name for name in tensors if name not in wanted] if isinstance(module, UNet2DConditionModel) else []
@@ -140,15 +202,12 @@ def _filled(module: Module, tensors: Tensors, dtype: torch.dtype, what: str) -> 
                 f"The {what} does not fit its architecture: {len(names)} tensors {fault}, such as `{names[0]}`. "
                 "The file is incomplete or another kind of model."
             )
-    # Copies, even in the same type: weights that stay mapped to the file would change, or crash, when it is replaced.
-    module.load_state_dict({name: tensors[name].to(dtype, copy=True) for name in wanted}, assign=True)
-    return module
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+def _opened(path: Path) -> WeightsFile:
     if path.suffix.lower() not in FILE_SUFFIXES:
         raise UserError(f"'{path}' is no weights file: expected is a name that ends in {', '.join(FILE_SUFFIXES)}.")
-    return read_tensors(path)
+    return open_weights(path)
 
 
 def _packed_configs(metadata: Mapping[str, str], path: Path) -> dict[str, dict[str, Any]] | None:
@@ -168,6 +227,10 @@ def _packed_configs(metadata: Mapping[str, str], path: Path) -> dict[str, dict[s
 
 def _may_be_vae(name: str) -> bool:
     return name.startswith((VAE, "encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
+
+
+def _in_vae(name: str) -> str:
+    return name.removeprefix(VAE)
 
 
 def _how_to_name(path: Path) -> str:

@@ -80,6 +80,20 @@ def test_the_prediction_type_can_be_overridden(files: dict[Family, Path]) -> Non
     assert (loaded.prediction_type, loaded.scheduler_config["prediction_type"]) == ("v_prediction", "v_prediction")
 
 
+def test_an_override_that_contradicts_the_files_own_word_is_told(files: dict[Family, Path]) -> None:
+    loaded = load_model(files[Family.SD1], prediction_type="v_prediction")
+    assert "says that it predicts the noise (epsilon), but it is trained to predict the velocity" in loaded.notes[0]
+    assert load_model(files[Family.SD1], prediction_type="epsilon").notes == []
+
+
+@pytest.mark.parametrize("family", Family)
+def test_reading_without_mapping_gives_the_same_weights(family: Family, files: dict[Family, Path]) -> None:
+    mapped, read = (load_model(files[family], mapped=mapped).modules for mapped in (True, False))
+    for name, module in mapped.items():
+        other = read[name].state_dict()
+        assert all(torch.equal(other[key], tensor) for key, tensor in module.state_dict().items())
+
+
 def test_marker_tensors_of_a_single_file_switch_velocity_and_the_schedule_that_ends_in_pure_noise(
     models: dict[Family, StableDiffusion], tmp_path: Path
 ) -> None:
