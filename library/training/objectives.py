@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from library.data.batches import Batch
-from library.diffusion.loss import prediction_target, relative_error, squared_error
-from library.diffusion.schedule import add_noise, alphas_cumprod
+from library.diffusion.loss import (
+    LossSpec,
+    huber_threshold,
+    prediction_target,
+    relative_error,
+    sample_distance,
+    squared_error,
+)
+from library.diffusion.noise import NoiseSpec, draw_input_noise, draw_noise, draw_timestep
+from library.diffusion.schedule import add_noise, alphas_cumprod, signal_to_noise
+from library.diffusion.weights import WeightSpec, timestep_weights
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
@@ -65,14 +75,22 @@ class NoisePrediction:
         encode: Callable[[list[str]], TextEmbeddings],
         device: torch.device,
         *,
-        min_timestep: int = 0,
+        noise: NoiseSpec = NoiseSpec(),  # noqa: B008
+        distance: LossSpec = LossSpec(),  # noqa: B008
+        weighting: WeightSpec = WeightSpec(),  # noqa: B008
+        min_timestep: int | None = None,
         max_timestep: int | None = None,
     ) -> None:
         self._model = model
         self._encode = encode
         self._device = device
+        if min_timestep or max_timestep:
+            noise = replace(noise, min_timestep=min_timestep, max_timestep=max_timestep)
+        self._noise, self._distance = noise, distance
         self._alpha_bar = alphas_cumprod(model.scheduler_config)
-        self._timesteps = (min_timestep, max_timestep or len(self._alpha_bar))
+        # Tables over all timesteps, of the schedule that is trained with: (timesteps,) each.
+        self._weight = timestep_weights(weighting, signal_to_noise(self._alpha_bar), model.prediction_type)
+        self._threshold = huber_threshold(distance, self._alpha_bar)
 
     def train(self, training: bool) -> None:
         self._model.unet.train(training)
@@ -80,24 +98,39 @@ class NoisePrediction:
             text_encoder.train(training)
 
     def loss(self, batch: Batch) -> SampleLoss:
-        timesteps = torch.stack([self._draw_timestep(batch.generator(i, "timestep")) for i in range(len(batch))])
-        noise = torch.stack([self._draw_noise(batch, i) for i in range(len(batch))])
+        draws = [partial(batch.generator, i) for i in range(len(batch))]
+        timesteps = torch.stack([draw_timestep(self._noise, len(self._alpha_bar), draw) for draw in draws])
+        return self.loss_at(batch, timesteps)
+
+    def loss_at(self, batch: Batch, timesteps: Tensor) -> SampleLoss:
+        """The loss at given timesteps (batch,), on the CPU; all other draws are the batch's own."""
+        draws = [partial(batch.generator, i) for i in range(len(batch))]
+        noise = [draw_noise(self._noise, latents, draw) for latents, draw in zip(batch.latents, draws, strict=True)]
+        into_input = torch.stack([draw_input_noise(self._noise, n, d) for n, d in zip(noise, draws, strict=True)])
         alpha_bar = self._move(self._alpha_bar[timesteps])
-        latents, noise = self._move(batch.latents), self._move(noise)  # (batch, 4, height/8, width/8)
+        latents = self._move(batch.latents)  # (batch, 4, height/8, width/8)
         text = batch.hidden.to(self._device) if batch.hidden is not None else self._encode(batch.captions)
 
-        noisy = add_noise(latents, noise, alpha_bar)
+        noisy = add_noise(latents, self._move(into_input), alpha_bar)
         prediction = self._predict(noisy, self._move(timesteps), text, batch)
-        target = prediction_target(self._model.prediction_type, latents, noise, alpha_bar)
-        error = squared_error(prediction, target)
+        target = prediction_target(self._model.prediction_type, latents, self._move(torch.stack(noise)), alpha_bar)
+        masks = getattr(batch, "masks", None)
+        error = self._error(prediction, target, timesteps, masks)
+        is_squared_error = self._distance.loss_type == "l2" and masks is None
+        squared = error.detach() if is_squared_error else squared_error(prediction.detach(), target)
         return SampleLoss(
-            per_sample=error,
-            relative_mse=relative_error(error.detach(), target),
+            per_sample=error if self._weight is None else error * self._move(self._weight[timesteps]),
+            relative_mse=relative_error(squared, target),
             weights=self._move(batch.weights),
             true_count=batch.true_count,
             timesteps=timesteps,
             files=batch.files,
         )
+
+    def _error(self, prediction: Tensor, target: Tensor, timesteps: Tensor, masks: Tensor | None) -> Tensor:
+        threshold = None if self._threshold is None else self._move(self._threshold[timesteps])
+        mask = None if masks is None else self._move(masks)
+        return sample_distance(self._distance.loss_type, prediction, target, threshold, mask)
 
     def _predict(self, noisy: Tensor, timesteps: Tensor, text: TextEmbeddings, batch: Batch) -> Tensor:
         dtype = self._model.unet.dtype
@@ -107,13 +140,6 @@ class NoisePrediction:
         return self._model.unet(
             noisy.to(dtype), timesteps, text.hidden.to(dtype), added_cond_kwargs=added, return_dict=False
         )[0]
-
-    def _draw_timestep(self, generator: torch.Generator) -> Tensor:
-        low, high = self._timesteps
-        return torch.randint(low, high, (), generator=generator)
-
-    def _draw_noise(self, batch: Batch, i: int) -> Tensor:
-        return torch.randn(batch.latents.shape[1:], generator=batch.generator(i, "noise"))
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=True)

@@ -13,7 +13,7 @@ from library.diffusion.loss import LossSpec, elementwise, huber_threshold, mean_
 from library.diffusion.noise import NoiseSpec, adaptive_strength, draw_noise, draw_timestep, offset_noise
 from library.diffusion.schedule import add_noise, alphas_cumprod, signal_to_noise, velocity
 from library.diffusion.weights import WeightSpec, timestep_weights
-from tests.golden_table.comparison import Comparison, golden
+from tests.golden_table.comparison import Comparison
 
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 REAL_SNR = "the SNR is that of the rescaled betas; sd-scripts takes the table from before they are rescaled"
@@ -25,7 +25,6 @@ def schedule(zero_terminal_snr: bool) -> dict[str, Any]:
     return STABLE_DIFFUSION | {"rescale_betas_zero_snr": zero_terminal_snr}
 
 
-@golden("noise_schedule.json.gz")
 def noise_schedule(data: dict[str, Any]) -> Iterator[Comparison]:
     table = Comparison("alpha-bar, and the SNR from it", relative=1e-4, absolute=1e-7)
     for name, zero in (("default", False), ("zero_terminal_snr", True)):
@@ -54,7 +53,6 @@ def noise_schedule(data: dict[str, Any]) -> Iterator[Comparison]:
     yield noised
 
 
-@golden("noise_schedule.json.gz")
 def drawn(data: dict[str, Any]) -> Iterator[Comparison]:
     offset = Comparison("noise offset, its normal draws given", relative=2e-6, absolute=1e-6)
     for row in data["noise_offset"]["rows"]:
@@ -99,7 +97,6 @@ def _statistics(spec: NoiseSpec, latents: torch.Tensor, name: str) -> list[float
     return [float(out.std()), float(correlation), float(neighbours)]
 
 
-@golden("loss_weights.json.gz")
 def weights(data: dict[str, Any]) -> Iterator[Comparison]:
     weighed = Comparison("weight of a timestep", relative=1e-4)
     for row in data["weights_on_loss_1"]:
@@ -138,7 +135,6 @@ def _weights(spec: WeightSpec, predicts_velocity: bool, zero: bool) -> torch.Ten
     return torch.ones_like(snr) if factors is None else factors
 
 
-@golden("loss_weights.json.gz")
 def distances(data: dict[str, Any]) -> Iterator[Comparison]:
     given = data["conditional_loss"]
     prediction, target = (torch.tensor(given[name]).reshape(given["shape"]) for name in ("pred", "target"))
