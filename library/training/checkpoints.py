@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from library.training.run import Run
 
 LATEST = "latest"
-Metadata = Callable[[Clock], dict[str, str]]
+Metadata = Callable[[Clock, str], dict[str, str]]
 
 
 class Checkpoints:
     """Writes the trainables' files and the run's states when they are due.
 
-    `metadata` gives the text that goes into a file written at the clock's place; `fingerprint` is what a state must
-    agree with; `resume` is the folder of the state to go on from.
+    `metadata` gives the text that goes into a file of a kind written at the clock's place; `fingerprint` is what a
+    state must agree with; `resume` is the folder of the state to go on from.
     """
 
     def __init__(self, spec: SavingSpec, metadata: Metadata, fingerprint: Fingerprint, resume: Path | None) -> None:
@@ -80,11 +80,11 @@ class Checkpoints:
 
     def _write_files(self, run: Run, stem: str) -> None:
         if run.processes.is_main:
-            path = self._spec.file(stem)
             for trainable in run.trainables:
-                trainable.save(path, self._metadata(run.clock))
-            run.journal.saved.append(path)
-            run.journal.event("saved", run.clock, file=path.name)
+                path = self._spec.file(stem + trainable.file_label)
+                trainable.save(path, self._metadata(run.clock, trainable.kind))
+                run.journal.saved.append(path)
+                run.journal.event("saved", run.clock, file=path.name)
         run.processes.wait()
 
     def _write_state(self, run: Run, stem: str) -> None:
@@ -98,7 +98,8 @@ class Checkpoints:
     def _prune(self, run: Run) -> None:
         if not run.processes.is_main:
             return
-        files, states = outdated(self._spec, run.clock)
+        stems, states = outdated(self._spec, run.clock)
+        files = [self._spec.file(stem + trainable.file_label) for stem in stems for trainable in run.trainables]
         for path in files:
             path.unlink(missing_ok=True)
         for folder in states:

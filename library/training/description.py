@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -85,19 +85,19 @@ def optimizer_text(optimizer: torch.optim.Optimizer, arguments: Mapping[str, Any
 
 def metadata_writer(
     options: Mapping[str, Any], model: StableDiffusion, dataset: Dataset, run: RunFacts, title: str
-) -> Callable[[Clock], Metadata]:
-    """A function that gives the metadata of a file written at the clock's place."""
+) -> Callable[[Clock, str], Metadata]:
+    """A function that gives the metadata of a file of a kind ("lora", ...) written at the clock's place."""
     base = model_facts(model, options)
     fixed = training_metadata(options, base, dataset_facts(dataset), run)
 
-    def metadata(clock: Clock) -> Metadata:
+    def metadata(clock: Clock, kind: str) -> Metadata:
         at = saving_metadata(fixed, epoch=clock.epochs_done, steps=clock.global_step, finished_at=time.time())
         if options["no_metadata"]:
             at = minimum_metadata(at)
         return at | modelspec(
             options,
             base,
-            kind="lora",
+            kind=kind,
             title=title,
             resolution=dataset.plan[0].resolution,
             date=datetime.now(),
@@ -107,23 +107,28 @@ def metadata_writer(
 
 
 def fingerprint(
-    options: Mapping[str, Any], model: StableDiffusion, dataset: Dataset, geometry: Geometry
+    options: Mapping[str, Any], decisive: Sequence[str], model: StableDiffusion, geometry: Geometry
 ) -> dict[str, Any]:
-    """What a state must agree with: the decisive options, the base model, the data, and how an epoch is cut.
+    """What a state must agree with: the `decisive` options, the base model, and how an epoch is cut.
 
     The length of the run is not part of it: a run may be resumed to go on for longer.
     """
-    facts = {name: _plain(options[name]) for name in DECISIVE}
+    return {name: _plain(options[name]) for name in decisive} | {
+        "weights of the base model": _some_weights(model),
+        "batches per optimizer step": geometry.parts,
+        "processes": geometry.num_processes,
+    }
+
+
+def dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What of the data a state must agree with."""
     rows = [(s.sample_id, s.picture.stamp[0], s.picture.choice.bucket, s.picture.caption) for s in dataset.samples]
     subsets = [asdict(subset) | {"image_dir": None} for spec in dataset.plan for subset in spec.subsets]
-    return facts | {
+    return {
         "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
-        "weights of the base model": _some_weights(model),
         "samples per epoch": len(dataset.samples),
         "images, captions and buckets": _digest(json.dumps(rows).encode()),
         "batch sizes": [spec.batch_size for spec in dataset.plan],
-        "batches per optimizer step": geometry.parts,
-        "processes": geometry.num_processes,
     }
 
 

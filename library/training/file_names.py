@@ -79,20 +79,20 @@ def due_stems(spec: SavingSpec, clock: Clock) -> list[str]:
     return stems
 
 
-def outdated(spec: SavingSpec, clock: Clock) -> tuple[list[Path], list[Path]]:
-    """The file(s) and the state folder(s) that the ones written after this step replace, by `save_last_n_*`."""
-    files: list[Path] = []
+def outdated(spec: SavingSpec, clock: Clock) -> tuple[list[str], list[Path]]:
+    """Stems of the files, and the state folders, that those written after this step replace, by `save_last_n_*`."""
+    files: list[str] = []
     states: list[Path] = []
     every = spec.every_n_epochs(clock.total_epochs)
     if every and clock.is_due(Epochs(every)) and not clock.finished:
         stem = _epoch_to_remove(spec, clock.epochs_done, every, spec.save_last_n_epochs)
-        files += [spec.file(stem)] if stem else []
+        files += [stem] if stem else []
         kept = spec.save_last_n_epochs_state or spec.save_last_n_epochs
         stem = _epoch_to_remove(spec, clock.epochs_done, every, kept)
         states += [spec.state(stem)] if stem else []
     if spec.save_every_n_steps and clock.is_due(Steps(spec.save_every_n_steps)):
         stem = _step_to_remove(spec, clock.global_step, spec.save_every_n_steps, spec.save_last_n_steps)
-        files += [spec.file(stem)] if stem else []
+        files += [stem] if stem else []
         kept = spec.save_last_n_steps_state or spec.save_last_n_steps
         stem = _step_to_remove(spec, clock.global_step, spec.save_every_n_steps, kept)
         states += [spec.state(stem)] if stem else []

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,10 +17,13 @@ from tqdm import tqdm
 from library.errors import UserError
 from library.files import write_text
 from library.training.clock import Clock
+from library.training.figures import draw_findings
+from library.training.findings import Findings
 from library.training.guard import BadStep
-from library.training.progress import Progress
+from library.training.progress import Progress, ProgressWindow
 from library.training.step import Measured
 from library.training.trackers import Tracker
+from library.training.trainables import Trainable
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -28,14 +32,17 @@ if TYPE_CHECKING:
 class Journal:
     """Writes `path`, one JSON object a line, flushed as it goes. Only the main process has a path; others are silent.
 
-    Its state holds the window of the running average and the figures since networks were last told of the progress.
+    `trainables` are the names of those that are told of the progress. Its state holds the window of the running average
+    and, for each trainable, the figures since it was last told.
     """
 
-    def __init__(self, path: Path | None, clock: Clock, trackers: Iterable[Tracker] = ()) -> None:
+    def __init__(
+        self, path: Path | None, clock: Clock, trackers: Iterable[Tracker] = (), trainables: Iterable[str] = ()
+    ) -> None:
         self._path = path
         self._trackers = list(trackers)
         self._window: deque[float] = deque(maxlen=clock.steps_per_epoch)  # one epoch, as kohya's avr_loss
-        self._since_progress = [0.0, 0.0, 0]
+        self._since_told = {name: ProgressWindow() for name in trainables}
         self._stream: TextIO | None = None
         self._bar: tqdm | None = None
         self._started = time.monotonic()
@@ -69,6 +76,19 @@ class Journal:
             self.first_samples = list(figures["files"])
         self._write({"event": name, "step": clock.global_step, **figures})
 
+    def happened(self, event: Mapping[str, Any], clock: Clock) -> None:
+        """What a trainable did between two steps: a line of the log, its plain figures also for the trackers.
+
+        A state of this step was written before it, so a resumed run does it again: `before` keeps it from being logged
+        twice.
+        """
+        name = str(event.get("event", "event"))
+        place = {"step": clock.global_step, "before": clock.global_step + 1, "epoch": clock.epochs_done}
+        self._write({**event, **place})
+        scalars = {f"{name}/{key}": value for key, value in event.items() if isinstance(value, int | float)}
+        for tracker in self._trackers:
+            tracker.log({"step": clock.global_step, **scalars})
+
     def say(self, line: str) -> None:
         """A line for people, above the progress bar."""
         if self._path is not None:
@@ -88,7 +108,8 @@ class Journal:
                 self.last_bad_step = None
                 loss = step.loss_sum / figures.count
                 self._window.append(loss)
-                self._add_to_progress(step)
+                for window in self._since_told.values():
+                    window.add(step.loss_sum, step.relative_mse_sum, figures.count)
                 line |= {"loss": loss, "avr_loss": self.average_loss, "gradient_norm": step.gradient_norm}
             line |= {"lr": figures.learning_rates, "seconds": round(now - self._last_time, 4), **figures.extra}
             self._last_time = now
@@ -100,24 +121,17 @@ class Journal:
         """Mean loss of the steps of the last epoch's length."""
         return sum(self._window) / len(self._window) if self._window else float("nan")
 
-    def _add_to_progress(self, step: Measured) -> None:
-        self._since_progress[0] += step.loss_sum
-        self._since_progress[1] += step.relative_mse_sum
-        self._since_progress[2] += step.figures.count
-
-    def progress(self, run: Run) -> Progress:
-        """The figures since the last call; starts anew."""
-        loss_sum, relative_mse_sum, count = self._since_progress
-        self._since_progress = [0.0, 0.0, 0]
-        clock = run.clock
+    def progress(self, trainable: Trainable, run: Run) -> Progress:
+        """How the run stands, with the figures since `trainable` was last told."""
+        clock, since = run.clock, self._since_told[trainable.name].take()
         return Progress(
             epochs_done=clock.epochs_done,
             total_epochs=clock.total_epochs,
             global_step=clock.global_step,
             total_steps=clock.total_steps,
-            loss_sum=loss_sum,
-            relative_mse_sum=relative_mse_sum,
-            count=int(count),
+            loss_sum=since.loss_sum,
+            relative_mse_sum=since.relative_mse_sum,
+            count=since.count,
             optimizer=run.optimizers.optimizer,
         )
 
@@ -137,13 +151,13 @@ class Journal:
     def state_dict(self) -> dict[str, Any]:
         return {
             "window": list(self._window),
-            "since_progress": self._since_progress,
+            "since_told": {name: asdict(window) for name, window in self._since_told.items()},
             "first_samples": self.first_samples,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._window.extend(state["window"])
-        self._since_progress = list(state["since_progress"])
+        self._since_told = {name: ProgressWindow(**figures) for name, figures in state["since_told"].items()}
         self.first_samples = list(state["first_samples"])
 
     def close(self) -> None:
@@ -166,22 +180,37 @@ class Journal:
         self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
         self.close()
         if self._path is not None:
-            for line in _last_paragraph(self, run, steps, seconds):
+            stem = self._path.stem.removesuffix("-log")
+            for found in findings.values():
+                self.saved += draw_findings(found, self._path.parent, stem)
+            for line in [*_last_paragraph(self, run, steps, seconds), *_findings_lines(findings)]:
                 print(line)
         for name, found in findings.items():
-            if self._path is not None:
-                print(f"  {name}: moved {found.moved} of {found.tensors} tensors, median change {found.change:.2g}")
-                print("".join(f"    {line}\n" for line in found.lines), end="")
-            if found.moved == 0 and run.guard.skipped:
-                raise UserError(
-                    f"the training changed nothing: {run.guard.skipped} steps were left out because their loss or "
-                    "gradients were not finite, and no other moved a tensor"
-                )
-            if found.moved == 0:
-                raise UserError(
-                    f"the training changed nothing: none of the {found.tensors} tensors of the {name} moved; "
-                    "the learning rate is 0 or too small for this precision"
-                )
+            refuse_idleness(name, found, run.guard.skipped)
+
+
+def refuse_idleness(name: str, found: Findings, skipped: int) -> None:
+    """Raise `UserError` where a trainable moved nothing, or calls its run a failure: nothing is on and does nothing."""
+    if found.moved == 0 and skipped:
+        raise UserError(
+            f"the training changed nothing: {skipped} steps were left out because their loss or "
+            "gradients were not finite, and no other moved a tensor"
+        )
+    if found.moved == 0:
+        raise UserError(
+            f"the training changed nothing: none of the {found.tensors} tensors of the {name} moved; "
+            "the learning rate is 0 or too small for this precision"
+        )
+    if found.failure is not None:
+        raise UserError(found.failure)
+
+
+def _findings_lines(findings: Mapping[str, Findings]) -> list[str]:
+    lines = []
+    for name, found in findings.items():
+        lines.append(f"  {name}: moved {found.moved} of {found.tensors} tensors, median change {found.change:.2g}")
+        lines += [f"    {line}" for line in found.lines]
+    return lines
 
 
 def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float) -> list[str]:
@@ -213,9 +242,10 @@ def _lines_until(path: Path, step: int) -> str:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            place = json.loads(line)
+            if place.get("before", place["step"]) <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return "".join(kept)
 

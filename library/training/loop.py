@@ -49,6 +49,7 @@ def tell_progress(run: Run) -> None:
     due = [t for t in run.trainables if run.clock.progress_is_due(t.progress_every_n_steps)]
     if due:
         run.journal.record(read_the_rest(run))
-        progress = run.journal.progress(run)
         for trainable in due:
-            trainable.on_progress(progress)
+            event = trainable.on_progress(run.journal.progress(trainable, run))
+            if event is not None:
+                run.journal.happened(event, run.clock)

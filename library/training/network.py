@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +17,9 @@ from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
 from library.files import read_tensors, save_network, temporary_tensors
 from library.models.family import StableDiffusion
+from library.training.findings import Findings, read_figures
 from library.training.progress import Progress
-from library.training.trainables import Findings, Movement, Trainable
+from library.training.trainables import Movement, Trainable
 
 
 @dataclass(frozen=True)
@@ -256,9 +257,8 @@ class NetworkTrainable(Trainable):
             return {"max_norm/keys_scaled": scaled, "max_norm/average_key_norm": mean, "max_norm/max_key_norm": largest}
         return {}
 
-    def on_progress(self, progress: Progress) -> None:
-        if hasattr(self.network, "on_progress"):
-            self.network.on_progress(progress)
+    def on_progress(self, progress: Progress) -> Mapping[str, Any] | None:
+        return self.network.on_progress(progress) if hasattr(self.network, "on_progress") else None
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
@@ -280,4 +280,22 @@ class NetworkTrainable(Trainable):
     def findings(self) -> Findings:
         moved, change = self._movement.measure()
         lines = list(self.network.findings()) if hasattr(self.network, "findings") else []
-        return Findings(moved=moved, tensors=len(self._movement.start), change=change, lines=lines)
+        series, heat_maps = read_figures(self.network.figures() if hasattr(self.network, "figures") else {})
+        return Findings(
+            moved=moved,
+            tensors=len(self._movement.start),
+            change=change,
+            lines=lines,
+            failure=self._failure(),
+            series=series,
+            heat_maps=heat_maps,
+        )
+
+    def _failure(self) -> str | None:
+        """What the network itself calls a failed run: a method that was on and could do nothing."""
+        try:
+            if hasattr(self.network, "conclude"):
+                self.network.conclude()
+        except (RuntimeError, ValueError) as error:
+            return str(error)
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -23,3 +23,23 @@ class Progress:
     relative_mse_sum: float
     count: int
     optimizer: torch.optim.Optimizer
+
+
+@dataclass
+class ProgressWindow:
+    """The figures since one trainable was last told; they are part of a run's state."""
+
+    loss_sum: float = 0.0
+    relative_mse_sum: float = 0.0
+    count: int = 0
+
+    def add(self, loss_sum: float, relative_mse_sum: float, count: int) -> None:
+        self.loss_sum += loss_sum
+        self.relative_mse_sum += relative_mse_sum
+        self.count += count
+
+    def take(self) -> ProgressWindow:
+        """The figures so far; counting starts anew."""
+        taken = ProgressWindow(**asdict(self))
+        self.loss_sum, self.relative_mse_sum, self.count = 0.0, 0.0, 0
+        return taken

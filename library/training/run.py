@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from library.data.batches import Batches
+from library.data.batches import Batch
 from library.training.checkpoints import Checkpoints
 from library.training.clock import Clock
 from library.training.guard import Guard
@@ -21,6 +22,17 @@ from library.training.signals import Signals
 from library.training.trainables import Trainable
 
 
+class BatchSource(Protocol):
+    """What the loop asks for data."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Sequence[Batch]]:
+        """This process' micro-batches of every optimizer step of an epoch (1-based), from step `start` of it."""
+        ...
+
+
 @dataclass
 class Run:
     """One objective, some trainables, and the rooms around the step."""
@@ -28,7 +40,7 @@ class Run:
     objective: Objective
     trainables: Sequence[Trainable]
     optimizers: Optimizers
-    batches: Batches
+    batches: BatchSource
     clock: Clock
     checkpoints: Checkpoints
     journal: Journal

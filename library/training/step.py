@@ -27,7 +27,12 @@ class StepFigures:
     files: tuple[str, ...]
     timesteps: tuple[int, ...]
     learning_rates: dict[str, float]
-    extra: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, float | Tensor] = field(default_factory=dict)
+
+    @property
+    def on_device(self) -> dict[str, Tensor]:
+        """Those of `extra` whose numbers have not arrived yet."""
+        return {name: value for name, value in self.extra.items() if isinstance(value, Tensor)}
 
 
 @dataclass
@@ -50,7 +55,7 @@ def take_step(run: Run, micro_batches: Sequence[Batch]) -> list[Measured]:
     torch.manual_seed((run.seed * 1_000_003 + step * 1009 + run.processes.index) % 2**63)
 
     sums, files, timesteps = _forward_and_backward(run, active, micro_batches)
-    parameters = run.optimizers.parameters
+    parameters = [parameter for trainable in active for parameter in trainable.parameters]
     message = torch.cat([sums, sums.new_tensor([float(run.signals.arrived is not None)])])
     message = run.processes.sum_gradients(parameters, message)
     run.precision.unscale(run.optimizers.optimizer, parameters)
@@ -65,7 +70,9 @@ def take_step(run: Run, micro_batches: Sequence[Batch]) -> list[Measured]:
 
     count = micro_batches[0].true_count
     figures = StepFigures(step + 1, micro_batches[0].epoch, count, files, timesteps, rates, extra)
-    return [_measured(run, *arrived) for arrived in run.readback.push(figures, torch.cat([message, norm.reshape(1)]))]
+    still_there = [value.detach().reshape(1).to(message) for value in figures.on_device.values()]
+    values = torch.cat([message, norm.reshape(1), *still_there])
+    return [_measured(run, *arrived) for arrived in run.readback.push(figures, values)]
 
 
 def activate(trainables: Sequence[Trainable], step: int) -> list[Trainable]:
@@ -73,9 +80,8 @@ def activate(trainables: Sequence[Trainable], step: int) -> list[Trainable]:
     active = [trainable for trainable in trainables if trainable.is_active(step)]
     for trainable in trainables:
         if trainable.start_step > 0 or trainable.stop_step is not None:
-            for group in trainable.parameter_groups():
-                for parameter in group["params"]:
-                    parameter.requires_grad_(trainable in active)
+            for parameter in trainable.parameters:
+                parameter.requires_grad_(trainable in active)
     return active
 
 
@@ -109,7 +115,8 @@ def read_the_rest(run: Run) -> list[Measured]:
 
 
 def _measured(run: Run, figures: StepFigures, values: list[float]) -> Measured:
-    loss_sum, relative_mse_sum, stop, norm = values
+    loss_sum, relative_mse_sum, stop, norm, *rest = values
+    figures.extra |= dict(zip(figures.on_device, rest, strict=True))
     if stop:
         run.signals.stop_all()
     loss = loss_sum / figures.count

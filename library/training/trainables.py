@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from library.training.findings import Findings
 from library.training.progress import Progress
-
-
-@dataclass
-class Findings:
-    """What a trainable did, for the last paragraph and for reports.
-
-    `moved` of `tensors` trained tensors differ from their start; `change` is the median over tensors of the change's
-    root mean square. The rest are named series, tables and pictures that a method wants shown.
-    """
-
-    moved: int
-    tensors: int
-    change: float
-    lines: list[str] = field(default_factory=list)
-    series: dict[str, list[float]] = field(default_factory=dict)
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    pictures: list[Path] = field(default_factory=list)
 
 
 class Trainable(ABC):
@@ -39,17 +22,29 @@ class Trainable(ABC):
     """
 
     name: str
+    """What it is called in the log and in a state."""
+    kind: str = "lora"
+    """What its file is, in the words of the model metadata standard: "lora", "textual-inversion", ..."""
+    file_label: str = ""
+    """Its file is {stem}{file_label}{extension}: two trainables of a run never share one."""
+    group_names: Sequence[str] = ()
+    """A name for each parameter group, for the learning rates in the log."""
     start_step: int = 0
     stop_step: int | None = None
     progress_every_n_steps: int | None = None
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for the optimizer: `params`, `lr`, and optionally `description`."""
+        """Groups for the optimizer: `params` and `lr`."""
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that it trains."""
+        return [parameter for group in self.parameter_groups() for parameter in group["params"]]
 
     def clipped_parameters(self) -> Sequence[Tensor]:
         """The parameters whose gradients are clipped together."""
-        return [parameter for group in self.parameter_groups() for parameter in group["params"]]
+        return self.parameters
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -78,11 +73,15 @@ class Trainable(ABC):
 
     def gradients_ready(self) -> None: ...
 
-    def after_step(self) -> dict[str, float]:
-        """What is done to the weights after a step; returns figures for the log."""
+    def after_step(self) -> Mapping[str, float | Tensor]:
+        """What is done to the weights after a step; returns figures for the log.
+
+        Those still on the device are scalars (0-dim tensors): they are read later, so that no step waits for them.
+        """
         return {}
 
-    def on_progress(self, progress: Progress) -> None: ...
+    def on_progress(self, progress: Progress) -> Mapping[str, Any] | None:
+        """What is done between two steps; returns an event for the log, {"event": name, ...}, if there was one."""
 
     def is_active(self, step: int) -> bool:
         """Whether it is trained at step `step` (0-based)."""

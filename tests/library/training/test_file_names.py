@@ -30,7 +30,7 @@ def _left_behind(spec: SavingSpec, clock: Clock) -> set[str]:
             if spec.save_state:
                 files.add(spec.state(stem).name + "/")
         old_files, old_states = outdated(spec, clock)
-        files -= {path.name for path in old_files} | {path.name + "/" for path in old_states}
+        files -= {spec.file(stem).name for stem in old_files} | {path.name + "/" for path in old_states}
     files.add(spec.file(spec.last_stem).name)
     if spec.save_state or spec.save_state_on_train_end:
         files.add(spec.state(spec.last_stem).name + "/")

@@ -111,7 +111,7 @@ def test_two_runs_do_not_write_the_same_files(tmp_path):
 
 def test_trackers_never_see_a_secret(train, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("library.training.build.create_trackers", lambda spec, config: seen.append(config) or [])
+    monkeypatch.setattr("library.training.assemble.create_trackers", lambda spec, config: seen.append(config) or [])
     assert train(wandb_api_key="SECRET-1", huggingface_token="SECRET-2") == 0
     assert "SECRET" not in str(seen)
     assert seen[0]["network_dim"] == 2

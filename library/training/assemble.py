@@ -1,0 +1,107 @@
+"""A run put together from an objective, trainables and batches: what every command of the house does alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.atomic import sweep_temporaries
+from library.config.option import Settings
+from library.errors import raise_all
+from library.files import check_free_space, check_writable
+from library.training.checkpoints import Checkpoints, Metadata, state_to_resume
+from library.training.clock import Clock
+from library.training.file_names import SavingSpec, check_names
+from library.training.footing import Footing
+from library.training.guard import Guard
+from library.training.journal import Journal
+from library.training.lock import OutputLock
+from library.training.objectives import Objective
+from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer, optimizer_class
+from library.training.previews import Previews
+from library.training.processes import CPU, Processes
+from library.training.run import BatchSource, Run
+from library.training.schedules import ScheduleSpec, learning_rate_multiplier, parse_arguments
+from library.training.signals import Signals
+from library.training.state import Fingerprint, read_fingerprint
+from library.training.trackers import TrackerSpec, check_trackers, create_trackers
+from library.training.trainables import Trainable
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The state that a run goes on from, and the configuration that it was written under; both None for a new run."""
+
+    folder: Path | None
+    fingerprint: Fingerprint | None
+
+
+def check_surroundings(settings: Settings, say: Callable[[str], None]) -> Resumed:
+    """What can be wrong with outputs, optimizer, trackers and the state to resume. Raises `UserError`."""
+    saving = settings.take(SavingSpec)
+    raise_all(check_writable(saving.output_dir))
+    sweep_temporaries(saving.output_dir)
+    parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
+    optimizer_class(settings["optimizer_type"], CPU)
+    check_names(saving)
+    check_trackers(settings.take(TrackerSpec))
+    folder = state_to_resume(saving, settings["resume"], say)
+    return Resumed(folder, read_fingerprint(folder) if folder else None)
+
+
+def check_room(output_dir: Path, trainables: Sequence[Trainable]) -> None:
+    """Refuse a disk that has no room for a file, its temporary copy and a state of each trainable."""
+    weights = sum(parameter.nbytes for trainable in trainables for parameter in trainable.parameters)
+    raise_all(check_free_space(output_dir, 6 * weights + 2**20))
+
+
+def build_optimizers(
+    settings: Settings, trainables: Sequence[Trainable], clock: Clock, processes: Processes
+) -> tuple[Optimizers, str | None]:
+    """One optimizer over the groups of all trainables, and a line to say if another class stands in for the one asked
+    for."""
+    spec, schedule = settings.take(OptimizerSpec), settings.take(ScheduleSpec)
+    groups = [group for trainable in trainables for group in trainable.parameter_groups()]
+    names = [name for trainable in trainables for name in trainable.group_names]
+    optimizer, note = create_optimizer(spec, groups, processes.device)
+    multiplier = learning_rate_multiplier(schedule, clock.total_steps, spec.learning_rate)
+    return Optimizers(optimizer, multiplier, names, spec.max_grad_norm), note
+
+
+def assemble(
+    settings: Settings,
+    footing: Footing,
+    resumed: Resumed,
+    *,
+    objective: Objective,
+    trainables: Sequence[Trainable],
+    batches: BatchSource,
+    clock: Clock,
+    optimizers: Optimizers,
+    metadata: Metadata,
+    fingerprint: Mapping[str, Any],
+    previews: Previews,
+) -> Run:
+    """The run, ready for the loop. `fingerprint` is what a state must agree with."""
+    saving, processes = settings.take(SavingSpec), footing.processes
+    marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name}
+    trackers = create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else ()
+    names = [trainable.name for trainable in trainables]
+    return Run(
+        objective=objective,
+        trainables=trainables,
+        optimizers=optimizers,
+        batches=batches,
+        clock=clock,
+        checkpoints=Checkpoints(saving, metadata, marks, resumed.folder),
+        journal=Journal(saving.log if processes.is_main else None, clock, trackers, names),
+        previews=previews,
+        precision=footing.precision,
+        guard=Guard(scaled=footing.precision.scaler.is_enabled()),
+        signals=Signals(shared=processes.count > 1),
+        lock=OutputLock(saving.output_dir if processes.is_main else None, saving.last_stem),
+        processes=processes,
+        seed=footing.seed,
+    )
