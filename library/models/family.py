@@ -23,6 +23,11 @@ class Family(Enum):
     SDXL = "sdxl"
 
     @property
+    def spoken(self) -> str:
+        """As people call it."""
+        return {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}[self.value]
+
+    @property
     def text_encoder_names(self) -> tuple[str, ...]:
         """The text encoders' folders in diffusers' layout; the tokenizers' are the same with "tokenizer"."""
         return ("text_encoder", "text_encoder_2") if self is Family.SDXL else ("text_encoder",)

@@ -9,6 +9,8 @@ MODEL = Group("Model", (
            known_as=("model", "model_path", "base_model", "pretrained_model", "ckpt")),
     Option("v2",                         bool,         False, "Stable Diffusion 2.x (checked against the weights)",
            known_as=("is_v2", "sd2")),
+    Option("sdxl",                       bool,         False, "Stable Diffusion XL (checked against the weights)",
+           known_as=("is_sdxl", "sdxl_model")),
     Option("v_parameterization",         bool,         False, "the model predicts v (checked against its config)",
            known_as=("v_prediction", "vpred")),
     Option("vae",                        path_or_name, None,  "another VAE than the model's own: a file or a folder",

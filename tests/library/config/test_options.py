@@ -13,7 +13,7 @@ from library.config.parse import parse
 
 KOHYA = json.loads((Path(__file__).parent / "kohya_options.json").read_text(encoding="utf-8"))["options"]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-OURS = {"strict_config"}
+OURS = {"strict_config", "sdxl"}
 
 
 def settings_of(*argv: str) -> Settings:
@@ -87,10 +87,19 @@ def test_the_namespace_has_every_option_as_network_modules_expect_it_and_stays_t
 
 def test_options_without_effect_are_named_when_they_were_asked_for_and_not_when_they_are_off():
     notes = settings_of(
-        "--noise_offset", "0.1", "--deepspeed", "--min_snr_gamma=0", "--dynamo_backend=no", "--network_dim", "4"
+        "--mem_eff_attn", "--deepspeed", "--min_snr_gamma=0", "--dynamo_backend=no", "--network_dim", "4"
     ).effect_notes()
     assert notes == [
         "`--deepspeed` on the command line has no effect: DeepSpeed is not supported: networks are too "
         "small to need it",
-        "`--noise_offset` on the command line has no effect: not implemented yet",
     ]
+
+
+def test_an_option_that_needs_another_one_says_so_when_it_stands_alone():
+    alone = settings_of("--huber_c", "0.2", "--noise_offset_random_strength", "--multires_noise_discount", "0.3")
+    assert alone.effect_notes() == [
+        "`--huber_c` on the command line has no effect without `loss_type` = huber or smooth_l1",
+        "`--noise_offset_random_strength` on the command line has no effect without `noise_offset`",
+    ]
+    together = settings_of("--huber_c", "0.2", "--loss_type", "huber", "--noise_offset=0.1", "--adaptive_noise_scale=1")
+    assert together.effect_notes() == []
