@@ -121,6 +121,15 @@ def timesteps_leave_a_range(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"{settings.place('min_timestep')} is {low}, but must be below `max_timestep` ({high}).")
 
 
+def huber_has_a_threshold(settings: Settings) -> Iterator[Problem]:
+    if settings["loss_type"] in ("huber", "smooth_l1"):
+        for name in ("huber_c", "huber_scale"):
+            if settings[name] <= 0:
+                yield Problem(
+                    f"{settings.place(name)} is {settings[name]:g}, but must be above 0; 0.1 and 1 are usual."
+                )
+
+
 def resumed_state_exists(settings: Settings) -> Iterator[Problem]:
     state = settings["resume"]
     if state is not None and state != "latest" and not os.path.isdir(state):
@@ -158,6 +167,7 @@ CHECKS = (
     precisions_agree,
     warm_up_fits,
     timesteps_leave_a_range,
+    huber_has_a_threshold,
     resumed_state_exists,
     trackers_have_a_folder,
     buckets_have_room,

@@ -18,6 +18,23 @@ Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
+class Needs:
+    """Another option without which one has no effect: on at all, or (with `among`) set to one of these values."""
+
+    name: str
+    among: tuple[Any, ...] = ()
+
+    def met(self, values: Mapping[str, Any]) -> bool:
+        value = values[self.name]
+        return value in self.among if self.among else bool(value)
+
+    @property
+    def phrase(self) -> str:
+        """To be read after "without"."""
+        return f"`{self.name}`" + (f" = {' or '.join(map(str, self.among))}" if self.among else "")
+
+
+@dataclass(frozen=True)
 class Option:
     """One option of a command: `--name value` on the command line, `name = value` in TOML."""
 
@@ -33,6 +50,7 @@ class Option:
     known_as: tuple[str, ...] = ()  # what other programs call it: never accepted, only suggested
     implies: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on
     inert: str | None = None  # why it has no effect here; said at start when it is set
+    needs: Needs | None = None  # without which it has no effect; said at start when it is set alone
     secret: bool = False  # never written to a file
 
     @property
@@ -151,10 +169,12 @@ class Settings:
 
     def effect_notes(self) -> list[str]:
         """One line for each option that was set and has no effect."""
-        return [
-            f"{self.place(name)} has no effect: {option.inert}"
-            for name, option in self.options.items()
-            if option.inert and self.explicit(name) and not is_off(self.values[name], option.default)
+        asked = {n: o for n, o in self.options.items() if self.explicit(n) and not is_off(self.values[n], o.default)}
+        lines = [f"{self.place(name)} has no effect: {option.inert}" for name, option in asked.items() if option.inert]
+        return lines + [
+            f"{self.place(name)} has no effect without {option.needs.phrase}"
+            for name, option in asked.items()
+            if option.needs and not option.inert and not option.needs.met(self.values)
         ]
 
 

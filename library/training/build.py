@@ -21,8 +21,10 @@ from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
 from library.data.text_cache import captions_to_come
+from library.diffusion.loss import LossSpec
+from library.diffusion.noise import NoiseSpec
+from library.diffusion.weights import WeightSpec
 from library.models.family import StableDiffusion
-from library.models.load import load_model
 from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
 from library.sampling.prompts import SamplePrompt, read_prompts
@@ -31,7 +33,7 @@ from library.training.clock import Clock, total_steps
 from library.training.description import DECISIVE, dataset_fingerprint, fingerprint, metadata_writer, optimizer_text
 from library.training.file_names import SavingSpec
 from library.training.footing import Footing, stand
-from library.training.memory import MemorySpec, checkpoint_gradients, choose_attention, on_device, place
+from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.objectives import NoisePrediction
 from library.training.plugins import check_arguments, import_plugin
@@ -78,11 +80,19 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
 
-    model = load_base_model(settings, say)
+    model = load_base_model(settings, processes.device, say)
     network = build_network(checked, model, footing, say)
     check_room(settings["output_dir"], [network])
 
     conditioner = TextConditioner(model, clip_skip=settings["clip_skip"], max_token_length=settings["max_token_length"])
+    objective = NoisePrediction(
+        model,
+        lambda captions: conditioner.encode(captions, grad=True),
+        processes.device,
+        noise=settings.take(NoiseSpec),
+        distance=settings.take(LossSpec),
+        weighting=settings.take(WeightSpec),
+    )
     batches = build_batches(checked, model, conditioner, footing, say)
     steps = batches.steps_per_epoch
     clock = Clock(steps, total_steps(steps, settings["max_train_steps"], settings["max_train_epochs"]))
@@ -109,13 +119,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         settings,
         footing,
         checked.resumed,
-        objective=NoisePrediction(
-            model,
-            lambda captions: conditioner.encode(captions, grad=True),
-            processes.device,
-            min_timestep=settings["min_timestep"] or 0,
-            max_timestep=settings["max_timestep"],
-        ),
+        objective=objective,
         trainables=[network],
         batches=batches,
         clock=clock,
@@ -157,22 +161,6 @@ def build_batches(
         workers=settings["max_data_loader_n_workers"],
         pin=processes.device.type == "cuda",
     )
-
-
-def load_base_model(settings: Settings, say: Callable[[str], None]) -> StableDiffusion:
-    """The model that is trained on. Raises `UserError` if it contradicts `v2` or `v_parameterization`."""
-    dtype = DTYPES[settings["mixed_precision"]]
-    model = load_model(
-        settings["pretrained_model_name_or_path"],
-        dtype=dtype,
-        vae=settings["vae"],
-        vae_dtype=torch.float32 if settings["no_half_vae"] else None,
-        tokenizer_cache_dir=settings["tokenizer_cache_dir"],
-        prediction_type="v_prediction" if settings["v_parameterization"] else None,
-    )
-    if settings["v2"] != (model.family.value == "sd2") and settings.explicit("v2"):
-        say(f"{settings.place('v2')} does not match the weights, which are {model.family.value}; the weights count")
-    return model
 
 
 def trains_text_encoder(settings: Settings) -> bool:

@@ -37,7 +37,10 @@ DECISIVE = (
     *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length", "min_timestep", "max_timestep"),
     *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_args"),
     *("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio", "network_weights", "base_weights"),
-    *("v_parameterization", "prior_loss_weight"),
+    *("v_parameterization", "prior_loss_weight", "loss_type", "huber_schedule", "huber_c", "huber_scale"),
+    *("min_snr_gamma", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "debiased_estimation_loss"),
+    *("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale", "zero_terminal_snr"),
+    *("multires_noise_iterations", "multires_noise_discount", "ip_noise_gamma", "ip_noise_gamma_random_strength"),
 )
 
 

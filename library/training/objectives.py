@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -78,14 +78,10 @@ class NoisePrediction:
         noise: NoiseSpec = NoiseSpec(),  # noqa: B008
         distance: LossSpec = LossSpec(),  # noqa: B008
         weighting: WeightSpec = WeightSpec(),  # noqa: B008
-        min_timestep: int | None = None,
-        max_timestep: int | None = None,
     ) -> None:
         self._model = model
         self._encode = encode
         self._device = device
-        if min_timestep or max_timestep:
-            noise = replace(noise, min_timestep=min_timestep, max_timestep=max_timestep)
         self._noise, self._distance = noise, distance
         self._alpha_bar = alphas_cumprod(model.scheduler_config)
         # Tables over all timesteps, of the schedule that is trained with: (timesteps,) each.

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from library.errors import UserError
 from library.files import read_manifest, read_tensors, write_json, write_tensors
 from library.files import write_state as write_state_folder
+from library.training.optimizer_state import join_optimizer_state, split_optimizer_state
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -78,28 +77,6 @@ def read_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
     run.journal.load_state_dict(place["journal"])
     run.guard.skipped = int(place["skipped_steps"])
     run.precision.load_state_dict(place["precision"])
-
-
-def split_optimizer_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A torch optimizer's state as tensors by name ("<parameter>.<what>") and the rest, which JSON can hold."""
-    tensors: dict[str, Tensor] = {}
-    rest: dict[str, Any] = {"param_groups": state["param_groups"], "state": {}}
-    for parameter, values in state["state"].items():
-        for what, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{parameter}.{what}"] = value.detach().contiguous()
-            else:
-                rest["state"].setdefault(str(parameter), {})[what] = value
-    return tensors, rest
-
-
-def join_optimizer_state(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """The other way of `split_optimizer_state`."""
-    state: dict[int, dict[str, Any]] = {int(parameter): dict(values) for parameter, values in rest["state"].items()}
-    for name, tensor in tensors.items():
-        parameter, _, what = name.partition(".")
-        state.setdefault(int(parameter), {})[what] = tensor
-    return {"state": state, "param_groups": rest["param_groups"]}
 
 
 def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:

@@ -1,26 +1,30 @@
 """Noise, timesteps and how the loss is weighed."""
 
-from library.config.option import Group, Option
+from library.config.option import Group, Needs, Option
+
+HUBER = Needs("loss_type", ("huber", "smooth_l1"))
 
 # fmt: off
 LOSS = Group("Loss and noise", (
     Option("loss_type",                  str,   "l2",  "distance between prediction and target",
            choices=("l1", "l2", "huber", "smooth_l1")),
     Option("huber_schedule",             str,   "snr", "how huber's threshold follows the timestep",
-           choices=("constant", "exponential", "snr")),
-    Option("huber_c",                    float, 0.1,   "huber's threshold", minimum=0),
-    Option("huber_scale",                float, 1.0,   "factor of that threshold", minimum=0),
+           choices=("constant", "exponential", "snr"), needs=HUBER),
+    Option("huber_c",                    float, 0.1,   "huber's threshold where it is lowest", needs=HUBER),
+    Option("huber_scale",                float, 1.0,   "factor of that threshold", needs=HUBER),
     Option("min_snr_gamma",              float, None,  "min-SNR weighting; 5 is usual, 0 is off", minimum=0),
     Option("scale_v_pred_loss_like_noise_pred", bool, False, "scale v-prediction's loss as that of noise prediction"),
     Option("v_pred_like_loss",           float, None,  "add a loss like v-prediction's, by this factor"),
     Option("debiased_estimation_loss",   bool,  False, "weigh by 1 / sqrt(SNR)"),
     Option("noise_offset",               float, None,  "shift each channel's noise, for darker and brighter images"),
-    Option("noise_offset_random_strength", bool, False, "by a random share of it"),
-    Option("adaptive_noise_scale",       float, None,  "add to noise_offset by the mean of the latents"),
+    Option("noise_offset_random_strength", bool, False, "by a random share of it", needs=Needs("noise_offset")),
+    Option("adaptive_noise_scale",       float, None,  "add to noise_offset by the mean of the latents",
+           needs=Needs("noise_offset")),
     Option("multires_noise_iterations",  int,   None,  "layers of coarser noise", minimum=0),
-    Option("multires_noise_discount",    float, 0.3,   "weight of each coarser layer"),
+    Option("multires_noise_discount",    float, 0.3,   "weight of each coarser layer",
+           needs=Needs("multires_noise_iterations")),
     Option("ip_noise_gamma",             float, None,  "perturb the input by this much noise"),
-    Option("ip_noise_gamma_random_strength", bool, False, "by a random share of it"),
+    Option("ip_noise_gamma_random_strength", bool, False, "by a random share of it", needs=Needs("ip_noise_gamma")),
     Option("zero_terminal_snr",          bool,  False, "rescale the noise schedule to end in pure noise"),
     Option("min_timestep",               int,   None,  "lowest timestep", minimum=0, maximum=999),
     Option("max_timestep",               int,   None,  "timesteps stay below this", minimum=1, maximum=1000),

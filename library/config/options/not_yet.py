@@ -11,16 +11,11 @@ from library.config.option import Group
 _BY_REASON = {
     "not implemented yet": """
         disable_mmap_load_safetensors lowram
-        in_json dataset_class resize_interpolation
-        color_aug random_crop face_crop_aug_range alpha_mask masked_loss debug_dataset
+        in_json dataset_class
+        alpha_mask masked_loss debug_dataset
         weighted_captions
         fp8_base fp8_base_unet torch_compile dynamo_backend highvram ddp_timeout
         use_lion_optimizer lr_scheduler_type
-        loss_type huber_schedule huber_c huber_scale
-        min_snr_gamma scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss
-        noise_offset noise_offset_random_strength adaptive_noise_scale
-        multires_noise_iterations multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength
-        zero_terminal_snr
         initial_epoch initial_step skip_until_initial_step
         console_log_level console_log_file console_log_simple
         validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps

@@ -93,6 +93,11 @@ def test_a_sound_config_has_no_problem():
             {"lr_scheduler": "cosine", "lr_warmup_steps": 1600},
             "`--lr_warmup_steps` is 1600, but the run has only 1600 steps.",
         ),
+        ({"loss_type": "huber", "huber_c": 0}, "`--huber_c` is 0, but must be above 0; 0.1 and 1 are usual."),
+        (
+            {"min_timestep": 500, "max_timestep": 500},
+            "`--min_timestep` is 500, but must be below `max_timestep` (500).",
+        ),
         ({"log_with": "tensorboard"}, "`--log_with` = 'tensorboard' needs `logging_dir`: a folder for the logs."),
         ({"bucket_reso_steps": 20}, "`--bucket_reso_steps` is 20, but must be a multiple of 8."),
         ({"min_bucket_reso": 2048}, "`--min_bucket_reso` is 2048, more than `max_bucket_reso` (1024)."),
