@@ -23,7 +23,8 @@ PIECE = 2**28  # bytes
 class WeightsFile:
     """A weights file of which only names, shapes and metadata have been read.
 
-    `outline` holds the tensors on the meta device: shapes and types without values.
+    `outline` holds the tensors on the meta device: shapes and types without values. A name that is taken out of it is
+    never read.
     """
 
     path: Path

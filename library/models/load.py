@@ -53,12 +53,14 @@ def load_model(
     prediction_type: PredictionType | None = None,
     device: torch.device | str = "cpu",
     mapped: bool = True,
+    beside: tuple[str, ...] = (),
 ) -> StableDiffusion:
     """Load every part in `dtype` (the VAE in `vae_dtype` if given) onto `device`, frozen and in evaluation mode.
 
     `vae` is a file or a folder whose VAE takes the place of the model's own. `prediction_type` overrides what the model
     says of itself; a single file that says nothing counts as epsilon. `mapped` False reads a file's bytes instead of
-    mapping it. Raises UserError if it is no such model.
+    mapping it. `beside` are the beginnings of tensor names that a single file may hold beside the model's own, and that
+    are passed over. Raises UserError if it is no such model.
     """
     path = Path(path)
     target = Target(dtype, vae_dtype, device, mapped)
@@ -66,7 +68,7 @@ def load_model(
         model = load_folder(path, dtype, vae_dtype, device)
     elif path.is_file():
         cache_dir = Path(tokenizer_cache_dir) if tokenizer_cache_dir is not None else None
-        model = _load_single_file(path, target, cache_dir, prediction_type)
+        model = _load_single_file(path, target, cache_dir, prediction_type, beside)
     else:
         raise UserError(f"There is no model at '{path}'. {_how_to_name(path)}")
     if prediction_type is not None:
@@ -111,9 +113,14 @@ def load_vae(
 
 
 def _load_single_file(
-    path: Path, target: Target, cache_dir: Path | None, prediction_type: PredictionType | None
+    path: Path,
+    target: Target,
+    cache_dir: Path | None,
+    prediction_type: PredictionType | None,
+    beside: tuple[str, ...],
 ) -> StableDiffusion:
     file = _opened(path)
+    file.outline = {name: tensor for name, tensor in file.outline.items() if not name.startswith(beside)}
     known = recognise_file(file.outline, file.metadata, path)
     packed = _packed_configs(file.metadata, path)
     if packed is None:
