@@ -36,10 +36,12 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
+def atomic(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path to write to; it becomes `path` when the block ends well, and is removed when it does not.
 
-    Raises `UserError` with the reason where the disk is full or the folder cannot be written; the old file is intact.
+    Without `durable` it is not flushed to the disk, which is quicker: for caches, whose files are looked at before they
+    are believed. Raises `UserError` with the reason where the disk is full or the folder cannot be written; the old
+    file is intact.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -51,9 +53,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
             mode = temporary.stat().st_mode
             yield temporary
             temporary.chmod(mode)  # safetensors writes files that only their owner can read
-            _flush(temporary)
+            if durable:
+                _flush(temporary)
             _replace(temporary, path)
-            _flush_folder(path.parent)
+            if durable:
+                _flush_folder(path.parent)
     finally:
         _active.discard(temporary)
         with contextlib.suppress(OSError):

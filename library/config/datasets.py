@@ -69,6 +69,13 @@ def require_images(plan: DatasetPlan, train_data_dir: Path | None) -> None:
     raise UserError(f"There is no image to train on. {found or 'No subset has repeats.'}")
 
 
+CHANGES_PIXELS = {
+    "color_aug": "gives pictures other colours",
+    "random_crop": "cuts pictures elsewhere",
+    "face_crop_aug_range": "cuts pictures differently around faces",
+}
+
+
 @dataclass
 class _Level:
     """A table of the description: its values, where they stand, and which of them could not be read."""
@@ -183,6 +190,7 @@ class _Reading:
             values["caption_extension"] = "." + values["caption_extension"]
         values["custom_attributes"] = values["custom_attributes"] or {}
         values["image_dir"] = Path(os.path.abspath(folder))  # a link keeps its own name
+        self._check_caching(values, [level, *chain])
         return SubsetSpec(**values)
 
     def _level(self, table: Any, title: str, allowed: frozenset[str], *where: str | int) -> _Level:
@@ -221,6 +229,25 @@ class _Reading:
                 return level.values[key.name]
         value = self.settings.values.get(key.fallback) if key.fallback else None
         return key.option.default if value is None else value
+
+    def _written(self, name: str, chain: list[_Level]) -> str:
+        """A key with the place of the value in use, to begin a sentence with."""
+        for level in chain:
+            if level.values.get(name) is not None:
+                return f"`{name}` {level.origins[name].phrase}"
+        return self.settings.place(name)
+
+    def _check_caching(self, values: dict[str, Any], chain: list[_Level]) -> None:
+        """Cached latents are those of one and the same picture at every visit."""
+        if not self.settings["cache_latents"]:
+            return
+        to_disk = self.settings["cache_latents_to_disk"]
+        cached = self.settings.place("cache_latents_to_disk" if to_disk else "cache_latents")
+        for name, what in CHANGES_PIXELS.items():
+            if values[name]:
+                self.problems.append(
+                    Problem(f"{self._written(name, chain)} {what} at every visit, which {cached} excludes; drop one.")
+                )
 
     def _check_buckets(self, values: dict[str, Any], inside: str) -> None:
         if not values["enable_bucket"] or values["bucket_no_upscale"]:

@@ -12,6 +12,7 @@ from library.config.suggest import missing
 from library.errors import Problem
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Taken in lower case or in upper case, not in a mixture of both, as sd-scripts does."""
 
 
 def folder_tables(settings: Settings, problems: list[Problem], warnings: list[str]) -> DatasetTables:
@@ -71,11 +72,14 @@ def no_concepts(folder: Path) -> str:
 
 
 def count_images(folder: Path) -> int:
-    return sum(is_image(name) for name in os.listdir(folder))
+    return sum(is_image_name(name) for name in os.listdir(folder))
 
 
-def is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image of its folder (hidden files do not)."""
+    extension = os.path.splitext(name)[1]
+    one_case = extension in (extension.lower(), extension.upper())
+    return one_case and extension.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
 
 
 def what_else_is_there(folder: Path) -> str:

@@ -5,19 +5,22 @@ Nothing here has a state that would have to be saved: (seed, epoch, step) name a
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from library.data.dataset import Dataset, Picture, Sample
+from library.data.ahead import ahead_of_time
+from library.data.dataset import Dataset, Picture
+from library.data.encoding import Ready
 from library.data.keys import key
+from library.data.masks import stacked
 from library.data.order import Geometry, MicroBatch, order, split, steps_per_epoch
+from library.data.view import View, view_of
 from library.data.wording import Moment, worded
 
 if TYPE_CHECKING:
@@ -31,11 +34,11 @@ class LatentSource(Protocol):
     ready: bool
     """Whether `fetch` only looks into memory, so that threads would be of no use."""
 
-    def fetch(self, picture: Picture, flipped: bool) -> Any:
+    def fetch(self, picture: Picture, view: View) -> Ready:
         """All that can be done ahead, in any thread: read a cache file, or decode and cut an image."""
         ...
 
-    def posterior(self, fetched: Sequence[Any], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (batch, 4, height/8, width/8) float32 on the CPU; in the main thread."""
         ...
 
@@ -65,6 +68,8 @@ class Batch:
     crops: Tensor  # (batch, 2) int64, where the bucket was cut from the resized (and mirrored) image
     target_sizes: Tensor  # (batch, 2) int64, the bucket
     seed: int
+    masks: Tensor | None = None
+    """(batch, 1, height/8, width/8) float32 in [0, 1]: what counts in the loss; None where no picture has a mask."""
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -80,8 +85,8 @@ class _Prepared:
 
     batch: MicroBatch
     true_count: int
-    flipped: list[bool]
-    fetched: list[Any]
+    views: list[View]
+    fetched: list[Ready]
 
 
 class Batches:
@@ -117,46 +122,29 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """One item per optimizer step: this process' micro-batches. The first `start` steps are left out, unread."""
         first = (epoch - 1) * self.steps_per_epoch + start  # optimizer steps done before
-        for step, parts in enumerate(self._prepared_steps(epoch, start), first):
-            moment = Moment(epoch, step, self.total_steps)
-            yield [self._finished(prepared, moment) for prepared in parts]
-
-    def _prepared_steps(self, epoch: int, start: int) -> Iterator[list[_Prepared]]:
-        steps = self._order(epoch)[start:]
-        if self.workers == 0:
-            for global_batch in steps:
-                yield [self._prepared(part, n, epoch) for part, n in self._split(global_batch)]
-            return
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
-        ahead: deque[list[Future[_Prepared]]] = deque()
-        try:
-            for global_batch in steps:
-                ahead.append([pool.submit(self._prepared, part, n, epoch) for part, n in self._split(global_batch)])
-                if len(ahead) > self.prefetch:
-                    yield [future.result() for future in ahead.popleft()]
-            while ahead:
-                yield [future.result() for future in ahead.popleft()]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        steps = [self._split(global_batch) for global_batch in self._order(epoch)[start:]]
+        parts = (part for step in steps for part in step)
+        ahead = self.prefetch * self.geometry.accumulation
+        with closing(ahead_of_time(partial(self._prepared, epoch=epoch), parts, self.workers, ahead)) as prepared:
+            for number, step in enumerate(steps, first):
+                moment = Moment(epoch, number, self.total_steps)
+                yield [self._finished(next(prepared), moment) for _ in step]
 
     def _order(self, epoch: int) -> list[list[int]]:
         return order(self.dataset, self.seed, epoch, self.geometry.parts)
 
     def _split(self, global_batch: list[int]) -> list[tuple[MicroBatch, int]]:
+        """This process' parts of a global batch, each with the whole batch's number of samples."""
         number = self.dataset.samples[global_batch[0]].picture.dataset
         parts = split(global_batch, self.dataset.plan[number].batch_size, self.geometry)
         return [(part, len(global_batch)) for part in parts]
 
-    def _prepared(self, batch: MicroBatch, true_count: int, epoch: int) -> _Prepared:
+    def _prepared(self, part: tuple[MicroBatch, int], epoch: int) -> _Prepared:
+        batch, true_count = part
         samples = [self.dataset.samples[i] for i in batch.samples]
-        flipped = [self._is_flipped(sample, epoch) for sample in samples]
-        fetched = [self.latents.fetch(s.picture, flip) for s, flip in zip(samples, flipped, strict=True)]
-        return _Prepared(batch, true_count, flipped, fetched)
-
-    def _is_flipped(self, sample: Sample, epoch: int) -> bool:
-        if not sample.picture.subset.flip_aug:
-            return False
-        return bool(torch.rand((), generator=key(self.seed, epoch, sample.sample_id, "flip")) < 0.5)
+        views = [view_of(s.picture, partial(key, self.seed, epoch, s.sample_id)) for s in samples]
+        fetched = [self.latents.fetch(s.picture, view) for s, view in zip(samples, views, strict=True)]
+        return _Prepared(batch, true_count, views, fetched)
 
     def _finished(self, prepared: _Prepared, moment: Moment) -> Batch:
         epoch = moment.epoch
@@ -170,6 +158,7 @@ class Batches:
             for picture, i in zip(pictures, ids, strict=True)
         ]
         real = prepared.batch.real
+        masks = stacked([ready.mask for ready in prepared.fetched])
         return Batch(
             epoch=epoch,
             sample_ids=ids,
@@ -180,20 +169,14 @@ class Batches:
             weights=torch.tensor([sample.loss_weight if i < real else 0.0 for i, sample in enumerate(samples)]),
             true_count=prepared.true_count,
             original_sizes=_rows(picture.size[::-1] for picture in pictures),
-            crops=_rows(crop(picture, flip) for picture, flip in zip(pictures, prepared.flipped, strict=True)),
-            target_sizes=_rows(picture.choice.bucket[::-1] for picture in pictures),
+            crops=_rows(view.crop for view in prepared.views),
+            target_sizes=_rows(view.choice.bucket[::-1] for view in prepared.views),
             seed=self.seed,
+            masks=None if masks is None else self._pinned(masks),
         )
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self.pin else tensor
-
-
-def crop(picture: Picture, flipped: bool) -> tuple[int, int]:
-    """(top, left) of the bucket in the resized image, mirrored with it."""
-    choice = picture.choice
-    left, top = choice.crop
-    return top, (choice.resized[0] - choice.bucket[0] - left if flipped else left)
 
 
 def _rows(pairs) -> Tensor:

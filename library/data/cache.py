@@ -16,16 +16,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from library.data.buckets import BucketChoice
-from library.data.dataset import Dataset, Picture
-from library.data.encoding import Encoder, ahead_of_time, encode_all, not_finite, prepared, upright_pixels
+from library.data.ahead import ahead_of_time
+from library.data.dataset import Dataset, Look, Picture
+from library.data.encoding import Encoder, Ready, encode_all, not_finite, prepared, upright_pixels
 from library.data.folders import Known
 from library.data.images import BadImage, Header
 from library.data.latent_files import CacheFolder, name_of, read_posterior
+from library.data.view import View
 from library.errors import Problem, UserError, raise_all
 
-Variant = tuple[Path, BucketChoice, bool]
-"""What a posterior in memory is filed under: file, size and crop, flipped."""
+Variant = tuple[Look, bool]
+"""What a posterior in memory is filed under: how the picture is seen, and whether mirrored."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class MemoryLatents:
 
     def __init__(self, dataset: Dataset, scaling_factor: float, *, dtype: torch.dtype = torch.float32):
         self.pictures, self.scaling_factor, self.dtype = distinct(dataset.pictures), scaling_factor, dtype
-        self.posteriors: dict[Variant, Tensor] = {}
+        self.posteriors: dict[Variant, Ready] = {}
 
     def fill(self, encoder: Encoder, *, batch_size: int = 1, workers: int = 2, progress: bool = True) -> Filled:
         """Encode every image. Raises UserError with all images that cannot be."""
@@ -56,17 +57,16 @@ class MemoryLatents:
 
         jobs = encode_all(self.pictures, wanted, encoder, problems, batch_size=batch_size, workers=workers)
         for encoded in shown(jobs, len(self.pictures), progress):
-            for flipped, posterior in encoded.posteriors.items():
-                picture = encoded.read.picture
-                self.posteriors[picture.path, picture.choice, flipped] = posterior.to(self.dtype)
+            for flipped, ready in encoded.posteriors.items():
+                self.posteriors[encoded.read.picture.look, flipped] = kept(ready, self.dtype)
         raise_all(problems)
         return Filled(found=0, made=len(self.posteriors), damaged=0)
 
-    def fetch(self, picture: Picture, flipped: bool) -> Tensor:
-        return self.posteriors[picture.path, picture.choice, flipped]
+    def fetch(self, picture: Picture, view: View) -> Ready:
+        return self.posteriors[picture.look, view.flipped]
 
-    def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
-        mean, std = torch.stack(list(fetched)).float().unbind(1)
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        mean, std = torch.stack([ready.tensor for ready in fetched]).float().unbind(1)
         return mean, std
 
 
@@ -131,16 +131,16 @@ class DiskLatents:
         raise_all(problems)
         return Filled(len(self.files) - made, made, damaged, tuple(self._said(damaged)))
 
-    def fetch(self, picture: Picture, flipped: bool) -> Tensor:
-        path = self.files[picture.path, picture.choice, flipped]
+    def fetch(self, picture: Picture, view: View) -> Ready:
+        path = self.files[picture.look, view.flipped]
         try:
             return read_posterior(path)
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             what = f"The cached latents of image '{picture.path}' cannot be read ({error})."
             raise UserError(f"{what} Delete '{path}' and start again; it will be made anew.") from error
 
-    def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
-        mean, std = torch.stack(list(fetched)).float().unbind(1)
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        mean, std = torch.stack([ready.tensor for ready in fetched]).float().unbind(1)
         return mean, std
 
     def _open_folders(self) -> None:
@@ -155,17 +155,17 @@ class DiskLatents:
         try:
             return CacheFolder.open(folder, self.fallback)
         except OSError as error:
-            raise _cannot_write(str(error)) from error
+            raise UserError(f"The latent cache cannot write {error}. {NO_DISK}") from error
 
     def _close(self) -> None:
         for folder in self.folders.values():
             try:
                 folder.close()
-            except OSError as error:
-                raise _cannot_write(f"its index: {error}") from error
+            except UserError as error:
+                raise _with_advice(error) from error
 
     def _name(self, picture: Picture, sha256: str, flipped: bool) -> str:
-        return name_of(sha256, picture.choice, flipped, self.vae_hash, self.dtype)
+        return name_of(sha256, picture.look, flipped, self.vae_hash, self.dtype)
 
     def _known(self, picture: Picture) -> Known | None:
         """What the index knows of a picture that has not changed and of which all posteriors are there."""
@@ -206,12 +206,11 @@ class DiskLatents:
         for encoded in shown(jobs, len(unknown), progress):
             picture, sha256 = encoded.read.picture, encoded.read.sha256
             folder = self.folders[picture.path.parent]
-            for flipped, posterior in encoded.posteriors.items():
-                name, kept = self._name(picture, sha256, flipped), posterior.to(self.dtype)
+            for flipped, ready in encoded.posteriors.items():
                 try:
-                    folder.write(name, kept)
-                except OSError as error:
-                    raise _cannot_write(f"the latents of '{picture.path}': {error}") from error
+                    folder.write(self._name(picture, sha256, flipped), kept(ready, self.dtype))
+                except UserError as error:
+                    raise _with_advice(error) from error
                 made += 1
             folder.know(picture.path.name, Known(picture.stamp, sha256, Header(picture.size, picture.notes)))
             self._file(picture, sha256)
@@ -220,8 +219,7 @@ class DiskLatents:
     def _file(self, picture: Picture, sha256: str) -> None:
         folder = self.folders[picture.path.parent]
         for flipped in flips_of(picture):
-            path = folder.index.where / self._name(picture, sha256, flipped)
-            self.files[picture.path, picture.choice, flipped] = path
+            self.files[picture.look, flipped] = folder.index.where / self._name(picture, sha256, flipped)
 
     def _said(self, damaged: int) -> Iterable[str]:
         for folder, cache in sorted(self.folders.items()):
@@ -255,14 +253,14 @@ class LiveLatents:
         )
         raise_all([problem for problem in found if problem])
 
-    def fetch(self, picture: Picture, flipped: bool) -> Tensor:
+    def fetch(self, picture: Picture, view: View) -> Ready:
         try:
-            return prepared(upright_pixels(picture, picture.path.read_bytes()), picture, flipped)
+            return prepared(picture, picture.path.read_bytes(), [view])[0]
         except (BadImage, OSError) as error:
             raise UserError(f"image '{picture.path}': {error}") from error
 
-    def posterior(self, fetched: Sequence[Tensor], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
-        parts = torch.stack(list(fetched)).split(self.batch_size)
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        parts = torch.stack([ready.tensor for ready in fetched]).split(self.batch_size)
         mean, std = (
             torch.cat(part).float().cpu() for part in zip(*map(self.encoder.encode_posterior, parts), strict=True)
         )
@@ -273,9 +271,16 @@ class LiveLatents:
         return mean, std
 
 
-def _cannot_write(what: str) -> UserError:
-    advice = "Free some space, choose another --output_dir, or use --cache_latents without _to_disk."
-    return UserError(f"The latent cache cannot write {what}. {advice}")
+NO_DISK = "Free some space, choose another --output_dir, or use --cache_latents without _to_disk."
+
+
+def _with_advice(error: UserError) -> UserError:
+    return UserError(f"The latent cache: {error}. {NO_DISK}")
+
+
+def kept(ready: Ready, dtype: torch.dtype) -> Ready:
+    """A posterior in the dtype in which it is kept; its mask stays as it is."""
+    return Ready(ready.tensor.to(dtype), ready.mask)
 
 
 def flips_of(picture: Picture) -> tuple[bool, ...]:
@@ -284,12 +289,12 @@ def flips_of(picture: Picture) -> tuple[bool, ...]:
 
 
 def distinct(pictures: Iterable[Picture]) -> list[Picture]:
-    """One picture for each (file, size, crop), of those that are the same one that needs most variants."""
-    chosen: dict[tuple[Path, BucketChoice], Picture] = {}
+    """One picture for each look, of those that are the same one that needs most variants."""
+    chosen: dict[Look, Picture] = {}
     for picture in pictures:
-        other = chosen.get((picture.path, picture.choice))
+        other = chosen.get(picture.look)
         if other is None or (picture.subset.flip_aug and not other.subset.flip_aug):
-            chosen[picture.path, picture.choice] = picture
+            chosen[picture.look] = picture
     return list(chosen.values())
 
 

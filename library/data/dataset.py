@@ -11,10 +11,14 @@ from pathlib import Path
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.data.buckets import BucketChoice, Buckets, NoBucket, Size
 from library.data.folders import Stamp
+from library.data.masks import MaskSource
 from library.data.survey import Seen, survey
 from library.errors import Problem, raise_all
 
 ENLARGED_TOO_MUCH = 2.0  # an image that must grow by more than this has little to teach; worth a warning
+
+
+Look = tuple[Path, BucketChoice, str | None, MaskSource | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,12 @@ class Picture:
     subset: SubsetSpec
     dataset: int
     notes: tuple[str, ...] = ()
+    mask: MaskSource | None = None
+
+    @property
+    def look(self) -> Look:
+        """What a cache files the picture's latents under, besides the flip."""
+        return self.path, self.choice, self.subset.resize_interpolation, self.mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
@@ -13,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from library.data.ahead import ahead_of_time
 from library.data.dataset import Picture
 from library.data.images import BadImage, decode, fitted
+from library.data.masks import latent_mask, whole_mask
+from library.data.view import View, coloured
 from library.errors import Problem
-
-AHEAD = 4  # images decoded ahead, for each thread
 
 
 class Encoder(Protocol):
@@ -28,27 +27,51 @@ class Encoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What can be had ahead of a step: an image, float32 (3, h, w) in [-1, 1], or its posterior, (2, 4, h/8, w/8), mean
+    and standard deviation. `mask` is (1, h/8, w/8) in [0, 1] where the picture has one."""
+
+    tensor: Tensor
+    mask: Tensor | None = None
+
+
 @dataclass
 class Read:
-    """A picture read and cut to its bucket: float32 (3, h, w) in [-1, 1], upright and mirrored as asked for."""
+    """A picture read and cut to its bucket: images by flipped, upright and mirrored as asked for."""
 
     picture: Picture
     sha256: str
-    images: dict[bool, Tensor]  # by flipped
+    images: dict[bool, Ready]
 
 
 @dataclass
 class Encoded:
-    """Posteriors of one picture: by flipped, float32 (2, 4, h/8, w/8), mean and standard deviation."""
+    """Posteriors of one picture, by flipped."""
 
     read: Read
-    posteriors: dict[bool, Tensor]
+    posteriors: dict[bool, Ready]
 
 
-def prepared(pixels: np.ndarray, picture: Picture, flipped: bool) -> Tensor:
-    """uint8 (height, width, 3) -> float32 (3, h, w) in [-1, 1], resized and cut to the picture's bucket."""
-    cut = fitted(pixels, picture.choice)
-    if flipped:
+def prepared(picture: Picture, content: bytes, views: Sequence[View]) -> list[Ready]:
+    """A picture file's content as each of the views sees it. Raises BadImage."""
+    pixels = upright_pixels(picture, content)
+    mask = whole_mask(picture.mask, picture.path, content, picture.size) if picture.mask else None
+    return [
+        Ready(
+            image_of(pixels, view, picture.subset.resize_interpolation),
+            None if mask is None else latent_mask(mask, view.choice, view.flipped),
+        )
+        for view in views
+    ]
+
+
+def image_of(pixels: np.ndarray, view: View, interpolation: str | None = None) -> Tensor:
+    """uint8 (height, width, 3) -> float32 (3, h, w) in [-1, 1], as a view sees it."""
+    cut = fitted(pixels, view.choice, interpolation)
+    if view.colour:
+        cut = coloured(cut, view.colour)
+    if view.flipped:
         cut = cut[:, ::-1]
     return torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
 
@@ -64,11 +87,8 @@ def read_picture(picture: Picture, wanted: Callable[[str], Sequence[bool]]) -> R
         raise BadImage(f"cannot be read ({error.strerror})") from error
     digest = sha256(content).hexdigest()
     flips = wanted(digest)
-    images = {}
-    if flips:
-        pixels = upright_pixels(picture, content)
-        images = {flipped: prepared(pixels, picture, flipped) for flipped in flips}
-    return Read(picture, digest, images)
+    images = prepared(picture, content, [View(picture.choice, flipped) for flipped in flips]) if flips else []
+    return Read(picture, digest, dict(zip(flips, images, strict=True)))
 
 
 def upright_pixels(picture: Picture, content: bytes) -> np.ndarray:
@@ -120,12 +140,12 @@ def encode_all(
 
 def encode(reads: list[Read], encoder: Encoder, problems: list[Problem], batch_size: int) -> Iterator[Encoded]:
     """Pictures of one size through the VAE, at most `batch_size` images at a time."""
-    images = torch.stack([image for read in reads for image in read.images.values()]).split(batch_size)
+    images = torch.stack([image.tensor for read in reads for image in read.images.values()]).split(batch_size)
     encoded = [torch.stack(encoder.encode_posterior(part), dim=1).float().cpu() for part in images]
     posteriors = iter(torch.cat(encoded))  # each (2, 4, h/8, w/8)
     for read in reads:
-        mine = {flipped: next(posteriors).clone() for flipped in read.images}
-        if all(bool(posterior.isfinite().all()) for posterior in mine.values()):
+        mine = {flipped: Ready(next(posteriors).clone(), image.mask) for flipped, image in read.images.items()}
+        if all(bool(posterior.tensor.isfinite().all()) for posterior in mine.values()):
             yield Encoded(read, mine)
         else:
             problems.append(not_finite(read.picture))
@@ -135,21 +155,3 @@ def not_finite(picture: Picture) -> Problem:
     """What to say when the VAE breaks down on an image."""
     what = "the VAE makes NaN or infinite latents of it; use --no_half_vae, or another VAE, or remove the image"
     return Problem(what, f"image '{picture.path}'")
-
-
-def ahead_of_time(work: Callable, items: Sequence, workers: int) -> Iterator:
-    """`map(work, items)`, a few items ahead in threads."""
-    if workers < 1:
-        yield from map(work, items)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
-    ahead: deque[Future] = deque()
-    try:
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) > AHEAD * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

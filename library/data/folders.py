@@ -14,9 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from library.data.images import Header, is_image_name
+from library.atomic import atomic
+from library.config.image_folders import is_image_name
+from library.data.images import Header
 
 CACHE_FOLDER = ".pivot_cache"
 INDEX_FILE = "index.json"
@@ -37,13 +39,14 @@ class Listing:
     folder: Path
     names: frozenset[str]
     images: dict[str, Stamp]
+    broken: tuple[str, ...] = ()  # links to images that are not there
 
     def unused(self) -> list[str]:
         """Files that look like images but are not taken as such."""
         lookalikes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jxl")
         return sorted(
             name
-            for name in self.names - self.images.keys()
+            for name in self.names - self.images.keys() - set(self.broken)
             if name.lower().endswith(lookalikes) and not name.startswith(".")
         )
 
@@ -71,7 +74,7 @@ class Index:
         return known if known and known.stamp == stamp else None
 
     def write(self) -> None:
-        """Replace the index file. Raises OSError."""
+        """Replace the index file. Raises UserError."""
         images = {
             name: {
                 "size": known.stamp.size,
@@ -84,20 +87,24 @@ class Index:
             for name, known in self.images.items()
         }
         content = {"version": INDEX_VERSION, "images": images, "latents": self.latents}
-        replace_file(self.where / INDEX_FILE, json.dumps(content, indent=1).encode())
+        with atomic(self.where / INDEX_FILE, durable=False) as temporary:
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def list_folder(folder: Path) -> Listing:
     """One look at a folder; sub-folders are not entered. Raises OSError."""
-    names, images = [], {}
+    names, images, broken = [], {}, []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
                 continue
             names.append(entry.name)
             if is_image_name(entry.name):
-                images[entry.name] = stamp_of(entry)
-    return Listing(folder, frozenset(names), dict(sorted(images.items())))
+                try:
+                    images[entry.name] = stamp_of(entry)
+                except FileNotFoundError:
+                    broken.append(entry.name)
+    return Listing(folder, frozenset(names), dict(sorted(images.items())), tuple(sorted(broken)))
 
 
 def stamp_of(file: os.DirEntry | Path) -> Stamp:
@@ -120,20 +127,32 @@ def read_index(places: Iterable[Path]) -> Index | None:
     for where in places:
         try:
             content = json.loads((where / INDEX_FILE).read_bytes())
-            if content["version"] != INDEX_VERSION:
-                continue
-            images = {
-                name: Known(
-                    Stamp(entry["size"], entry["mtime_ns"]),
-                    entry["sha256"],
-                    Header((entry["width"], entry["height"]), tuple(entry["notes"])),
-                )
-                for name, entry in content["images"].items()
-            }
-            return Index(where, images, dict(content["latents"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if content["version"] == INDEX_VERSION:
+                images = {name: _known(entry) for name, entry in content["images"].items()}
+                return Index(where, images, {name: _number(length) for name, length in content["latents"].items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return None
+
+
+def _known(entry: dict[str, Any]) -> Known:
+    """One entry of an index file. Raises ValueError, KeyError or TypeError where it is not one."""
+    size, mtime_ns, width, height = (_number(entry[name]) for name in ("size", "mtime_ns", "width", "height"))
+    return Known(
+        Stamp(size, mtime_ns), _text(entry["sha256"]), Header((width, height), tuple(map(_text, entry["notes"])))
+    )
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{value!r} is not a text")
+    return value
 
 
 def open_index(folder: Path, fallback: Path | None) -> Index:
@@ -159,16 +178,3 @@ def can_be_written(folder: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a cache file under a temporary name, then rename it: a reader sees the old content or the new.
-
-    Not flushed to the disk: what a power cut destroys is recognised and made again, unlike weights and states.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

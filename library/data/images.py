@@ -10,6 +10,7 @@ import io
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,21 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from library.config.image_folders import is_image_name
 from library.data.buckets import BucketChoice
-
-EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".PNG", ".JPG", ".JPEG", ".WEBP", ".BMP"))
-"""Taken in lower case or in upper case, not in a mixture of both, as sd-scripts does."""
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 """Pillow's name of a format and the extensions that announce it (MPO is a JPEG with a second picture behind it)."""
+
+INTERPOLATIONS = {
+    "lanczos": cv2.INTER_LANCZOS4,
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "linear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -42,11 +51,6 @@ class Header:
 
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image of its folder (hidden files do not)."""
-    return os.path.splitext(name)[1] in EXTENSIONS and not name.startswith(".")
 
 
 def discover(folder: Path) -> list[Path]:
@@ -78,10 +82,19 @@ def decode(path: Path, content: bytes) -> np.ndarray:
 
     An alpha channel is dropped, not composited, as in sd-scripts. Of an animation it is the first frame.
     """
+    return _decoded(path, content, rgb)
+
+
+def decode_alpha(path: Path, content: bytes) -> np.ndarray:
+    """The alpha channel of an image file's content, uint8 (height, width), EXIF-rotated. Raises BadImage."""
+    return _decoded(path, content, alpha)
+
+
+def _decoded(path: Path, content: bytes, part: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
-        return turned(rgb(image), orientation(image))
+        return turned(part(image), orientation(image))
     except Exception as error:  # decoders fed with damaged bytes raise whatever they like
         raise _explained(path, error) from error
 
@@ -104,6 +117,13 @@ def rgb(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
+def alpha(image: Image.Image) -> np.ndarray:
+    """How opaque any Pillow mode is, uint8 (height, width); 255 everywhere where there is no such channel."""
+    if image.has_transparency_data:
+        return np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8)
+    return np.full((image.height, image.width), 255, np.uint8)
+
+
 def orientation(image: Image.Image) -> int:
     """EXIF orientation 1-8; 1 (upright) where there is none or where the EXIF block cannot be read."""
     try:
@@ -116,7 +136,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (height, width, 3) brought upright. EXIF 2.3, table of tag 274: where row 0 and column 0 lie."""
+    """Pixels (height, width, ...) brought upright. EXIF 2.3, table of tag 274: where row 0 and column 0 lie."""
     if orientation >= 5:  # rows and columns are exchanged
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -126,12 +146,16 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def fitted(pixels: np.ndarray, choice: BucketChoice) -> np.ndarray:
-    """Resize and cut pixels to their bucket: area averaging where nothing grows, else Lanczos; uint8 (h, w, 3)."""
+def fitted(pixels: np.ndarray, choice: BucketChoice, interpolation: str | None = None) -> np.ndarray:
+    """Resize and cut pixels (height, width, ...) to their bucket.
+
+    By the interpolation of this name; without one area averaging where nothing grows, else Lanczos.
+    """
     height, width = pixels.shape[:2]
     if (width, height) != choice.resized:
         shrinks = width >= choice.resized[0] and height >= choice.resized[1]
-        pixels = cv2.resize(pixels, choice.resized, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4)
+        usual = "area" if shrinks else "lanczos"
+        pixels = cv2.resize(pixels, choice.resized, interpolation=INTERPOLATIONS[interpolation or usual])
     (x, y), (width, height) = choice.crop, choice.bucket
     return pixels[y : y + height, x : x + width]
 

@@ -1,11 +1,12 @@
-"""Cached posteriors on disk: one small file for each image and variant, named by everything it depends on."""
+"""Cached posteriors on disk: one small file for each image and variant, named by everything it depends on.
+
+A picture's mask lies in the file of its posterior.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -13,18 +14,22 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
-from library.data.buckets import BucketChoice
-from library.data.folders import Index, Known, open_index, replace_file
+from library.atomic import atomic, sweep_temporaries
+from library.data.dataset import Look
+from library.data.encoding import Ready
+from library.data.folders import Index, Known, open_index
 
 FORMAT = 1  # of the numbers in a file; another format makes other names, so that old files are never misread
 EXTENSION = ".safetensors"
 
 
-def name_of(sha256: str, choice: BucketChoice, flipped: bool, vae_hash: str, dtype: torch.dtype) -> str:
-    """A cache file's name: a hash of the image's bytes, size and crop, the flip, the VAE's weights and the dtype."""
+def name_of(sha256: str, look: Look, flipped: bool, vae_hash: str, dtype: torch.dtype) -> str:
+    """A cache file's name: a hash of the image's bytes, size, crop and mask, the flip, the VAE's weights, the dtype."""
+    _, choice, interpolation, mask = look
     parts = [FORMAT, sha256, choice.resized, choice.crop, choice.bucket, flipped, vae_hash, str(dtype)]
+    if interpolation or mask:
+        parts += [interpolation, mask.mark if mask else None]
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest() + EXTENSION
 
 
@@ -42,7 +47,7 @@ class CacheFolder:
         """Raises OSError if the cache can be written neither there nor under the fallback folder."""
         cache = cls(open_index(folder, fallback))
         cache.look()
-        sweep(cache.index.where)
+        sweep_temporaries(cache.index.where)
         return cache
 
     def look(self) -> None:
@@ -59,17 +64,21 @@ class CacheFolder:
             return True
         try:
             read_posterior(self.index.where / name)
-        except (OSError, SafetensorError, KeyError):
+        except (OSError, SafetensorError, KeyError, ValueError):
             self.damaged += 1
             del self.lengths[name]
             return False
         self._note(name, length)
         return True
 
-    def write(self, name: str, posterior: Tensor) -> None:
-        """Keep one posterior, (2, 4, h/8, w/8). Raises OSError."""
-        content = save({"posterior": posterior.contiguous()}, metadata={"format": str(FORMAT)})
-        replace_file(self.index.where / name, content)
+    def write(self, name: str, ready: Ready) -> None:
+        """Keep one posterior with its mask. Raises UserError."""
+        tensors = {"posterior": ready.tensor.contiguous()}
+        if ready.mask is not None:
+            tensors["mask"] = ready.mask.contiguous()
+        content = save(tensors, metadata={"format": str(FORMAT)})
+        with atomic(self.index.where / name, durable=False) as temporary:
+            temporary.write_bytes(content)
         self.lengths[name] = len(content)
         self._note(name, len(content))
 
@@ -80,7 +89,7 @@ class CacheFolder:
             self.changed = True
 
     def close(self) -> None:
-        """Write the index if anything changed. Raises OSError."""
+        """Write the index if anything changed. Raises UserError."""
         if self.changed:
             self.index.write()
             self.changed = False
@@ -90,14 +99,10 @@ class CacheFolder:
         self.changed = True
 
 
-def sweep(folder: Path, age: float = 3600.0) -> None:
-    """Remove the temporary files that a killed program left, once they are `age` seconds old."""
-    for path in folder.glob("*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > age:
-                path.unlink()
-
-
-def read_posterior(path: Path) -> Tensor:
-    """(2, 4, h/8, w/8): mean and standard deviation. Raises OSError, SafetensorError or KeyError."""
-    return load(path.read_bytes())["posterior"]
+def read_posterior(path: Path) -> Ready:
+    """A posterior and its mask. Raises OSError, SafetensorError, KeyError, or ValueError where it is not finite."""
+    tensors = load(path.read_bytes())
+    posterior = tensors["posterior"]
+    if not posterior.isfinite().all():
+        raise ValueError("it holds NaN or infinite numbers")
+    return Ready(posterior, tensors.get("mask"))

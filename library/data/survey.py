@@ -6,12 +6,12 @@ Only images that no index knows are opened, and of those only the header is read
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
+from library.data.ahead import ahead_of_time
 from library.data.captions import OTHER_EXTENSIONS, BadCaption, about_missing_captions, read_caption
 from library.data.folders import Listing, Stamp, cache_places, list_folder, read_index
 from library.data.images import BadImage, Header, measure
@@ -65,10 +65,8 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], workers: i
     if workers < 2 or len(items) <= HANDFUL:
         return [work(item) for item in items]
     handfuls = [items[start : start + HANDFUL] for start in range(0, len(items), HANDFUL)]
-    with ThreadPoolExecutor(workers) as pool:
-        return [
-            result for done in pool.map(lambda handful: [work(item) for item in handful], handfuls) for result in done
-        ]
+    done = ahead_of_time(lambda handful: [work(item) for item in handful], handfuls, workers)
+    return [result for results in done for result in results]
 
 
 def _listing(subset: SubsetSpec, problems: list[Problem]) -> Listing:

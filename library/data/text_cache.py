@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 from tqdm import tqdm
 
+from library.atomic import atomic
 from library.data.dataset import Dataset
-from library.data.folders import replace_file
 from library.data.wording import may_be_dropped, only_wording
 from library.errors import UserError
 from library.models.text import TextEmbeddings
@@ -122,10 +122,11 @@ class TextCache:
         tensors = {"hidden": row.hidden} | ({} if row.pooled is None else {"pooled": row.pooled})
         name = self._name(caption)
         try:
-            replace_file(self.folder / name, save(tensors))
-        except OSError as error:
-            advice = "Free some space, or use --cache_text_encoder_outputs without _to_disk."
-            raise UserError(f"The cache of captions cannot write to '{self.folder}': {error}. {advice}") from error
+            with atomic(self.folder / name, durable=False) as temporary:
+                temporary.write_bytes(save(tensors))
+        except UserError as error:
+            advice = "Use --cache_text_encoder_outputs without _to_disk to do without files."
+            raise UserError(f"The cache of captions: {error}. {advice}") from error
         self._names_on_disk().add(name)
 
     def _name(self, caption: str) -> str:

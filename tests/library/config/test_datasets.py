@@ -1,6 +1,7 @@
 """Dataset descriptions and folders become a plan, with every fallback resolved and every mistake told."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,26 @@ def test_an_empty_text_in_a_subset_takes_back_a_prefix_but_not_an_extension():
     text = "[general]\ncaption_prefix = 'art, '\ncaption_extension = '.txt'\n" + ONE
     subset = plan_datasets(described(text + "caption_prefix = ''\ncaption_extension = ''\n"))[0].subsets[0]
     assert (subset.caption_prefix, subset.caption_extension) == ("", ".txt")
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "said"),
+    [
+        ("color_aug = true", ["--cache_latents"], "`color_aug` in data.toml line 5 gives pictures other colours"),
+        ("random_crop = true", ["--cache_latents_to_disk"], "which `--cache_latents_to_disk` on the command line"),
+        ("face_crop_aug_range = [1, 2]", ["--cache_latents"], "`face_crop_aug_range` in data.toml line 5 cuts"),
+        ("flip_aug = true", ["--cache_latents", "--random_crop"], "`--random_crop` on the command line cuts pictures"),
+    ],
+)
+def test_what_a_latent_cache_cannot_hold_is_refused(key: str, words: list[str], said: str):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        plan_datasets(described(ONE + key + "\n", *words))
+    plan_datasets(described(ONE + key + "\n"))
+
+
+def test_a_subset_may_take_back_what_a_cache_cannot_hold():
+    text = ONE + "color_aug = false\n"
+    assert not plan_datasets(described(text, "--cache_latents", "--color_aug"))[0].subsets[0].color_aug
 
 
 def test_keys_without_effect_subsets_without_repeats_and_doubles_are_named():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from library.data.batches import Batch, Batches, crop
+from library.data.batches import Batch, Batches
 from library.data.buckets import BucketChoice
 from library.data.cache import LiveLatents, MemoryLatents
 from library.data.dataset import Dataset, build
 from library.data.order import Geometry
+from library.data.view import View
 
 SIZES = [(128, 128)] * 5 + [(256, 64)] * 2 + [(64, 200)]
 
@@ -100,7 +100,7 @@ def test_a_resumed_epoch_goes_on_where_it_stopped_without_reading_what_lies_befo
     whole = list(batches.epoch(4))
     fetched = []
     fetch = cached.fetch
-    monkeypatch.setattr(cached, "fetch", lambda picture, flip: (fetched.append(picture), fetch(picture, flip))[1])
+    monkeypatch.setattr(cached, "fetch", lambda picture, view: (fetched.append(picture), fetch(picture, view))[1])
     rest = list(batches.epoch(4, start=3))
     assert_same(real_rows(whole[3:]), real_rows(rest))
     assert len(fetched) == sum(len(batch) for micro_batches in whole[3:] for batch in micro_batches)
@@ -144,7 +144,7 @@ def test_latents_are_drawn_from_the_posterior_and_scaled(small: Dataset, cached:
     assert batch.latents.dtype == torch.float32
     noise = torch.randn(batch.latents.shape[1:], generator=batch.generator(0, "posterior"))
     means = [
-        cached.posteriors[p.path, p.choice, flip][0]
+        cached.posteriors[p.look, flip].tensor[0]
         for p in small.pictures
         for flip in (False, True)
         if str(p.path) == batch.files[0]
@@ -161,10 +161,9 @@ def test_sizes_and_crops_are_those_of_the_pixels(small: Dataset, cached: MemoryL
             assert all(min(top, left) >= 0 for top, left in batch.crops.tolist())
 
 
-def test_the_crop_of_a_mirrored_image_is_mirrored_too(small: Dataset):
-    wide = next(picture for picture in small.pictures if picture.size == (64, 200))
-    odd = dataclasses.replace(wide, choice=BucketChoice((512, 512), (535, 512), (11, 0)))
-    assert crop(odd, flipped=False) == (0, 11)
-    assert crop(odd, flipped=True) == (0, 12)  # 535 - 512 - 11
-    tall = dataclasses.replace(wide, choice=BucketChoice((512, 512), (512, 543), (0, 15)))
-    assert crop(tall, flipped=False) == crop(tall, flipped=True) == (15, 0)
+def test_the_crop_of_a_mirrored_image_is_mirrored_too():
+    wide = BucketChoice((512, 512), (535, 512), (11, 0))
+    assert View(wide).crop == (0, 11)
+    assert View(wide, flipped=True).crop == (0, 12)  # 535 - 512 - 11
+    tall = BucketChoice((512, 512), (512, 543), (0, 15))
+    assert View(tall).crop == View(tall, flipped=True).crop == (15, 0)

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 import library.data.encoding as encoding_room
 import library.data.survey as survey_room
 from library.data.cache import DiskLatents, Filled, LiveLatents, MemoryLatents
-from library.data.dataset import Dataset, build
+from library.data.dataset import Dataset, Picture, build
+from library.data.encoding import Ready
 from library.data.folders import CACHE_FOLDER, INDEX_FILE
+from library.data.view import View
 from library.errors import UserError
 
 
@@ -28,15 +31,20 @@ def folder(tmp_path: Path, make) -> Path:
 
 def start(folder: Path, make, vae, **options) -> tuple[Dataset, DiskLatents, Filled]:
     """One start of a run with a cache on disk."""
-    subset = {name: options.pop(name) for name in ("flip_aug",) if name in options}
+    subset = {name: options.pop(name) for name in ("flip_aug", "resize_interpolation") if name in options}
     spec = {name: options.pop(name) for name in ("resolution",) if name in options}
     dataset = build([make.dataset(make.subset(folder, **subset), **spec)], fallback=folder.parent / "output")
     latents = DiskLatents(dataset, 1.0, vae_hash=vae.vae_hash, fallback=folder.parent / "output", **options)
     return dataset, latents, latents.fill(vae, progress=False)
 
 
+def seen(latents, picture: Picture, flipped: bool = False) -> Ready:
+    """What a source has of a picture seen from the middle."""
+    return latents.fetch(picture, View(picture.choice, flipped))
+
+
 def posteriors(dataset: Dataset, latents) -> torch.Tensor:
-    rows = [latents.posterior([latents.fetch(picture, False)], [picture]) for picture in dataset.pictures]
+    rows = [latents.posterior([seen(latents, picture)], [picture]) for picture in dataset.pictures]
     return torch.cat([torch.stack(row).flatten() for row in rows])
 
 
@@ -81,12 +89,42 @@ def test_mirrored_images_have_posteriors_of_their_own(folder: Path, make, vae):
     dataset, latents, filled = start(folder, make, vae, flip_aug=True)
     assert filled.made == 8
     for picture in dataset.pictures:
-        upright, mirrored = latents.fetch(picture, False), latents.fetch(picture, True)
+        upright, mirrored = seen(latents, picture).tensor, seen(latents, picture, True).tensor
         torch.testing.assert_close(upright.flip(-1), mirrored, atol=1e-6, rtol=0)  # exact for a VAE that averages
         assert not torch.equal(upright, mirrored)
 
 
-@pytest.mark.parametrize("change", ["vae", "resolution", "dtype", "flip"])
+def test_numbers_that_are_not_finite_are_not_believed(folder: Path, make, vae):
+    dataset, latents, _ = start(folder, make, vae)
+    path = latents.files[dataset.pictures[0].look, False]
+    rotten = {"posterior": torch.full((2, 4, 16, 16), torch.nan)}
+    path.write_bytes(save(rotten, metadata={"format": "1"}))
+    with pytest.raises(UserError, match=r"0\.png.*NaN.*Delete"):
+        seen(latents, dataset.pictures[0])
+    (folder / CACHE_FOLDER / INDEX_FILE).unlink()  # whose list of lengths is believed
+    dataset, latents, filled = start(folder, make, vae)
+    assert (filled.damaged, filled.made) == (1, 1)
+    assert seen(latents, dataset.pictures[0]).tensor.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", '{"version": 1, "images": [], "latents": {}}', '{"version": 1, "images": {"0.png": 5}, "latents": {}}']
+    + [
+        f'{{"version": 1, "images": {{"0.png": {{"size": 1, "mtime_ns": 1, "sha256": "a", "width": {width}, '
+        f'"height": 9, "notes": {notes}}}}}, "latents": {latents}}}'
+        for width, notes, latents in [('"9"', "[]", "{}"), ("9.5", "[]", "{}"), ("9", "[1]", "{}"), ("9", "[]", "[]")]
+    ]
+    + ['{"version": 1, "images": {}, "latents": {"x": "y"}}', '{"version": 1', "[" * 100_000],
+)
+def test_an_index_of_any_content_is_read_or_left_aside(folder: Path, make, vae, content: str):
+    start(folder, make, vae)
+    (folder / CACHE_FOLDER / INDEX_FILE).write_text(content)
+    *_, filled = start(folder, make, vae)
+    assert (filled.found, filled.made) == (4, 0)  # the posteriors themselves are still there
+
+
+@pytest.mark.parametrize("change", ["vae", "resolution", "dtype", "flip", "interpolation"])
 def test_anything_that_changes_the_latents_makes_new_ones(folder: Path, make, vae, change: str):
     start(folder, make, vae)
     if change == "vae":
@@ -95,6 +133,8 @@ def test_anything_that_changes_the_latents_makes_new_ones(folder: Path, make, va
         *_, filled = start(folder, make, vae, resolution=(192, 192))
     elif change == "dtype":
         *_, filled = start(folder, make, vae, dtype=torch.float16)
+    elif change == "interpolation":
+        *_, filled = start(folder, make, vae, resize_interpolation="nearest")
     else:
         *_, filled = start(folder, make, vae, flip_aug=True)
     assert filled.made == (3 if change == "resolution" else 4)  # 256x64 is a bucket of both resolutions
@@ -238,7 +278,7 @@ def test_latents_that_are_not_finite_name_the_image(folder: Path, make, vae):
         MemoryLatents(dataset, 1.0).fill(vae, batch_size=2, progress=False)
     live, white = LiveLatents(dataset, 1.0, vae), dataset.pictures[-1]
     with pytest.raises(UserError, match=r"white\.png': the VAE makes NaN"):
-        live.posterior([live.fetch(white, False)], [white])
+        live.posterior([seen(live, white)], [white])
 
 
 def test_an_image_that_changes_during_the_run_is_named(folder: Path, make, vae):
@@ -253,7 +293,7 @@ def test_a_cache_file_that_goes_bad_during_the_run_is_named(folder: Path, make, 
     for path in (folder / CACHE_FOLDER).glob("*.safetensors"):
         path.write_bytes(b"x")
     with pytest.raises(UserError, match=r"Delete '.*safetensors' and start again"):
-        latents.fetch(dataset.pictures[0], False)
+        seen(latents, dataset.pictures[0])
 
 
 def test_two_datasets_share_what_is_the_same(folder: Path, make, vae):
@@ -261,7 +301,7 @@ def test_two_datasets_share_what_is_the_same(folder: Path, make, vae):
     dataset = build(plan)
     latents = DiskLatents(dataset, 1.0, vae_hash="v", fallback=None)
     assert latents.fill(vae, progress=False).made == 8
-    assert latents.fetch(dataset.pictures[0], False).equal(latents.fetch(dataset.pictures[4], False))
+    assert seen(latents, dataset.pictures[0]).tensor.equal(seen(latents, dataset.pictures[4]).tensor)
 
 
 def test_processes_share_the_work_and_hold_the_same(folder: Path, make):
