@@ -1,0 +1,1 @@
+"""The mini model's face restorer: an IRControlNet trained on drawn, damaged faces; `miniworld/restorer` holds it."""
