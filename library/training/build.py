@@ -29,6 +29,7 @@ from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.training.assemble import Resumed, assemble, build_optimizers, check_room, check_surroundings
+from library.training.base_model import load_base_model
 from library.training.clock import Clock, total_steps
 from library.training.description import DECISIVE, dataset_fingerprint, fingerprint, metadata_writer, optimizer_text
 from library.training.file_names import SavingSpec
@@ -140,14 +141,18 @@ def build_batches(
     """Batches of cached (or live) latents and embeddings; what no step needs of the model leaves the device."""
     settings, dataset, processes = checked.settings, checked.dataset, footing.processes
     train_text = trains_text_encoder(settings)
-    caches = settings.take(CacheSpec)
-    place(model, processes.device, vae=False, text_encoders=True)
+    caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
+    device, keep = processes.device, memory.highvram
+    # With lowram the device has more room than the computer: the U-Net stays on it while the others work.
+    place(model, device, unet=memory.lowram, keep_reserved=keep)
     latents, lines = latent_source(caches, dataset, model, processes, settings["output_dir"])
     text = None
     if not train_text:
+        place(model, device, unet=memory.lowram, text_encoders=True, keep_reserved=keep)
         with torch.no_grad(), footing.precision.autocast():
             text = text_source(caches, dataset, conditioner, settings["output_dir"], show=processes.is_main)
-    place(model, processes.device, vae=False, text_encoders=train_text or captions_to_come(dataset) is None)
+    text_encoders = train_text or captions_to_come(dataset) is None
+    place(model, device, text_encoders=text_encoders, keep_reserved=keep)
     for line in [*dataset.warnings, *lines]:
         say(line)
     if conditioner.truncated:
@@ -159,7 +164,7 @@ def build_batches(
         seed=footing.seed,
         geometry=footing.geometry,
         workers=settings["max_data_loader_n_workers"],
-        pin=processes.device.type == "cuda",
+        pin=device.type == "cuda",
     )
 
 
@@ -177,15 +182,12 @@ def build_network(
     """The network on the model, on its device, as a trainable of the loop."""
     settings, processes = checked.settings, footing.processes
     spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
-    line = choose_attention(model.unet, memory, processes.device)
-    if line:
-        say(line)
-    if memory.gradient_checkpointing:
-        checkpoint_gradients(model, trains_text_encoder(settings))
-    # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
-    torch.manual_seed(footing.seed % 2**63)
     for line in merge_base_weights(checked.module, spec, model, DTYPES[settings["mixed_precision"]]):
         say(line)
+    for line in save_memory(model, memory, processes.device, train_text_encoder=trains_text_encoder(settings)):
+        say(line)
+    # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
+    torch.manual_seed(footing.seed % 2**63)
     network = create_network(checked.module, spec, checked.arguments, model, settings.namespace(), say)
     groups, names = optimizer_groups(
         network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]
@@ -209,9 +211,10 @@ def build_previews(
     """Sample pictures of the prompts, drawn with everything on the device for as long as it takes."""
     spec, saving = checked.settings.take(PreviewSpec), checked.settings.take(SavingSpec)
     folder = saving.output_dir / "sample"
+    highvram = checked.settings["highvram"]
 
     def draw(epoch: int | None, step: int) -> list[Path]:
-        with on_device(model, processes.device):
+        with on_device(model, processes.device, keep_reserved=highvram):
             return write_previews(
                 model,
                 conditioner,

@@ -91,13 +91,19 @@ def checkpoint_gradients(model: StableDiffusion, train_text_encoder: bool) -> No
 
 
 def place(
-    model: StableDiffusion, device: torch.device, *, vae: bool, text_encoders: bool, keep_reserved: bool = False
+    model: StableDiffusion,
+    device: torch.device,
+    *,
+    unet: bool = True,
+    vae: bool = False,
+    text_encoders: bool = False,
+    keep_reserved: bool = False,
 ) -> None:
-    """Move to the device what each step needs, and off it what no step will need again.
+    """Move to the device what comes next needs, and off it what it does not.
 
     `keep_reserved` (the option highvram) leaves what PyTorch holds of the GPU's memory to PyTorch.
     """
-    wanted = {"unet": True, "vae": vae}
+    wanted = {"unet": unet, "vae": vae}
     for name, part in model.modules.items():
         part.to(device if wanted.get(name, text_encoders) else "cpu")
     if device.type == "cuda" and not keep_reserved:
