@@ -40,8 +40,11 @@ def import_plugin(name: str, option: str, functions: Sequence[str]) -> ModuleTyp
 
 
 def check_arguments(module: ModuleType, arguments: Mapping[str, str], option: str) -> None:
-    """Refuse arguments that a module's declared `OPTIONS` do not know; one that declares none checks them itself."""
-    known = getattr(module, "OPTIONS", None)
+    """Refuse arguments that a module's declared options do not know; one that declares none checks them itself.
+
+    What is known is its `OPTIONS`, or `known_options(arguments)` where that depends on the arguments.
+    """
+    known = module.known_options(arguments) if hasattr(module, "known_options") else getattr(module, "OPTIONS", None)
     if known is None:
         return
     for name in arguments:

@@ -29,6 +29,8 @@ class Listed(NamedTuple):
 MODULES = [
     Listed("networks.lora", {}),
     Listed("networks.lora", {"conv_dim": "2", "conv_alpha": "1"}),
+    Listed("networks.ac_lora", {"conv_dim": "2", "export_rank": "energy:1", "ac_mode": "product"}),
+    Listed("networks.ac_lora", {"ac_mode": "product", "export_rank": "full"}),
 ]
 
 

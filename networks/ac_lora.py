@@ -1,0 +1,365 @@
+"""AC-LoRA: the rank of every layer, found while training (Cui et al. 2024, "Auto Component LoRA").
+
+A LoRA network trains at a maximum rank R. Every E epochs a RESTART looks at the singular values of each module, keeps
+the part that a threshold calls signal, and replaces the rest by noise; the threshold follows the training loss. Files
+hold what is left: a plain LoRA with a rank of its own for every module.
+
+The LoRA modules come from a base module (`networks.lora`, or another that offers `unet_loras` and `text_encoder_loras`
+with `lora_down`, `lora_up`, `alpha`, `scale`). The equations are in `ac_lora_restart.py`, the options in
+`ac_lora_options.py`, files in `ac_lora_export.py`. A trainer may say how it stands by `on_progress(p)`; in one that
+does not, `ac_lora_observe.py` finds the same facts. All files `ac_lora*.py` belong together and know only torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+from typing import Any, Mapping, Optional, Sequence
+
+import torch
+
+import networks.lora
+from networks import ac_lora_report as report
+from networks.ac_lora_export import cut_modules, narrow, padded, read_file, refuse_what_is_no_product
+from networks.ac_lora_observe import Observer
+from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
+from networks.ac_lora_options import Options, read_options
+from networks.ac_lora_restart import Module, energy_threshold, restart_modules, separation_strength
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = {**getattr(networks.lora, "OPTIONS", {}), **OWN_OPTIONS}
+STATE_VERSION = 1
+FEW_RESTARTS = 4
+
+PAPER_NOTICE = (
+    "AC-LoRA in the paper's letter (ac_mode=paper): it regularises, but the ranks that it finds follow the maximum "
+    "rank, not the data; ac_mode=product finds ranks"
+)
+
+
+def known_options(arguments: Mapping[str, str]) -> Optional[dict[str, str]]:
+    """The options that hold beside `arguments`: ours and the base module's. None if that does not say what it knows."""
+    base = importlib.import_module(arguments.get("base_module") or "networks.lora")
+    options = getattr(base, "OPTIONS", None)
+    return None if options is None else {**options, **OWN_OPTIONS}
+
+
+def create_network(
+    multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=None, **kwargs
+):  # fmt: skip
+    """The base module's network with RESTARTs, or with the fixed ranks of `rank_pattern`."""
+    options, rest = read_options(kwargs)
+    base = importlib.import_module(options.base_module)
+    network = base.create_network(
+        multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=neuron_dropout, **rest
+    )
+    if network is None:
+        return None
+    if options.rank_pattern is not None:
+        narrow(network, options.rank_pattern)
+        return network
+    if neuron_dropout or any(rest.get(name) not in (None, "", "0") for name in DROPOUTS):
+        logger.warning("AC-LoRA: dropout raises the training loss, and with it lowers the threshold p and the ranks")
+    return restarting(network, options)
+
+
+def create_network_from_weights(
+    multiplier, file, vae, text_encoder, unet, weights_sd=None, for_inference=False, neuron_dropout=None, **kwargs
+):
+    """A network with the ranks of a file, which become the maximum ranks. For inference it is the base module's."""
+    options, rest = read_options(kwargs)
+    base = importlib.import_module(options.base_module)
+    network, weights = base.create_network_from_weights(
+        multiplier, file, vae, text_encoder, unet, weights_sd=weights_sd, for_inference=for_inference, **rest
+    )
+    return (network if for_inference or network is None else restarting(network, options)), weights
+
+
+DROPOUTS = ("dropout", "rank_dropout", "module_dropout")
+
+
+def restarting(network: Any, options: Options) -> Any:
+    """Turn a base module's network into one that makes RESTARTs.
+
+    Its class becomes a subclass of what it was: every method, hook and tensor name of the base module stays as it is.
+    """
+    for name in ("unet_loras", "text_encoder_loras"):
+        if not hasattr(network, name):
+            raise ValueError(f"`base_module = {options.base_module}`: its network has no {name}, so it cannot be used")
+    network.__class__ = type("ACLoRANetwork", (ACLoRANetwork, type(network)), {})
+    network.begin(options)
+    return network
+
+
+class ACLoRANetwork:
+    """What AC-LoRA adds to a network: RESTARTs, their state, and files that are cut.
+
+    All that must survive a resume is in the network's extra state, as text: unlike a buffer it keeps its values when
+    the network is cast to half precision. It never reaches a file of weights.
+    """
+
+    def begin(self, options: Options) -> None:
+        for lora in [*self.text_encoder_loras, *self.unet_loras]:
+            refuse_what_is_no_product(lora)
+        self.options = options
+        self.progress_every_n_steps = options.every_n_steps
+        self.restarts: list[dict[str, Any]] = []
+        self.window = {"loss_sum": 0.0, "relative_mse_sum": 0.0, "count": 0}
+        self.epochs_seen = 0  # epochs that were complete when progress was last told
+        self.is_observing = True
+        self.observer = Observer(self, options)
+        self.trainer_options: Any = None
+        self._written: Optional[tuple[int, int]] = None
+        self._tensors_to_save: Optional[dict[str, torch.Tensor]] = None
+        self._has_warned_of_loss = False
+
+    # --- the trainer's calls
+
+    def prepare_network(self, args: Any) -> None:
+        """Keep the trainer's options; they change while it prepares itself."""
+        self.trainer_options = args
+        if hasattr(super(), "prepare_network"):
+            super().prepare_network(args)
+
+    def announce(self, total_epochs: int, total_steps: int, observed: bool = False) -> list[str]:
+        """Lines worth saying before the first step of a run of this length.
+
+        A trainer that calls this is one that will call `on_progress`; it is not observed.
+        """
+        self.is_observing = observed
+        steps_per_epoch = max(1, math.ceil(total_steps / max(total_epochs, 1)))
+        if self.options.is_off:
+            return ["AC-LoRA: RESTARTs are off (ac_every_n_epochs=0); this is a plain LoRA, cut when it is saved"]
+        planned = self.planned_restarts(total_epochs, total_steps, steps_per_epoch)
+        lines = [PAPER_NOTICE] if self.options.mode == "paper" else []
+        if not planned:
+            lines.append(f"AC-LoRA can make no RESTART in {self.length(total_epochs, total_steps)}: {self.remedy()}")
+        elif planned < FEW_RESTARTS:
+            lines.append(
+                f"AC-LoRA will make only {planned} RESTART{'s' * (planned > 1)} in "
+                f"{self.length(total_epochs, total_steps)}, which is few to find ranks by: {self.remedy()}"
+            )
+        else:
+            lines.append(f"AC-LoRA will make {planned} RESTARTs in {self.length(total_epochs, total_steps)}")
+        if total_steps < 100 and self.options.first_epoch and planned:
+            lines.append("AC-LoRA: in a run as short as this, ac_first_epoch=false often does better")
+        return lines
+
+    @staticmethod
+    def length(epochs: int, steps: int) -> str:
+        return f"{epochs} epoch{'s' * (epochs != 1)} of {steps} steps altogether"
+
+    def remedy(self) -> str:
+        return "train longer, or set ac_every_n_epochs or ac_every_n_steps to less"
+
+    def on_epoch_start(self, text_encoder, unet) -> None:
+        super().on_epoch_start(text_encoder, unet)
+        if self.is_observing:
+            self.observer.epoch_starts()
+
+    def on_step_start(self, text_encoder, unet) -> None:
+        if hasattr(super(), "on_step_start"):
+            super().on_step_start(text_encoder, unet)
+        if self.is_observing:
+            self.observer.step_starts()
+
+    def on_progress(self, p: Any) -> Optional[dict[str, Any]]:
+        """Told between two optimizer steps how training stands; makes a RESTART if one is due, and returns its event.
+
+        `p` has epochs_done (from 1), total_epochs, global_step, total_steps, and since the last call loss_sum,
+        relative_mse_sum and count, which are sums over all processes.
+        """
+        if self.is_observing:
+            self.is_observing = False
+            self.observer.stop()
+        return self.progressed(p)
+
+    def progressed(self, p: Any) -> Optional[dict[str, Any]]:
+        for name in self.window:
+            self.window[name] += getattr(p, name)
+        is_due = self.is_due(p)
+        self.epochs_seen = p.epochs_done
+        if not is_due:
+            return None
+        window, self.window = self.window, {"loss_sum": 0.0, "relative_mse_sum": 0.0, "count": 0}
+        return self.restart(p, self.mean_loss(window)) if p.global_step < p.total_steps else None
+
+    # --- when
+
+    def every_n_epochs(self, total_epochs: int, steps_per_epoch: int) -> int:
+        """E: as given, or a tenth of the run (the paper's 10 at 100 epochs); never closer than `ac_min_steps`."""
+        every = self.options.every_n_epochs or max(1, int(total_epochs / 10 + 0.5))
+        return max(every, math.ceil(self.options.min_steps / max(steps_per_epoch, 1)))
+
+    def is_due(self, p: Any) -> bool:
+        if self.options.every_n_steps:
+            last = self.restarts[-1]["step"] if self.restarts else 0
+            return p.global_step - last >= max(self.options.every_n_steps, self.options.min_steps)
+        if self.options.is_off or p.epochs_done <= self.epochs_seen:
+            return False
+        epoch = p.epochs_done - 1  # Algorithm 1 counts from 0
+        every = self.every_n_epochs(p.total_epochs, p.global_step // p.epochs_done)
+        return epoch % every == 0 and (epoch > 0 or self.options.first_epoch)
+
+    def planned_restarts(self, total_epochs: int, total_steps: int, steps_per_epoch: int) -> int:
+        """How many RESTARTs a run of this length makes; none comes after its last step."""
+        if self.options.every_n_steps:
+            return (total_steps - 1) // max(self.options.every_n_steps, self.options.min_steps)
+        every = self.every_n_epochs(total_epochs, steps_per_epoch)
+        return len(range(0 if self.options.first_epoch else every, total_epochs - 1, every))
+
+    # --- RESTART
+
+    def mean_loss(self, window: Mapping[str, float]) -> Optional[float]:
+        """L, the mean of the loss since the last RESTART; None if no p is computed from it."""
+        if not self.options.needs_loss:
+            return window["loss_sum"] / window["count"] if window["count"] else None
+        if not window["count"]:
+            raise RuntimeError(
+                "AC-LoRA's threshold follows the training loss, but this trainer shows it none: set ac_p to a number "
+                "(0.9, say), which needs no loss, or use a trainer that calls network.on_progress"
+            )
+        name = "relative_mse_sum" if self.options.loss == "fvu" else "loss_sum"
+        loss = window[name] / window["count"]
+        if loss > 1 and not self._has_warned_of_loss:
+            self._has_warned_of_loss = True
+            logger.warning(
+                f"AC-LoRA: the training loss is {loss:.3g}, and above 1 the threshold p = 1 - loss^alpha keeps "
+                "nothing but one slot; set ac_loss=fvu, or ac_p to a number"
+            )
+        return loss
+
+    def modules(self) -> list[Module]:
+        loras = [*self.text_encoder_loras, *self.unet_loras]
+        return [Module(lora.lora_name, lora.lora_down.weight, lora.lora_up.weight) for lora in loras]
+
+    def sizes(self) -> dict[str, int]:
+        return {module.name: module.down.shape[0] for module in self.modules()}
+
+    def restart(self, p: Any, loss: Optional[float]) -> Optional[dict[str, Any]]:
+        """One RESTART of all modules that are trained, as an event. None if all of them are still zero."""
+        options = self.options
+        threshold = options.p
+        if threshold is None:
+            assert loss is not None
+            position = (
+                p.global_step / max(p.total_steps, 1) * p.total_epochs if options.every_n_steps else p.epochs_done
+            )
+            strength = separation_strength(max(position - 1, 0), p.total_epochs)
+            threshold = energy_threshold(loss, strength, *options.p_bounds)
+        trained = [m for m in self.modules() if m.down.requires_grad and m.up.requires_grad]
+        number = len(self.restarts) + 1
+        done = restart_modules(trained, threshold, options.choices, options.seed, number)
+        alive = [r for r in done.values() if r.rank]
+        if not alive:
+            return None
+        event = {
+            "event": "restart",
+            "restart": number,
+            "epoch": p.epochs_done,
+            "step": p.global_step,
+            "p": threshold,
+            "loss": loss,
+            "mean_rank": report.mean([r.rank for r in alive]),
+            "kept_energy": report.mean([r.energy for r in alive]),
+            "ranks": {name: r.rank for name, r in done.items()},
+            "energy": {name: round(r.energy, 6) for name, r in done.items()},
+        }
+        event = shared_between_processes(trained, event)
+        self.restarts.append(event)
+        return event
+
+    # --- state
+
+    def get_extra_state(self) -> torch.Tensor:
+        if self.is_observing:
+            self.observer.collect()
+        state = {
+            "version": STATE_VERSION,
+            "restarts": self.restarts,
+            "window": self.window,
+            "epochs_seen": self.epochs_seen,
+            "observed": self.observer.state(),
+        }
+        return torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        read = json.loads(bytes(state.cpu().tolist()))
+        self.restarts, self.window, self.epochs_seen = read["restarts"], read["window"], read["epochs_seen"]
+        self.observer.load_state(read["observed"])
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        if self._tensors_to_save is not None:  # the base module is writing its file
+            return self._tensors_to_save
+        return super().state_dict(*args, **kwargs)
+
+    # --- files
+
+    def tensors_for_file(self) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+        """The network's tensors as `export_rank` wants them, and the ranks that they have."""
+        tensors = {name: t for name, t in super().state_dict().items() if not name.endswith("_extra_state")}
+        sizes = self.sizes()
+        if self.options.export.kind == "full":
+            return tensors, sizes
+        found = {name: rank for name, rank in self.restarts[-1]["ranks"].items() if rank} if self.restarts else {}
+        ranks = {}
+        for name, (down, up) in cut_modules(self.modules(), self.options.export, found).items():
+            ranks[name] = down.shape[0]
+            alpha = tensors[f"{name}.alpha"]
+            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down, up
+            tensors[f"{name}.alpha"] = torch.tensor(float(alpha) * ranks[name] / sizes[name])
+        return tensors, ranks
+
+    def save_weights(self, file, dtype, metadata) -> None:
+        """Let the base module write the cut tensors in its own way; the entries ss_ac_lora_* say what was done."""
+        self._tensors_to_save, ranks = self.tensors_for_file()
+        try:
+            if not getattr(self.trainer_options, "no_metadata", False):
+                own = report.metadata(self.restarts, self.options.mode, str(self.options.export), ranks)
+                metadata = {**(metadata or {}), **own}
+            kept = sum(tensor.numel() for tensor in self._tensors_to_save.values() if tensor.dim())
+            self._written = (kept, sum(module.down.numel() + module.up.numel() for module in self.modules()))
+            super().save_weights(file, dtype, metadata)
+        finally:
+            self._tensors_to_save = None
+        if self.is_observing:
+            self.observer.saved()
+
+    def load_weights(self, file):
+        """Go on from a file, cut or not: its slots, then fresh ones up to the maximum rank."""
+        tensors = padded(read_file(file), [*self.text_encoder_loras, *self.unet_loras], str(file))
+        result = self.load_state_dict(tensors, strict=False)
+        result.missing_keys[:] = [name for name in result.missing_keys if not name.endswith("_extra_state")]
+        return result
+
+    # --- what it did
+
+    def findings(self) -> list[str]:
+        return report.lines(self.restarts, self.sizes(), self._written)
+
+    def figures(self) -> dict[str, Any]:
+        return report.figures(self.restarts)
+
+    def conclude(self) -> None:
+        """RuntimeError if the method was on and did nothing."""
+        if not self.restarts and not self.options.is_off:
+            raise RuntimeError(
+                f"AC-LoRA made no RESTART in this run, so what was trained is a plain LoRA: {self.remedy()}; "
+                "ac_every_n_epochs=0 says that none is wanted"
+            )
+
+
+def shared_between_processes(modules: Sequence[Module], event: dict[str, Any]) -> dict[str, Any]:
+    """The weights and figures of the first process on all of them: decompositions may differ in their last bits."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return event
+    for module in modules:
+        distributed.broadcast(module.down.detach(), 0)
+        distributed.broadcast(module.up.detach(), 0)
+    shared = [event]
+    distributed.broadcast_object_list(shared, src=0)
+    return shared[0]

@@ -1,0 +1,346 @@
+"""The mathematics of AC-LoRA: which part of a LoRA module is signal, and what becomes of the rest.
+
+Cui et al. 2024, "AC-LoRA: Auto Component LoRA for Personalized Artistic Style Image Generation", sections 3.1-3.4 and
+Algorithm 1; each equation is a function. A module is Delta W = B A (eq. 1), A (R x in) and B (out x R). Here M stands
+for A or for B transposed: R rows, the slots, and n columns. A k x k convolution is the same with its kernel flattened.
+
+No large matrix is decomposed: the singular values of A, of B and of B A follow from the Gram matrices A A^T and B^T B,
+which are R x R. They are summed up in float64; modules of one shape go through in batches, on their own device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from typing import Callable, Iterator, NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+GRAM_COLUMNS = 2048  # so many products are added in float32 before they go into the float64 sum
+BATCH_BYTES = 16 * 2**20  # of one batch's A, in float32: what RESTART takes beside the weights is a few times this
+ZERO = 1e-14  # eigenvalues below this share of the largest are rounding errors of zero
+LEAST_TAIL = 1e-4  # of the largest singular value: slots that hold less could never grow again
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How RESTART reads the paper; the defaults are its letter."""
+
+    of_product: bool = False  # decompose B A instead of A and B
+    squared: bool = True  # add up D^2, not D
+    noise: str = "full"  # on the whole matrix; "tail": on the slots that are discarded; "none"
+    noise_scale: float = 1.0
+    soft: bool = False  # subtract the largest discarded singular value from those that are kept
+
+
+class Restarted(NamedTuple):
+    """What one RESTART made of a module: its signal rank I, 0 where there was nothing yet, and the energy kept."""
+
+    rank: int
+    energy: float
+
+
+# --- the threshold
+
+
+def separation_strength(epoch: float, total_epochs: int) -> float:
+    """alpha, eq. 6 with Algorithm 1's denominator: from 1 in the first epoch (0) to 2 in the last."""
+    return epoch / max(total_epochs - 1, 1) + 1
+
+
+def energy_threshold(mean_loss: float, strength: float, lowest: float = 0.0, highest: float = 1.0) -> float:
+    """p = 1 - L ** alpha, eq. 5: the share of the energy that is signal. L is clamped to [0, 1] first, p to its bounds.
+
+    ValueError if L is not a number.
+    """
+    if mean_loss != mean_loss:
+        raise ValueError("AC-LoRA's threshold needs the training loss, which is not a number (nan)")
+    return min(max(1 - min(max(mean_loss, 0.0), 1.0) ** strength, lowest), highest)
+
+
+def signal_rank(singular_values: Tensor, p: float, squared: bool = True, reach: bool = False) -> Tensor:
+    """|S| of eq. 3: how many of the progressive sums Sum_i = sum_{j <= i} D_j ** 2 are below Sum * p, and at least 1.
+
+    With `reach` one more: the smallest number whose sum reaches Sum * p. `singular_values` (..., R) are descending; the
+    result is (...,). It is 0 where all of them are: nothing of zero is signal.
+    """
+    energy = singular_values.double() ** 2 if squared else singular_values.double()
+    sums = energy.cumsum(-1)
+    total = sums[..., -1:]
+    below = (sums < total * p).sum(-1)
+    rank = below + 1 if reach else below.clamp(min=1)
+    return torch.where(total[..., 0] > 0, rank, 0)
+
+
+def union_of_signal_ranks(ranks: Sequence[Tensor]) -> Tensor:
+    """Eq. 7: the signal indexes of a module are those of any of its matrices, so that I is the largest |S|."""
+    return torch.stack(list(ranks)).amax(0)
+
+
+# --- spectra
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """M M^T in float64; `matrix` is (..., R, n) in float32 (float64 stays exact)."""
+    total = None
+    for columns in matrix.split(GRAM_COLUMNS, dim=-1):
+        part = (columns @ columns.mT).double()
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def spectrum(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of (..., R, R), descending, rounding errors of zero made zero, and the eigenvectors as columns."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    values, vectors = values.flip(-1), vectors.flip(-1)
+    return values * (values > ZERO * values[..., :1]), vectors
+
+
+class ProductSpectrum(NamedTuple):
+    """Singular values of B A, and the r x r matrices that bring A and B into the basis of its singular vectors.
+
+    `to_down @ A` has the rows sqrt(s_i) v_i, `to_up @ B^T` the rows sqrt(s_i) u_i: the balanced gauge.
+    """
+
+    singular_values: Tensor  # (..., R)
+    to_down: Tensor  # (..., R, R)
+    to_up: Tensor
+
+
+def product_spectrum(down: Tensor, up: Tensor) -> ProductSpectrum:
+    """The spectrum of B A, from A (..., R, in) and B^T (..., R, out).
+
+    With B^T B = V diag(w) V^T, the matrix C = sqrt(w) V^T A has the singular values and right singular vectors of B A.
+    """
+    w, v = spectrum(gram(up))
+    root = w.sqrt()
+    inverse_root = torch.where(w > 0, 1 / root, 0)
+    to_c = root.unsqueeze(-1) * v.mT
+    squares, basis = spectrum(to_c @ gram(down) @ to_c.mT)
+    s = squares.sqrt()
+    quarter = s.sqrt().unsqueeze(-1)
+    inverse_quarter = torch.where(quarter > 0, 1 / quarter, 0)
+    to_down = inverse_quarter * (basis.mT @ to_c)
+    to_up = quarter * (basis.mT @ (inverse_root.unsqueeze(-1) * v.mT))
+    return ProductSpectrum(s, to_down, to_up)
+
+
+# --- RESTART
+
+
+def slots(rank: Tensor, size: int) -> Tensor:
+    """(..., size): True for the first `rank` slots."""
+    return torch.arange(size, device=rank.device) < rank.unsqueeze(-1)
+
+
+def shares_kept(singular_values: Tensor, rank: Tensor, soft: bool) -> Tensor:
+    """D' / D (..., R): 1 on the signal's slots and 0 on the rest.
+
+    `soft` subtracts the largest discarded value from those that are kept (the proximal step of the nuclear norm).
+    """
+    kept = slots(rank, singular_values.shape[-1])
+    if not soft:
+        return kept.double()
+    largest_discarded = (singular_values * ~kept).amax(-1, keepdim=True)
+    shares = (singular_values - largest_discarded) / singular_values
+    return torch.where(kept & (singular_values > 0), shares, 0).clamp(min=0)
+
+
+def deviation(energy: Tensor, total: Tensor, count: int) -> Tensor:
+    """Standard deviation of `count` numbers from the sum of their squares and their sum."""
+    return ((energy - total**2 / count) / max(count - 1, 1)).clamp(min=0).sqrt()
+
+
+def energy_kept(singular_values: Tensor, rank: Tensor) -> Tensor:
+    """Share of sum D^2 on the first `rank` slots; 1 where there is nothing to keep."""
+    energy = singular_values**2
+    kept = (energy * slots(rank, energy.shape[-1])).sum(-1)
+    total = energy.sum(-1)
+    return torch.where(total > 0, kept / total, 1.0)
+
+
+def restart_matrix(
+    matrix: Tensor, singular_values: Tensor, basis: Tensor, rank: Tensor, noise: Tensor | None, choices: Choices
+) -> Tensor:
+    """M' = U D' V + G, eq. 2: the first I slots of M, and Gaussian noise of the discarded part's standard deviation.
+
+    `matrix` (..., R, n) = `basis` diag(D) V; `noise` are standard normal numbers of its shape, or None for no noise.
+    """
+    kept = slots(rank, singular_values.shape[-1])
+    shares = shares_kept(singular_values, rank, choices.soft)
+    signal = ((basis * shares.unsqueeze(-2)) @ basis.mT).to(matrix.dtype) @ matrix
+    if noise is None or choices.noise == "none":
+        return signal
+    tail = (singular_values**2 * ~kept).sum(-1)
+    if choices.noise == "tail":  # as much in each of the slots I..R of the basis as the discarded part had
+        discarded = basis * (~kept).unsqueeze(-2)
+        sigma = (tail / ((~kept).sum(-1).clamp(min=1) * matrix.shape[-1])).sqrt()
+        noise = (discarded @ discarded.mT).to(matrix.dtype) @ noise
+    else:
+        # The sum over all entries of M - M_S, without forming it: 1^T P M 1 with P onto the discarded slots.
+        sums = (basis.mT @ matrix.sum(-1, dtype=torch.float64).unsqueeze(-1)).squeeze(-1)
+        total = (basis.sum(-2) * sums * ~kept).sum(-1)
+        sigma = deviation(tail, total, matrix.shape[-2] * matrix.shape[-1])
+    return signal.addcmul_(noise, (choices.noise_scale * sigma).to(matrix.dtype)[..., None, None])
+
+
+Draw = Callable[[int], Tensor]
+"""Standard normal numbers for A (0) or for B^T (1) of the whole batch, (modules, R, n)."""
+
+
+def restart_separately(
+    down: Tensor, up: Tensor, p: float, choices: Choices, draw: Draw
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """RESTART as the paper writes it: A and B each by itself, with the larger of their ranks.
+
+    Takes and returns A (modules, R, in) and B^T (modules, R, out); then the ranks and the energy kept by the matrix
+    that lost more.
+    """
+    values, bases, new = [], [], []
+    for matrix in (down, up):
+        squares, basis = spectrum(gram(matrix))
+        values.append(squares.sqrt())
+        bases.append(basis)
+    rank = union_of_signal_ranks([signal_rank(d, p, choices.squared) for d in values])
+    for i, matrix in enumerate((down, up)):
+        noise = None if choices.noise == "none" else draw(i)
+        new.append(restart_matrix(matrix, values[i], bases[i], rank, noise, choices))
+    energy = torch.minimum(energy_kept(values[0], rank), energy_kept(values[1], rank))
+    return new[0], new[1], rank, energy
+
+
+def restart_product(
+    down: Tensor, up: Tensor, p: float, choices: Choices, draw: Draw
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """RESTART on the singular values of B A: the first I slots in the balanced gauge, small noise in the others.
+
+    Takes and returns what `restart_separately` does. Its result does not depend on how B A was factored.
+    """
+    size = down.shape[-2]
+    s, to_down, to_up = product_spectrum(down, up)
+    rank = torch.minimum(signal_rank(s, p, choices.squared, reach=True), (s > 0).sum(-1))
+    kept = slots(rank, size)
+    shares = shares_kept(s, rank, choices.soft).sqrt().unsqueeze(-1)
+    highest = int(rank.max())
+    new = []
+    for i, (matrix, change) in enumerate(((down, to_down), (up, to_up))):
+        result = torch.zeros_like(matrix)
+        result[..., :highest, :] = (shares * change)[..., :highest, :].to(matrix.dtype) @ matrix
+        if choices.noise != "none":
+            tail = (s * ~kept).sum(-1)
+            if choices.noise == "tail":
+                least = LEAST_TAIL * s[..., 0]
+                sigma = (torch.maximum(tail / (~kept).sum(-1).clamp(min=1), least) / matrix.shape[-1]).sqrt()
+                where = ~kept
+            else:
+                sums = (change * ~kept.unsqueeze(-1)).sum(-2, keepdim=True)
+                total = (sums @ matrix.sum(-1, dtype=torch.float64).unsqueeze(-1)).flatten(-3).sum(-1)
+                sigma = deviation(tail, total, size * matrix.shape[-1])
+                where = torch.ones_like(kept)
+            scale = choices.noise_scale * sigma.unsqueeze(-1) * where
+            result.addcmul_(draw(i), scale.to(matrix.dtype).unsqueeze(-1))
+        new.append(result)
+    return new[0], new[1], rank, energy_kept(s, rank)
+
+
+# --- modules
+
+
+class Module(NamedTuple):
+    """A LoRA module: its name and its weights, A as (R, in, ...) and B as (out, R, ...)."""
+
+    name: str
+    down: Tensor
+    up: Tensor
+
+
+def as_matrices(modules: Sequence[Module]) -> tuple[Tensor, Tensor]:
+    """A (modules, R, in) and B^T (modules, R, out) in float32, convolutions flattened; float64 stays as it is."""
+    exact = torch.promote_types(modules[0].down.dtype, torch.float32)
+    down = torch.stack([m.down.detach().flatten(1).to(exact) for m in modules])
+    up = torch.stack([m.up.detach().flatten(1).to(exact) for m in modules]).mT
+    return down, up
+
+
+def batches(modules: Sequence[Module]) -> Iterator[list[Module]]:
+    """Modules of one shape, dtype and device, as many as `BATCH_BYTES` allow."""
+    alike: dict[tuple, list[Module]] = {}
+    for module in modules:
+        key = (module.down.shape, module.up.shape, module.down.dtype, module.down.device)
+        alike.setdefault(key, []).append(module)
+    for group in alike.values():
+        size = 4 * max(group[0].down.numel(), group[0].up.numel())
+        count = max(1, BATCH_BYTES // size)
+        for start in range(0, len(group), count):
+            yield group[start : start + count]
+
+
+def generator_for(seed: int, restart: int, name: str) -> torch.Generator:
+    """A private CPU generator: torch's own stays as it was, and every process and device draws the same numbers."""
+    digest = hashlib.sha256(f"{seed}/{restart}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Matrix products in true float32, whatever the training allows (TF32, bfloat16)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@torch.no_grad()
+def restart_modules(
+    modules: Sequence[Module], p: float, choices: Choices, seed: int = 0, restart: int = 0
+) -> dict[str, Restarted]:
+    """RESTART of every module, in place. A module that is still zero, or not trained, is left alone (rank 0).
+
+    The noise of a module depends on (`seed`, `restart`, its name) only. ValueError where a weight is not finite.
+    """
+    done: dict[str, Restarted] = {}
+    kernel = restart_product if choices.of_product else restart_separately
+    with full_precision():
+        for batch in batches(modules):
+            down, up = as_matrices(batch)
+            refuse_non_finite(batch, down, up)
+            generators = [generator_for(seed, restart, module.name) for module in batch]
+
+            def draw(which: int, generators=generators, shapes=(down.shape, up.shape), like=down) -> Tensor:
+                numbers = torch.empty(shapes[which], dtype=like.dtype)
+                for generator, out in zip(generators, numbers, strict=True):
+                    torch.randn(out.shape, generator=generator, dtype=like.dtype, out=out)
+                return numbers.to(like.device)
+
+            alive = up.flatten(1).any(1) & down.flatten(1).any(1)
+            new_down, new_up, rank, energy = kernel(down, up, p, choices, draw)
+            rank = torch.where(alive, rank, 0)
+            facts = torch.stack([rank.double(), energy]).tolist()
+            for i, module in enumerate(batch):
+                done[module.name] = Restarted(int(facts[0][i]), facts[1][i])
+                if done[module.name].rank:
+                    module.down.copy_(new_down[i].view_as(module.down))
+                    module.up.copy_(new_up[i].mT.reshape(module.up.shape))
+    return {module.name: done[module.name] for module in modules}
+
+
+def restart_module(
+    module: Module, p: float, choices: Choices | None = None, seed: int = 0, restart: int = 0
+) -> Restarted:
+    """RESTART of one module, in place."""
+    return restart_modules([module], p, choices or Choices(), seed, restart)[module.name]
+
+
+def refuse_non_finite(batch: Sequence[Module], down: Tensor, up: Tensor) -> None:
+    finite = torch.isfinite(down.flatten(1).sum(1)) & torch.isfinite(up.flatten(1).sum(1))
+    if not finite.all():
+        name = next(module.name for module, good in zip(batch, finite.tolist(), strict=True) if not good)
+        raise ValueError(
+            f"the weights of {name} are not finite, so their singular values do not exist; lower the learning rate, "
+            "or train in bf16 or float32"
+        )
