@@ -1,7 +1,8 @@
 """A training config: the tables of a TOML file, flattened, and what stands in them that nobody reads.
 
-The names of tables mean nothing, as in sd-scripts: `[network_arguments] network_dim = 8` is `network_dim = 8`. One
-level of tables is read. [[datasets]] with its [general] is a dataset description and keeps its shape.
+The names of tables mean nothing, as in sd-scripts: `[network_arguments] network_dim = 8` is `network_dim = 8`; but an
+option may say that it has a shorter name inside one table. One level of tables is read. [[datasets]] with its [general]
+is a dataset description and keeps its shape.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from library.config.dataset_keys import GENERAL_KEYS
-from library.config.option import DatasetTables, Option, Origin, Written, names_elsewhere
+from library.config.option import DatasetTables, Option, Origin, Written, by_table, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import ConfigFile, read_toml
 
@@ -41,10 +42,12 @@ def read_config_file(path: Path, options: Mapping[str, Option]) -> FromFile:
     if isinstance(file.tables.get("datasets"), list) and "dataset_config" in options:
         result.dataset_tables = take_dataset_tables(file)
     seen: dict[str, Origin] = {}
-    for key, raw, origin in flatten(file, result):
-        option = options.get(key)
+    inside = by_table(options)
+    for table, key, raw, origin in flatten(file, result):
+        option = inside.get((table, key)) or options.get(key)
         if option is None:
-            guess = did_you_mean(key, options, names_elsewhere(options))
+            near = [*options, *(name for place, name in inside if place == table)]
+            guess = did_you_mean(key, near, names_elsewhere(options))
             result.unknown[key] = f"`{key}` {origin.phrase} is not an option{guess}"
         elif option.name in ONLY_ON_THE_COMMAND_LINE:
             result.warnings.append(f"`{key}` {origin.phrase} is not read; it belongs on the command line.")
@@ -66,17 +69,17 @@ def take_dataset_tables(file: ConfigFile) -> DatasetTables:
     return DatasetTables(tables, file.origin, file.path)
 
 
-def flatten(file: ConfigFile, result: FromFile) -> Iterator[tuple[str, Any, Origin]]:
-    """Each key of the top level and of its tables; deeper tables are named among the unknown."""
+def flatten(file: ConfigFile, result: FromFile) -> Iterator[tuple[str, str, Any, Origin]]:
+    """Table ("" is the top level), key and value; tables deeper than one level are named as unknown."""
     for name, value in file.tables.items():
         if not is_table(value):
-            yield name, value, file.origin(name)
+            yield "", name, value, file.origin(name)
             continue
         for key, inner in value.items() if isinstance(value, dict) else ():
             if is_table(inner):
                 result.unknown[f"{name}.{key}"] = too_deep(f"{name}.{key}", file.origin(name, key))
             else:
-                yield key, inner, file.origin(name, key)
+                yield name, key, inner, file.origin(name, key)
         if isinstance(value, list):
             result.unknown[name] = too_deep(name, file.origin(name, 0))
 

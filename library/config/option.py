@@ -47,6 +47,7 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     aliases: tuple[str, ...] = ()  # old spellings that are accepted
+    in_tables: tuple[tuple[str, str], ...] = ()  # (table, key): what it is called inside that table of a TOML file
     known_as: tuple[str, ...] = ()  # what other programs call it: never accepted, only suggested
     implies: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on
     inert: str | None = None  # why it has no effect here; said at start when it is set
@@ -205,6 +206,11 @@ def by_name(groups: Iterable[Iterable[Option]]) -> dict[str, Option]:
 def with_aliases(options: Mapping[str, Option]) -> dict[str, Option]:
     """Also the old spellings that are still accepted."""
     return {**{alias: option for option in options.values() for alias in option.aliases}, **options}
+
+
+def by_table(options: Mapping[str, Option]) -> dict[tuple[str, str], Option]:
+    """What options are called in tables that have keys of their own: (table, key) -> option."""
+    return {place: option for option in options.values() for place in option.in_tables}
 
 
 def names_elsewhere(options: Mapping[str, Option]) -> dict[str, str]:

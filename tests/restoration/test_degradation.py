@@ -14,7 +14,8 @@ from PIL import Image
 from scipy import ndimage, signal
 
 from restoration import kernels
-from restoration.degradation import PRESETS, Degradation, Range, Stage, degrade, draw_kernel, generator, jpeg
+from restoration.degradation import degrade, draw_kernel, generator, jpeg
+from restoration.ranges import PRESETS, Degradation, Range, Stage
 
 
 def sigmas(kernel: np.ndarray) -> list[float]:
