@@ -65,6 +65,10 @@ class Trainable(ABC):
         """A scalar added to the loss of every step."""
         return None
 
+    def announce(self, total_epochs: int, total_steps: int) -> list[str]:
+        """Lines worth saying before the first step of a run of this length."""
+        return []
+
     def train(self, training: bool) -> None: ...
 
     def epoch_starts(self) -> None: ...
