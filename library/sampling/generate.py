@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
+from library.models.half import in_dtype
 from library.models.text import TextEmbeddings
 from library.sampling.prompts import SamplePrompt
 from library.sampling.samplers import make_scheduler
@@ -121,14 +122,19 @@ def guidance(unconditional: Tensor, conditional: Tensor, scales: Tensor) -> Tens
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor, dtype: torch.dtype, batch_size: int) -> list[Image.Image]:
     """Pictures from latents that are scaled as the U-Net sees them."""
-    with _in_dtype(vae, dtype), torch.autocast(latents.device.type, enabled=False):
+    with in_dtype(vae, dtype), torch.autocast(latents.device.type, enabled=False):
         latents = latents.to(dtype) / vae.config["scaling_factor"]
         batches = [_decoded(vae, batch) for batch in latents.split(batch_size)]
     return [picture for batch in batches for picture in to_pictures(batch)]
 
 
 def _decoded(vae: Any, latents: Tensor) -> Tensor:
-    return vae.decode(latents, return_dict=False)[0].float().cpu()
+    images = vae.decode(latents, return_dict=False)[0].float().cpu()
+    if images.isfinite().all() or latents.dtype == torch.float32:
+        return images
+    # Half precision is too narrow for some VAEs (SDXL's own): what would come out is a black picture.
+    with in_dtype(vae, torch.float32):
+        return _decoded(vae, latents.float())
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
@@ -162,16 +168,3 @@ def _running_in(dtype: torch.dtype | None, device: torch.device) -> AbstractCont
 
 def _fitting(size: tuple[int, int], pixels: int) -> int:
     return max(1, pixels // (size[0] * size[1]))
-
-
-@contextmanager
-def _in_dtype(vae: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """The VAE in another type for a while; going up and back changes no bit."""
-    before = next(vae.parameters()).dtype
-    if before != dtype:
-        vae.to(dtype)
-    try:
-        yield
-    finally:
-        if before != dtype:
-            vae.to(before)

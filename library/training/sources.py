@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from library.command import show_line
 from library.data.batches import LatentSource
 from library.data.cache import DiskLatents, LiveLatents, MemoryLatents
 from library.data.dataset import Dataset
+from library.data.folders import CACHE_FOLDER
 from library.data.text_cache import TextCache, captions_to_come
 from library.models.family import StableDiffusion
+from library.models.half import in_dtype
 from library.models.hashes import weights_hash
 from library.models.text import TextConditioner
 from library.training.processes import Processes
-
-CACHE_FOLDER = ".pivot_cache"
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,41 @@ class CacheSpec:
 
 
 class VaeEncoder:
-    """The VAE as the caches ask for it: pictures in, mean and standard deviation of the posterior out."""
+    """The VAE as the caches ask for it: pictures in, mean and standard deviation of the posterior out.
 
-    def __init__(self, model: StableDiffusion, device: torch.device) -> None:
+    In float16 some VAEs (SDXL's own) overflow on some pictures. Those pictures are encoded again in float32, and `say`
+    is told so once.
+    """
+
+    def __init__(self, model: StableDiffusion, device: torch.device, say: Callable[[str], None] = show_line) -> None:
         self._model = model
         self._device = device
+        self._say = say
+        self._has_said = False
 
     @torch.no_grad()
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, 3, height, width) in [-1, 1] to two of (batch, 4, height/8, width/8), float32 on the CPU."""
         vae: Any = self._model.vae
         vae.to(self._device)
-        posterior = vae.encode(images.to(self._device, vae.dtype)).latent_dist
-        return posterior.mean.float().cpu(), posterior.std.float().cpu()
+        mean, std = _posterior(vae, images)
+        finite = (mean.isfinite() & std.isfinite()).flatten(1).all(dim=1)
+        if vae.dtype in (torch.float16, torch.bfloat16) and not finite.all():
+            if not self._has_said:
+                self._say(
+                    "the VAE overflows in half precision: the pictures that it happens to are encoded in float32 "
+                    "(no_half_vae keeps the VAE in float32 from the start)"
+                )
+                self._has_said = True
+            with in_dtype(vae, torch.float32):
+                mean[~finite], std[~finite] = _posterior(vae, images[~finite])
+        return mean, std
+
+
+def _posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast(vae.device.type, enabled=False):
+        posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
+    return posterior.mean.float().cpu(), posterior.std.float().cpu()
 
 
 def latent_source(

@@ -10,12 +10,9 @@ from library.config.option import Group
 
 _BY_REASON = {
     "not implemented yet": """
-        disable_mmap_load_safetensors lowram
-        in_json dataset_class
-        alpha_mask masked_loss debug_dataset
+        debug_dataset
         weighted_captions
-        fp8_base fp8_base_unet torch_compile dynamo_backend highvram ddp_timeout
-        use_lion_optimizer lr_scheduler_type
+        ddp_timeout
         initial_epoch initial_step skip_until_initial_step
         console_log_level console_log_file console_log_simple
         validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps

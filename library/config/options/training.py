@@ -5,6 +5,7 @@ from pathlib import Path
 from library.config.option import Group, Option
 
 DEEPSPEED = "DeepSpeed is not supported: networks are too small to need it"
+COMPILING = "what compiling would save has not been measured on a GPU here"
 DEVICES = ("cpu", "nvme")
 DYNAMO_BACKENDS = ("no", "eager", "aot_eager", "inductor", "aot_ts_nvfuser", "nvprims_nvfuser", "cudagraphs", "ofi",
                    "fx2trt", "onnxrt", "tensort", "ipex", "tvm")  # fmt: skip
@@ -33,8 +34,9 @@ TRAINING = Group("Training", (
            known_as=("use_xformers",)),
     Option("sdpa",                       bool,  False, "attention by PyTorch (the default)"),
     Option("mem_eff_attn",               bool,  False, "attention in less memory"),
-    Option("torch_compile",              bool,  False, "compile the model"),
-    Option("dynamo_backend",             str,   "inductor", "what compiles it", choices=DYNAMO_BACKENDS),
+    Option("torch_compile",              bool,  False, "compile the model", inert=COMPILING),
+    Option("dynamo_backend",             str,   "inductor", "what compiles it",
+           choices=DYNAMO_BACKENDS, inert=COMPILING),
     Option("highvram",                   bool,  False, "keep memory instead of giving it back early"),
     Option("ddp_timeout",                int,   None,  "minutes that processes wait for each other", minimum=1),
     Option("ddp_gradient_as_bucket_view", bool, False, "an option of DistributedDataParallel",
