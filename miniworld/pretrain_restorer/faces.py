@@ -24,7 +24,8 @@ from library.models.load import load_model
 from miniworld.architecture import IMAGE_SIZE, use_plain_attention
 from miniworld.pretrain.lockstep import Process, write_atomically
 from miniworld.scenes import Picture, draw
-from restoration.degradation import PRESETS, Degradation, degrade, generator
+from restoration.degradation import degrade, generator
+from restoration.ranges import PRESETS, Degradation
 from restoration.system import condition_latents
 
 PART = 500  # faces of one seed and one file, whatever the number of processes
@@ -32,20 +33,16 @@ SETS: dict[str, int] = {"train": 11, "unseen": 12}
 """Number of each set: a part of its seeds."""
 UNSEEN = 256  # faces that are never trained on
 NAMED_SHARE = 0.5
-DAMAGE: Degradation = (
-    PRESETS["face"]
-    .with_ranges(
-        {
-            "kernel_size": (81, 81),
-            "blur_sigma": (6.0, 20.0),
-            "downscale": (6.0, 14.0),
-            "noise": (5.0, 40.0),
-            "jpeg_quality": (40, 90),
-        }
-    )
-    .for_size(IMAGE_SIZE)
-)
-"""Leaves background, pose and the large colours; eyes, glasses, beard, mouth and the form of the hair are guesses."""
+RANGES: dict[str, tuple[float, float]] = {
+    "kernel_size": (81, 81),
+    "blur_sigma": (6.0, 20.0),
+    "downscale": (6.0, 14.0),
+    "noise": (5.0, 40.0),
+    "jpeg_quality": (40, 90),
+}
+"""Of the preset `face`, in pixels of a 512 px picture: what leaves background, pose and the large colours, and makes
+eyes, glasses, beard, mouth and the form of the hair guesses."""
+DAMAGE: Degradation = PRESETS["face"].with_ranges(RANGES).for_size(IMAGE_SIZE)
 
 
 @dataclass(frozen=True)
