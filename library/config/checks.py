@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from library.config.option import Settings
+from library.config.options.embeddings import EMBEDDINGS
+from library.config.options.optimizer import finds_its_rate
 from library.config.suggest import missing
 from library.errors import Problem
 
@@ -35,7 +37,7 @@ def model_files_exist(settings: Settings) -> Iterator[Problem]:
 
 
 def other_files_exist(settings: Settings) -> Iterator[Problem]:
-    single = [(name, settings[name]) for name in ("network_weights", "sample_prompts", "log_tracker_config")]
+    single = [(name, settings[name]) for name in ("network_weights", "weights", "sample_prompts", "log_tracker_config")]
     several = [("base_weights", path) for path in settings["base_weights"] or []]
     for name, path in single + several:
         if path is not None and not os.path.isfile(path):
@@ -54,9 +56,55 @@ def there_is_an_output_folder(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"{settings.place('output_dir')}: {folder} is a file, not a folder.")
 
 
-def there_is_a_network(settings: Settings) -> Iterator[Problem]:
+def there_is_something_to_train(settings: Settings) -> Iterator[Problem]:
+    if settings["network_module"] is None and settings["token_string"] is None:
+        yield Problem(
+            '`network_module` is not set: "networks.lora" trains a LoRA. Without it, `token_string` trains a new word.'
+        )
+
+
+def a_new_word_is_complete(settings: Settings) -> Iterator[Problem]:
+    if settings["token_string"] is None:
+        for option in EMBEDDINGS:
+            if settings.explicit(option.name) and settings[option.name] not in (None, option.default):
+                yield Problem(f"{settings.place(option.name)} needs `token_string`: the new word that is trained.")
+        return
+    for name in ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"):
+        if settings.explicit(name) and settings[name]:
+            yield Problem(
+                f"{settings.place(name)} cannot be used with `token_string`: the text encoder's outputs change in "
+                "every step; leave it out."
+            )
+    if settings["use_object_template"] and settings["use_style_template"]:
+        yield Problem("`use_object_template` and `use_style_template` exclude each other; leave one of them out.")
+    for template in settings["caption_template"] or ():
+        if template.count("{}") != 1:
+            yield Problem(f"{settings.place('caption_template')}: {template!r} must hold {{}} once, for the word.")
+
+
+def stages_leave_no_gap(settings: Settings) -> Iterator[Problem]:
+    start, stop, network = "embedding_start_step", "embedding_stop_step", "network_start_step"
+    if settings["token_string"] is None:
+        return
     if settings["network_module"] is None:
-        yield Problem('`network_module` is not set: "networks.lora" trains a LoRA.')
+        for name in (start, stop, network, "bundle_embeddings"):
+            if settings.explicit(name) and settings[name]:
+                yield Problem(f"{settings.place(name)} needs `network_module`: nothing is trained beside the vectors.")
+        return
+    if settings[stop] is not None and settings[stop] <= settings[start]:
+        yield Problem(f"{settings.place(stop)} is {settings[stop]}, but must be above `{start}` ({settings[start]}).")
+    if settings[start] and settings[network]:
+        yield Problem(f"{settings.place(start)} and `{network}` are both above 0, so the first steps train nothing.")
+    if settings[stop] is not None and settings[network] > settings[stop]:
+        yield Problem(
+            f"{settings.place(network)} is {settings[network]}, after `{stop}` ({settings[stop]}): the steps between "
+            "them train nothing."
+        )
+    if settings["max_train_epochs"] is None and settings[network] >= settings["max_train_steps"]:
+        yield Problem(
+            f"{settings.place(network)} is {settings[network]}, but the run has only {settings['max_train_steps']} "
+            "steps."
+        )
 
 
 def something_is_trained(settings: Settings) -> Iterator[Problem]:
@@ -102,17 +150,60 @@ def precisions_agree(settings: Settings) -> Iterator[Problem]:
 
 
 def warm_up_fits(settings: Settings) -> Iterator[Problem]:
-    warm_up = settings["lr_warmup_steps"]
+    warm_up, custom, name = settings["lr_warmup_steps"], settings["lr_scheduler_type"], settings["lr_scheduler"]
     if not warm_up:
         return
-    if settings["lr_scheduler"] == "constant" and not settings["lr_scheduler_type"]:
+    if custom:
         yield Problem(
-            f"{settings.place('lr_warmup_steps')}: the scheduler `constant` has no warm-up; "
+            f"{settings.place('lr_warmup_steps')}: {custom} brings its own schedule (`lr_scheduler_type`); leave the "
+            "warm-up out."
+        )
+    elif name in ("constant", "piecewise_constant"):
+        yield Problem(
+            f"{settings.place('lr_warmup_steps')}: the scheduler `{name}` has no warm-up; "
             "use `constant_with_warmup`, or leave the warm-up out."
         )
     steps = settings["max_train_steps"]
     if settings["max_train_epochs"] is None and isinstance(warm_up, int) and warm_up >= steps:
         yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
+
+
+def the_optimizer_is_named_once(settings: Settings) -> Iterator[Problem]:
+    if settings["use_8bit_adam"] and settings["use_lion_optimizer"]:
+        yield Problem("`use_8bit_adam` and `use_lion_optimizer` exclude each other; write `optimizer_type` instead.")
+
+
+def adaptive_rates_are_one(settings: Settings) -> Iterator[Problem]:
+    if not finds_its_rate(settings["optimizer_type"]) or settings["network_module"] is None:
+        return
+    rate = settings["learning_rate"]
+    rates: set[float] = set()
+    if not settings["network_train_text_encoder_only"]:
+        rates.add(rate if settings["unet_lr"] is None else settings["unet_lr"])
+    if not settings["network_train_unet_only"]:
+        rates.update([rate] if settings["text_encoder_lr"] is None else settings["text_encoder_lr"])
+    if len(rates - {0.0}) > 1:
+        yield Problem(
+            f"{settings.place('optimizer_type')} = {settings['optimizer_type']} finds one learning rate for all, but "
+            f"{' and '.join(f'{rate:g}' for rate in sorted(rates))} are asked for: give `unet_lr`, `text_encoder_lr` "
+            "and `learning_rate` the same value, usually 1."
+        )
+
+
+def schedules_have_their_numbers(settings: Settings) -> Iterator[Problem]:
+    given = [argument.partition("=")[0].strip() for argument in settings["lr_scheduler_args"] or ()]
+    if settings["lr_scheduler_type"]:
+        return
+    name, ratio = settings["lr_scheduler"], "lr_scheduler_min_lr_ratio"
+    if name == "cosine_with_min_lr" and settings[ratio] is None and not {"min_lr", "min_lr_rate"} & set(given):
+        yield Problem(f"{settings.place('lr_scheduler')} = {name} needs `{ratio}`, for example 0.1.")
+    if name == "piecewise_constant" and "step_rules" not in given:
+        yield Problem(
+            f"{settings.place('lr_scheduler')} = {name} needs `lr_scheduler_args`, for example "
+            'step_rules="1:100,0.1:200,0.01".'
+        )
+    if name == "adafactor" and not settings["optimizer_type"].lower().endswith("adafactor"):
+        yield Problem(f"{settings.place('lr_scheduler')} = {name} is only for `optimizer_type` = Adafactor.")
 
 
 def timesteps_leave_a_range(settings: Settings) -> Iterator[Problem]:
@@ -143,14 +234,13 @@ def trackers_have_a_folder(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def buckets_have_room(settings: Settings) -> Iterator[Problem]:
-    step, low, high = (settings[name] for name in ("bucket_reso_steps", "min_bucket_reso", "max_bucket_reso"))
-    if step % 8:
-        yield Problem(f"{settings.place('bucket_reso_steps')} is {step}, but must be a multiple of 8.")
-    if settings["resolution"] is not None and min(settings["resolution"]) < 64:
-        yield Problem(f"{settings.place('resolution')} is smaller than 64 pixels on a side.")
-    if low > high:
-        yield Problem(f"{settings.place('min_bucket_reso')} is {low}, more than `max_bucket_reso` ({high}).")
+def datasets_are_described(settings: Settings) -> Iterator[Problem]:
+    name = "dataset_class"
+    if settings[name] is not None:
+        yield Problem(
+            f"{settings.place(name)}: a dataset class is written for sd-scripts' own loop and cannot feed this one; "
+            "describe the images in a `dataset_config` instead."
+        )
 
 
 CHECKS = (
@@ -158,7 +248,9 @@ CHECKS = (
     model_files_exist,
     other_files_exist,
     there_is_an_output_folder,
-    there_is_a_network,
+    there_is_something_to_train,
+    a_new_word_is_complete,
+    stages_leave_no_gap,
     something_is_trained,
     cached_text_encoder_is_not_trained,
     ranks_from_weights,
@@ -166,9 +258,12 @@ CHECKS = (
     samples_have_prompts,
     precisions_agree,
     warm_up_fits,
+    the_optimizer_is_named_once,
+    adaptive_rates_are_one,
+    schedules_have_their_numbers,
     timesteps_leave_a_range,
     huber_has_a_threshold,
     resumed_state_exists,
     trackers_have_a_folder,
-    buckets_have_room,
+    datasets_are_described,
 )

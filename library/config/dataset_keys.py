@@ -92,10 +92,6 @@ GENERAL_KEYS = frozenset(k.name for k in KEYS if "G" in k.levels)
 DATASET_KEYS = frozenset(k.name for k in KEYS if "D" in k.levels)
 SUBSET_KEYS = frozenset(k.name for k in KEYS if "S" in k.levels)
 
-NOT_READ = {
-    "metadata_file": "captions in a metadata file are not implemented yet; use caption files beside the images",
-    "conditioning_data_dir": "mask images are not implemented yet; leave the key out",
-}
 NO_EFFECT = {
     "network_multiplier": "sd-scripts does not use it either",
     "custom_attributes": "output preservation, all that sd-scripts reads of it, is not offered",

@@ -38,6 +38,8 @@ class SubsetSpec:
     token_warmup_min: int
     token_warmup_step: float  # steps, or below 1 the share of the run
     custom_attributes: Mapping[str, Any]
+    metadata_file: Path | None = None  # names the images and their captions; image_dir is where they are looked for
+    conditioning_data_dir: Path | None = None  # masks of the images' names
 
 
 @dataclass(frozen=True)

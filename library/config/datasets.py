@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from library.config.bucket_limits import why_limits_cannot_work
 from library.config.dataset_keys import (
     BY_NAME,
     COMMAND_LINE_ONLY,
@@ -20,13 +21,19 @@ from library.config.dataset_keys import (
     GENERAL,
     GENERAL_KEYS,
     NO_EFFECT,
-    NOT_READ,
     SUBSET,
     SUBSET_KEYS,
     Key,
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
-from library.config.image_folders import count_images, folder_tables, no_concepts, what_else_is_there, why_not_a_folder
+from library.config.image_folders import (
+    count_images,
+    folder_tables,
+    no_concepts,
+    what_else_is_there,
+    why_not_a_file,
+    why_not_a_folder,
+)
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.options.not_yet import NOT_YET
 from library.config.suggest import did_you_mean
@@ -44,6 +51,10 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
     plan = reading.read()
     raise_all(reading.problems, ConfigError)
     settings.warnings.extend(reading.warnings)
+    subsets = [subset for dataset in plan for subset in dataset.subsets]
+    if settings["masked_loss"] and not any(s.alpha_mask or s.conditioning_data_dir for s in subsets):
+        lacks = "no subset has masks; give one a `conditioning_data_dir` or `alpha_mask`"
+        settings.warnings.append(f"{settings.place('masked_loss')} has no effect: {lacks}.")
     require_images(plan, settings["train_data_dir"])
     return plan
 
@@ -62,7 +73,10 @@ def require_images(plan: DatasetPlan, train_data_dir: Path | None) -> None:
     """Raise UserError if no folder holds an image, with what its folders hold instead."""
     if not plan and train_data_dir is not None:
         raise UserError(f"There is no image to train on. {no_concepts(train_data_dir)}")
-    folders = [subset.image_dir for dataset in plan for subset in dataset.subsets]
+    subsets = [subset for dataset in plan for subset in dataset.subsets]
+    if any(subset.metadata_file is not None for subset in subsets):
+        return  # which names its images, here or elsewhere
+    folders = [subset.image_dir for subset in subsets]
     if any(count_images(folder) for folder in folders):
         return
     found = " ".join(what_else_is_there(folder) for folder in folders)
@@ -74,6 +88,10 @@ CHANGES_PIXELS = {
     "random_crop": "cuts pictures elsewhere",
     "face_crop_aug_range": "cuts pictures differently around faces",
 }
+
+
+PLACES = ("image_dir", "metadata_file", "conditioning_data_dir")
+LIMITS = ("min_bucket_reso", "max_bucket_reso")
 
 
 @dataclass
@@ -121,14 +139,12 @@ class _Reading:
         """The description that is used; a warning names those that are not."""
         settings, embedded = self.settings, self.settings.dataset_tables
         path, folder = settings["dataset_config"], settings["train_data_dir"]
-        if settings["in_json"]:
-            self.problems.append(Problem(f"{settings.place('in_json')}: {NOT_READ['metadata_file']}."))
         if folder and settings.origins["train_data_dir"] == COMMAND_LINE != settings.origins["dataset_config"]:
             if path or embedded:  # sd-scripts would not look at the command line here
                 self.warnings.append("`--train_data_dir` on the command line is used instead of the config's datasets.")
             return folder_tables(settings, self.problems, self.warnings)
         if path is not None:
-            ignored = ["train_data_dir"] if folder else []
+            ignored = [name for name in ("train_data_dir", "in_json") if settings[name]]
             ignored += [f"[[datasets]] in {embedded.path.name}"] if embedded else []
             if ignored:
                 self.warnings.append(f"`dataset_config` is used, not {' or '.join(ignored)}.")
@@ -138,7 +154,7 @@ class _Reading:
             if folder:
                 self.warnings.append(f"[[datasets]] in {embedded.path.name} are used, not train_data_dir.")
             return embedded
-        if folder is None:
+        if folder is None and not settings["in_json"]:
             self.problems.append(
                 Problem(
                     "No images are given: set `train_data_dir` to a folder of folders like 10_person, "
@@ -164,24 +180,15 @@ class _Reading:
         if values["resolution"] is None:
             self.problems.append(Problem(f"`resolution` is not set{inside}: the size to train at, such as 512."))
             return None
-        self._check_buckets(values, inside)
+        self._check_sizes(values, chain)
         kept = self._without_doubles([subset for subset in read if subset is not None])
         return DatasetSpec(index=place, subsets=tuple(kept), **values)
 
     def _subset(self, table: dict, chain: list[_Level], *where: str | int) -> SubsetSpec | None:
         level = self._level(table, SUBSET, SUBSET_KEYS, *where)
         place = f"{SUBSET} {self.origin_of(*where).phrase}"
-        for name, why in NOT_READ.items():
-            if level.values.get(name) is not None:
-                self.problems.append(Problem(f"`{name}` {level.origins[name].phrase}: {why}."))
-        values = {name: self._effective(BY_NAME[name], [level, *chain]) for name in SUBSET_KEYS - NOT_READ.keys()}
-        folder = values["image_dir"]
-        if folder is None:
-            if "image_dir" not in level.unread:
-                self.problems.append(Problem(f"{place} has no `image_dir`: the folder of its images."))
-            return None
-        if why := why_not_a_folder(folder):
-            self.problems.append(Problem(f"`image_dir` {level.origins['image_dir'].phrase}: {why}"))
+        values = {name: self._effective(BY_NAME[name], [level, *chain]) for name in SUBSET_KEYS}
+        if not self._places_are_there(values, level, place):
             return None
         if values["num_repeats"] < 1:
             self.warnings.append(f"{place} has no repeats; its images are not used.")
@@ -189,9 +196,31 @@ class _Reading:
         if not values["caption_extension"].startswith("."):
             values["caption_extension"] = "." + values["caption_extension"]
         values["custom_attributes"] = values["custom_attributes"] or {}
-        values["image_dir"] = Path(os.path.abspath(folder))  # a link keeps its own name
+        for name in PLACES:  # a link keeps its own name
+            values[name] = Path(os.path.abspath(values[name])) if values[name] is not None else None
+        values["image_dir"] = values["image_dir"] or values["metadata_file"].parent
         self._check_caching(values, [level, *chain])
         return SubsetSpec(**values)
+
+    def _places_are_there(self, values: dict[str, Any], level: _Level, place: str) -> bool:
+        """Whether a subset's folders and files exist; adds its problems."""
+        folder, metadata, masks = (values[name] for name in PLACES)
+        before = len(self.problems)
+        if folder is None and metadata is None:
+            if "image_dir" not in level.unread:
+                self.problems.append(Problem(f"{place} has no `image_dir`: the folder of its images."))
+            return False
+        for name, path in (("image_dir", folder), ("conditioning_data_dir", masks)):
+            if path is not None and (why := why_not_a_folder(path)):
+                self.problems.append(Problem(f"`{name}` {level.origins[name].phrase}: {why}"))
+        if metadata is not None and (why := why_not_a_file(metadata)):
+            self.problems.append(Problem(f"`metadata_file` {level.origins['metadata_file'].phrase}: {why}"))
+        if masks is not None and not self.settings["masked_loss"]:
+            needs = "needs `masked_loss = true`: masks weigh the loss"
+            self.problems.append(
+                Problem(f"`conditioning_data_dir` {level.origins['conditioning_data_dir'].phrase} {needs}.")
+            )
+        return len(self.problems) == before
 
     def _level(self, table: Any, title: str, allowed: frozenset[str], *where: str | int) -> _Level:
         """Read the keys of one table."""
@@ -249,22 +278,30 @@ class _Reading:
                     Problem(f"{self._written(name, chain)} {what} at every visit, which {cached} excludes; drop one.")
                 )
 
-    def _check_buckets(self, values: dict[str, Any], inside: str) -> None:
-        if not values["enable_bucket"] or values["bucket_no_upscale"]:
-            return
-        (width, height), step = values["resolution"], values["bucket_reso_steps"]
-        low, high = values["min_bucket_reso"], values["max_bucket_reso"]
-        if low // step * step > min(width, height) or -(-high // step) * step < max(width, height):
-            limits = f"min_bucket_reso ({low}) and max_bucket_reso ({high})"
-            self.problems.append(Problem(f"`resolution` {width} x {height}{inside} must lie between {limits}."))
+    def _check_sizes(self, values: dict[str, Any], chain: list[_Level]) -> None:
+        """Whether images can be brought to the sizes that are asked for."""
+        resolution, step, low, high = (values[n] for n in ("resolution", "bucket_reso_steps", *LIMITS))
+        wrong = []
+        if min(resolution) < 64:
+            wrong.append(("resolution", "is smaller than 64 pixels on a side"))
+        if step % 8:
+            wrong.append(("bucket_reso_steps", f"is {step}, but must be a multiple of 8"))
+        if low > high:
+            wrong.append(("min_bucket_reso", f"is {low}, more than `max_bucket_reso` ({high})"))
+        elif values["enable_bucket"] and not values["bucket_no_upscale"]:
+            limits = why_limits_cannot_work(resolution, low, high, step)
+            wrong += [limits] if limits else []
+        self.problems += [Problem(f"{self._written(name, chain)} {why}.") for name, why in wrong]
 
     def _without_doubles(self, subsets: list[SubsetSpec]) -> list[SubsetSpec]:
         """The same folder twice in one dataset: the later one is left out, as in sd-scripts."""
-        kept: dict[Path, SubsetSpec] = {}
+        kept: dict[tuple[Path, Path | None], SubsetSpec] = {}
         for subset in subsets:
-            if subset.image_dir in kept:
-                self.warnings.append(f"{subset.image_dir} is given twice in one dataset; the second one is not used.")
-            kept.setdefault(subset.image_dir, subset)
+            source = subset.image_dir, subset.metadata_file
+            if source in kept:
+                twice = subset.metadata_file or subset.image_dir
+                self.warnings.append(f"{twice} is given twice in one dataset; the second one is not used.")
+            kept.setdefault(source, subset)
         return list(kept.values())
 
     def _is_training_config(self, source: DatasetTables) -> bool:

@@ -16,7 +16,10 @@ IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def folder_tables(settings: Settings, problems: list[Problem], warnings: list[str]) -> DatasetTables:
-    """`train_data_dir` and `reg_data_dir` as the dataset description that they stand for."""
+    """`train_data_dir` and `reg_data_dir` as the dataset description that they stand for; with `in_json` the images of
+    that file, which are looked for in `train_data_dir`."""
+    if settings["in_json"]:
+        return metadata_tables(settings)
     subsets: list[dict[str, Any]] = []
     for name, is_reg in (("train_data_dir", False), ("reg_data_dir", True)):
         folder: Path | None = settings[name]
@@ -35,6 +38,17 @@ def folder_tables(settings: Settings, problems: list[Problem], warnings: list[st
 
     datasets = [{"subsets": subsets}] if subsets else []
     return DatasetTables({"datasets": datasets}, origin_of, settings["train_data_dir"])
+
+
+def metadata_tables(settings: Settings) -> DatasetTables:
+    """`in_json` as the dataset description that it stands for."""
+    places = {"metadata_file": settings["in_json"], "image_dir": settings["train_data_dir"]}
+    subset = {key: str(path) for key, path in places.items() if path is not None}
+
+    def origin_of(*keys: str | int) -> Origin:
+        return settings.origins["train_data_dir" if keys[-1] == "image_dir" else "in_json"]
+
+    return DatasetTables({"datasets": [{"subsets": [subset]}]}, origin_of, settings["in_json"])
 
 
 def concept_folders(folder: Path, warnings: list[str]) -> list[dict[str, Any]]:
@@ -94,6 +108,13 @@ def what_else_is_there(folder: Path) -> str:
         found = ", ".join(f"{ending} ({count})" for ending, count in sorted(endings.items()))
         return f"{looked_for}; found {found}."
     return f"{looked_for}; it is empty."
+
+
+def why_not_a_file(path: Path) -> str | None:
+    """Why there is no file to read, or None if there is."""
+    if os.path.isfile(path):
+        return None
+    return f"{path} is a folder, not a file." if os.path.isdir(path) else missing(path)
 
 
 def why_not_a_folder(path: Path) -> str | None:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from library.data.ahead import ahead_of_time
-from library.data.dataset import Dataset, Picture
+from library.data.dataset import Dataset
 from library.data.encoding import Ready
 from library.data.keys import key
 from library.data.masks import stacked
 from library.data.order import Geometry, MicroBatch, order, split, steps_per_epoch
+from library.data.picture import Picture
 from library.data.view import View, view_of
 from library.data.wording import Moment, worded
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt, sqrt
 
+from library.config.bucket_limits import adjusted_limits
+
 Size = tuple[int, int]
 
 
@@ -28,11 +30,6 @@ class BucketChoice:
     bucket: Size
     resized: Size
     crop: tuple[int, int]
-
-
-def adjusted_limits(smallest: int, largest: int, step: int) -> tuple[int, int]:
-    """The limits of a bucket's side, the lower one rounded down and the upper one rounded up to whole steps."""
-    return smallest // step * step, -(-largest // step) * step
 
 
 def predefined_buckets(resolution: Size, smallest: int, largest: int, step: int) -> list[Size]:
@@ -81,20 +78,6 @@ class Buckets:
         if 0 in bucket:
             raise NoBucket(f"{image[0]}x{image[1]} cannot fill one step of {self.step} pixels")
         return BucketChoice(bucket, resized, centre(resized, bucket))
-
-    def why_limits_cannot_work(self) -> str | None:
-        """One sentence if the limits do not enclose the resolution, else None."""
-        if not self.enable_bucket or self.no_upscale:
-            return None
-        low, high = adjusted_limits(self.smallest, self.largest, self.step)
-        resolution = f"resolution {self.resolution[0]}x{self.resolution[1]}"
-        if low > min(self.resolution):
-            return (
-                f"min_bucket_reso {self.smallest} is above the {resolution}; set it to {min(self.resolution)} or less"
-            )
-        if high < max(self.resolution):
-            return f"max_bucket_reso {self.largest} is below the {resolution}; set it to {max(self.resolution)} or more"
-        return None
 
 
 def nearest(image: Size, sizes: Sequence[Size]) -> Size:

@@ -17,11 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from library.data.ahead import ahead_of_time
-from library.data.dataset import Dataset, Look, Picture
+from library.data.dataset import Dataset
 from library.data.encoding import Encoder, Ready, encode_all, not_finite, prepared, upright_pixels
 from library.data.folders import Known
 from library.data.images import BadImage, Header
 from library.data.latent_files import CacheFolder, name_of, read_posterior
+from library.data.masks import whole_mask
+from library.data.picture import Look, Picture
 from library.data.view import View
 from library.errors import Problem, UserError, raise_all
 
@@ -45,7 +47,7 @@ class MemoryLatents:
     ready = True
 
     def __init__(self, dataset: Dataset, scaling_factor: float, *, dtype: torch.dtype = torch.float32):
-        self.pictures, self.scaling_factor, self.dtype = distinct(dataset.pictures), scaling_factor, dtype
+        self.pictures, self.scaling_factor, self.dtype = distinct(dataset.all_pictures), scaling_factor, dtype
         self.posteriors: dict[Variant, Ready] = {}
 
     def fill(self, encoder: Encoder, *, batch_size: int = 1, workers: int = 2, progress: bool = True) -> Filled:
@@ -87,7 +89,7 @@ class DiskLatents:
         fallback: Path | None,
         dtype: torch.dtype = torch.float32,
     ):
-        self.pictures, self.scaling_factor, self.dtype = distinct(dataset.pictures), scaling_factor, dtype
+        self.pictures, self.scaling_factor, self.dtype = distinct(dataset.all_pictures), scaling_factor, dtype
         self.vae_hash, self.fallback = vae_hash, fallback
         self.files: dict[Variant, Path] = {}
         self.folders: dict[Path, CacheFolder] = {}
@@ -235,7 +237,7 @@ class LiveLatents:
     ready = False
 
     def __init__(self, dataset: Dataset, scaling_factor: float, encoder: Encoder, *, batch_size: int = 1):
-        self.pictures, self.scaling_factor = distinct(dataset.pictures), scaling_factor
+        self.pictures, self.scaling_factor = distinct(dataset.all_pictures), scaling_factor
         self.encoder, self.batch_size = encoder, batch_size
 
     def check(self, *, workers: int = 2, progress: bool = True) -> None:
@@ -243,7 +245,10 @@ class LiveLatents:
 
         def problem_of(picture: Picture) -> Problem | None:
             try:
-                upright_pixels(picture, picture.path.read_bytes())
+                content = picture.path.read_bytes()
+                upright_pixels(picture, content)
+                if picture.mask:
+                    whole_mask(picture.mask, picture.path, content, picture.size)
             except (BadImage, OSError) as error:
                 return Problem(str(error), f"image '{picture.path}'")
             return None

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
-from library.data.buckets import BucketChoice, Buckets, NoBucket, Size
-from library.data.folders import Stamp
-from library.data.masks import MaskSource
-from library.data.survey import Seen, survey
+from library.data.buckets import Size
+from library.data.held_out import calm, held_out
+from library.data.picture import Picture
+from library.data.placing import about_sizes, placed
+from library.data.survey import survey
 from library.errors import Problem, raise_all
-
-ENLARGED_TOO_MUCH = 2.0  # an image that must grow by more than this has little to teach; worth a warning
-
-
-Look = tuple[Path, BucketChoice, str | None, MaskSource | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One image as one subset uses it. `size` is (width, height), upright."""
-
-    path: Path
-    stamp: Stamp
-    size: Size
-    choice: BucketChoice
-    caption: str
-    subset: SubsetSpec
-    dataset: int
-    notes: tuple[str, ...] = ()
-    mask: MaskSource | None = None
-
-    @property
-    def look(self) -> Look:
-        """What a cache files the picture's latents under, besides the flip."""
-        return self.path, self.choice, self.subset.resize_interpolation, self.mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +33,23 @@ class Sample:
 
 @dataclass
 class Dataset:
-    """All samples of all datasets of a plan. `plan` is what they were built from."""
+    """All samples of all datasets of a plan. `plan` is what they were built from.
+
+    `validation`: the pictures that `validation_split` holds out, each once and always seen and captioned alike; None if
+    there are none. A source of latents or text that is made of this dataset has theirs too. Batches of
+    `dataset.validation` with a seed that never changes, always of epoch 0, measure the loss on the same noise.
+    """
 
     plan: Sequence[DatasetSpec]
     pictures: list[Picture]
     samples: list[Sample]
     warnings: list[str] = field(default_factory=list)
+    validation: Dataset | None = None
+
+    @property
+    def all_pictures(self) -> list[Picture]:
+        """Those that are trained on and those that are held out."""
+        return self.pictures + (self.validation.pictures if self.validation else [])
 
     @cached_property
     def groups(self) -> dict[tuple[int, Size], list[int]]:
@@ -89,13 +77,20 @@ def build(
     Raises UserError with every folder, image and caption that cannot be used.
     """
     seen = survey(plan, fallback, workers)
-    problems = seen.problems
-    pictures = _placed(plan, seen.images, problems)
-    if not problems and all(picture.subset.is_reg for picture in pictures):
+    problems, warnings = seen.problems, list(dict.fromkeys(seen.warnings))
+    pictures = placed(plan, seen.images, problems)
+    warnings += about_sizes(pictures)
+    names = _names(plan, pictures)
+    training, validation = _split(plan, pictures, names, warnings)
+    if not problems and all(picture.subset.is_reg for picture in training):
         problems.append(Problem("there is no image to train on"))
     raise_all(list(dict.fromkeys(problems)))  # a folder of two datasets has each of its problems once
-    samples = _samples(plan, pictures, prior_loss_weight)
-    return Dataset(plan, pictures, samples, list(dict.fromkeys(seen.warnings)) + _about_sizes(pictures))
+    dataset = Dataset(plan, training, _samples(plan, training, names, prior_loss_weight), warnings)
+    if validation:
+        quiet = {id(subset): calm(subset) for spec in plan for subset in spec.subsets}
+        visits = [Sample(f"{names[id(p)]}#0", replace(p, subset=quiet[id(p.subset)]), 1.0) for p in validation]
+        dataset.validation = Dataset(plan, [visit.picture for visit in visits], visits)
+    return dataset
 
 
 def fill_up(images: Sequence[int], wanted: int) -> list[int]:
@@ -115,56 +110,30 @@ def fill_up(images: Sequence[int], wanted: int) -> list[int]:
     return repeats
 
 
-def _placed(plan: Sequence[DatasetSpec], images: list[Seen], problems: list[Problem]) -> list[Picture]:
-    """Every image in its bucket, with the caption that it will have."""
-    rules = [buckets_of(spec) for spec in plan]
-    for number, rule in enumerate(rules):
-        why = rule.why_limits_cannot_work()
-        if why:
-            problems.append(Problem(why, f"dataset {number + 1}" if len(rules) > 1 else None))
-    pictures = []
-    for image in images:
-        if image.header is None:
-            continue  # its problem is already on the list
-        size, rule = image.header.size, rules[image.dataset]
-        try:
-            if min(size) < rule.step:
-                raise NoBucket(f"is only {size[0]}x{size[1]} pixels")
-            choice = rule.choose(size)
-        except NoBucket:
-            too_small = f"is too small: {size[0]}x{size[1]}, less than one bucket step of {rule.step} pixels"
-            problems.append(Problem(f"{too_small} on a side; remove it or use a larger one", f"image '{image.path}'"))
+def _split(
+    plan: Sequence[DatasetSpec], pictures: list[Picture], names: dict[int, str], warnings: list[str]
+) -> tuple[list[Picture], list[Picture]]:
+    """The pictures that are trained on and those that are held out. Regularisation images are never held out."""
+    by_subset: dict[int, list[Picture]] = {}
+    for picture in pictures:
+        by_subset.setdefault(id(picture.subset), []).append(picture)
+    out: set[str] = set()
+    for members in by_subset.values():
+        subset, spec = members[0].subset, plan[members[0].dataset]
+        if spec.validation_split == 0 or subset.is_reg:
             continue
-        pictures.append(
-            Picture(
-                path=image.path,
-                stamp=image.stamp,
-                size=size,
-                choice=choice,
-                caption=image.caption or image.subset.class_tokens or "",
-                subset=image.subset,
-                dataset=image.dataset,
-                notes=image.header.notes,
-            )
-        )
-    return pictures
+        chosen = held_out([names[id(picture)] for picture in members], spec.validation_split, spec.validation_seed)
+        if not chosen:
+            few = f"{len(members)} images are too few to hold out {spec.validation_split:g} of them"
+            warnings.append(f"folder '{subset.image_dir}': {few}; all are trained on")
+        out |= chosen
+    return [p for p in pictures if names[id(p)] not in out], [p for p in pictures if names[id(p)] in out]
 
 
-def buckets_of(spec: DatasetSpec) -> Buckets:
-    """The bucket arithmetic that a DatasetSpec asks for."""
-    return Buckets(
-        resolution=(spec.resolution[0], spec.resolution[1]),
-        enable_bucket=spec.enable_bucket,
-        smallest=spec.min_bucket_reso,
-        largest=spec.max_bucket_reso,
-        step=spec.bucket_reso_steps,
-        no_upscale=spec.bucket_no_upscale,
-    )
-
-
-def _samples(plan: Sequence[DatasetSpec], pictures: list[Picture], prior_loss_weight: float) -> list[Sample]:
+def _samples(
+    plan: Sequence[DatasetSpec], pictures: list[Picture], names: dict[int, str], prior_loss_weight: float
+) -> list[Sample]:
     samples = []
-    folders = {id(subset): name for spec in plan for subset, name in _folder_names(spec)}
     for d in range(len(plan)):
         train = [picture for picture in pictures if picture.dataset == d and not picture.subset.is_reg]
         reg = [picture for picture in pictures if picture.dataset == d and picture.subset.is_reg]
@@ -173,9 +142,24 @@ def _samples(plan: Sequence[DatasetSpec], pictures: list[Picture], prior_loss_we
         filled = fill_up([picture.subset.num_repeats for picture in reg], wanted)
         visits += [(picture, number, prior_loss_weight) for picture, number in zip(reg, filled, strict=True)]
         for picture, number, weight in visits:
-            name = f"{d}/{folders[id(picture.subset)]}/{picture.path.name}"
-            samples += [Sample(f"{name}#{repeat}", picture, weight) for repeat in range(number)]
+            samples += [Sample(f"{names[id(picture)]}#{repeat}", picture, weight) for repeat in range(number)]
     return samples
+
+
+def _names(plan: Sequence[DatasetSpec], pictures: Sequence[Picture]) -> dict[int, str]:
+    """Each picture's part of its samples' ids, by the picture's identity."""
+    folders = {id(subset): name for spec in plan for subset, name in _folder_names(spec)}
+    return {
+        id(
+            picture
+        ): f"{picture.dataset}/{folders[id(picture.subset)]}/{_inside(picture.path, picture.subset.image_dir)}"
+        for picture in pictures
+    }
+
+
+def _inside(path: Path, folder: Path) -> str:
+    """The path as it is seen from the folder: the name alone, except where a metadata file names images elsewhere."""
+    return path.name if path.parent == folder else Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _folder_names(spec: DatasetSpec) -> list[tuple[SubsetSpec, str]]:
@@ -187,14 +171,3 @@ def _folder_names(spec: DatasetSpec) -> list[tuple[SubsetSpec, str]]:
         taken[name] = taken.get(name, 0) + 1
         named.append((subset, name if taken[name] == 1 else f"{name} ({taken[name]})"))
     return named
-
-
-def _about_sizes(pictures: list[Picture]) -> list[str]:
-    grown = [p for p in pictures if p.choice.resized[0] > ENLARGED_TOO_MUCH * p.size[0]]
-    if not grown:
-        return []
-    worst = max(grown, key=lambda p: p.choice.resized[0] / p.size[0])
-    example = (
-        f"'{worst.path}' from {worst.size[0]}x{worst.size[1]} to {worst.choice.resized[0]}x{worst.choice.resized[1]}"
-    )
-    return [f"{len(grown)} images are enlarged more than {ENLARGED_TOO_MUCH:g} times, most of all {example}"]

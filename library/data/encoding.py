@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from library.data.ahead import ahead_of_time
-from library.data.dataset import Picture
 from library.data.images import BadImage, decode, fitted
 from library.data.masks import latent_mask, whole_mask
+from library.data.picture import Picture
 from library.data.view import View, coloured
 from library.errors import Problem
 

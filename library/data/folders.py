@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,14 @@ class Listing:
     names: frozenset[str]
     images: dict[str, Stamp]
     broken: tuple[str, ...] = ()  # links to images that are not there
+    unreadable: bool = False
 
+    @cached_property
+    def by_stem(self) -> dict[str, str]:
+        """The images by their names without extension; of several the first."""
+        return {os.path.splitext(name)[0]: name for name in reversed(self.images)}
+
+    @cached_property
     def unused(self) -> list[str]:
         """Files that look like images but are not taken as such."""
         lookalikes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jxl")

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from library.atomic import atomic, sweep_temporaries
-from library.data.dataset import Look
 from library.data.encoding import Ready
 from library.data.folders import Index, Known, open_index
+from library.data.picture import Look
 
 FORMAT = 1  # of the numbers in a file; another format makes other names, so that old files are never misread
 EXTENSION = ".safetensors"

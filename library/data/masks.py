@@ -16,7 +16,7 @@ from torch import Tensor
 
 from library.data.buckets import BucketChoice
 from library.data.folders import Stamp
-from library.data.images import BadImage, decode, decode_alpha, fitted
+from library.data.images import BadImage, decode_alpha, fitted, load
 
 LATENT = 8  # pixels to a latent, on each axis
 
@@ -42,12 +42,15 @@ def whole_mask(source: MaskSource, path: Path, content: bytes, size: tuple[int, 
     if source.file is None:
         return decode_alpha(path, content)
     try:
-        mask = decode(source.file, source.file.read_bytes())[..., 0]
-    except (OSError, BadImage) as error:
+        mask = load(source.file)[..., 0]
+    except BadImage as error:
         raise BadImage(f"has a mask '{source.file}' that {error}") from error
-    if mask.shape != size[::-1]:
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR)
-    return mask
+    height, width = mask.shape
+    pixel = max(size[0] / width, size[1] / height)  # of the mask, in pixels of the picture
+    if abs(size[0] * height / width - size[1]) > pixel:
+        shapes = f"{width}x{height}, is of another shape than the image, {size[0]}x{size[1]}"
+        raise BadImage(f"has a mask '{source.file}' that, with {shapes}; make it as large as the image")
+    return mask if (width, height) == size else cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR)
 
 
 def latent_mask(mask: np.ndarray, choice: BucketChoice, flipped: bool) -> Tensor:

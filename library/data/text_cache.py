@@ -150,7 +150,7 @@ def captions_to_come(dataset: Dataset) -> list[str] | None:
 
     None if some are made anew in each epoch: then they are encoded as they come.
     """
-    captions = [only_wording(picture.caption, picture.subset) for picture in dataset.pictures]
+    captions = [only_wording(picture.caption, picture.subset) for picture in dataset.all_pictures]
     known = [caption for caption in captions if caption is not None]
     if len(known) < len(captions):
         return None

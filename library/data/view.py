@@ -15,7 +15,7 @@ import torch
 
 from library.config.dataset_specs import SubsetSpec
 from library.data.buckets import BucketChoice, Size
-from library.data.dataset import Picture
+from library.data.picture import Picture
 from library.data.wording import Draw
 
 COLOURED = 0.33  # how often a picture gets other colours, how far hues move (of 180), and the range of gammas:

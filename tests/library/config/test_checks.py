@@ -99,8 +99,11 @@ def test_a_sound_config_has_no_problem():
             "`--min_timestep` is 500, but must be below `max_timestep` (500).",
         ),
         ({"log_with": "tensorboard"}, "`--log_with` = 'tensorboard' needs `logging_dir`: a folder for the logs."),
-        ({"bucket_reso_steps": 20}, "`--bucket_reso_steps` is 20, but must be a multiple of 8."),
-        ({"min_bucket_reso": 2048}, "`--min_bucket_reso` is 2048, more than `max_bucket_reso` (1024)."),
+        (
+            {"dataset_class": "mine.Images"},
+            "`--dataset_class`: a dataset class is written for sd-scripts' own loop and cannot feed this one; describe "
+            "the images in a `dataset_config` instead.",
+        ),
         (
             {"base_weights_multiplier": 0.5},
             "`--base_weights_multiplier` has more numbers (1) than `base_weights` has files (0).",

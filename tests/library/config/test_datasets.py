@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from library.config.bucket_limits import adjusted_limits, why_limits_cannot_work
 from library.config.dataset_keys import KEYS
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.config.datasets import dataset_problems, plan_datasets
@@ -14,7 +15,9 @@ from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.errors import ConfigError, UserError
+from tests.golden_table.comparison import read_golden
 
+LIMITS = read_golden("buckets.json.gz")["limits"]
 FOLDER_NAMES = json.loads((Path(__file__).parent / "kohya_folder_names.json").read_text(encoding="utf-8"))
 
 
@@ -87,7 +90,7 @@ def test_a_key_falls_back_from_subset_to_dataset_to_general_to_option_to_default
 
 def test_every_key_of_the_description_reaches_the_plan():
     reach = {*DatasetSpec.__dataclass_fields__, *SubsetSpec.__dataclass_fields__} - {"index", "subsets"}
-    assert reach == {key.name for key in KEYS} - {"metadata_file", "conditioning_data_dir"}
+    assert reach == {key.name for key in KEYS}
 
 
 def test_folders_of_repeats_and_class_become_subsets_by_name():
@@ -186,17 +189,27 @@ def test_the_dataset_config_goes_before_the_folders_of_a_config_and_folders_on_t
         ),
         (
             ONE + "metadata_file = 'meta.json'\n",
-            "`metadata_file` in data.toml line 5: captions in a metadata file are not implemented yet; use "
-            "caption files beside the images.",
+            "`metadata_file` in data.toml line 5: meta.json does not exist.",
         ),
         (
-            ONE + "conditioning_data_dir = 'masks'\n",
-            "`conditioning_data_dir` in data.toml line 5: mask images are not implemented yet; leave the key out.",
+            ONE + "conditioning_data_dir = 'dogs'\n",
+            "`conditioning_data_dir` in data.toml line 5 needs `masked_loss = true`: masks weigh the loss.",
+        ),
+        (
+            ONE.replace("512", "'32,64'"),
+            "`resolution` in data.toml line 2 is smaller than 64 pixels on a side.",
+        ),
+        (
+            "[general]\nbucket_reso_steps = 20\n" + ONE,
+            "`bucket_reso_steps` in data.toml line 2 is 20, but must be a multiple of 8.",
+        ),
+        (
+            "[general]\nmin_bucket_reso = 2048\n" + ONE,
+            "`min_bucket_reso` in data.toml line 2 is 2048, more than `max_bucket_reso` (1024).",
         ),
         (
             ONE.replace("[[datasets.sub", "enable_bucket = true\nmin_bucket_reso = 576\n[[datasets.sub"),
-            "`resolution` 512 x 512 for [[datasets]] in data.toml line 1 must lie between min_bucket_reso "
-            "(576) and max_bucket_reso (1024).",
+            "`min_bucket_reso` in data.toml line 4 is 576, above the resolution 512x512; set it to 512 or less.",
         ),
         (
             "[network]\nnetwork_dim = 8\n",
@@ -321,5 +334,43 @@ def test_without_any_images_given_the_two_ways_to_give_them_are_named():
         "No images are given: set `train_data_dir` to a folder of folders like 10_person, "
         "or `dataset_config` to a dataset description."
     ]
-    with pytest.raises(ConfigError, match="`--in_json` on the command line: captions in a metadata file"):
-        plan_datasets(settings_of("--in_json=meta.json", "--train_data_dir=train", "--resolution=512"))
+
+
+def test_a_metadata_file_names_the_images_of_a_folder():
+    Path("meta.json").write_text("{}")
+    (dataset,) = plan_datasets(settings_of("--in_json=meta.json", "--train_data_dir=cats", "--resolution=512"))
+    (subset,) = dataset.subsets
+    assert (subset.metadata_file, subset.image_dir) == (Path("meta.json").absolute(), Path("cats").absolute())
+    (dataset,) = plan_datasets(settings_of("--in_json=meta.json", "--resolution=512"))
+    assert dataset.subsets[0].image_dir == Path.cwd()
+    two = "[[datasets]]\nresolution = 512\n" + "[[datasets.subsets]]\nmetadata_file = 'meta.json'\n" * 2
+    settings = described(two)
+    assert len(plan_datasets(settings)[0].subsets) == 1
+    assert settings.warnings == [
+        f"{Path('meta.json').absolute()} is given twice in one dataset; the second one is not used."
+    ]
+    missing = settings_of("--in_json=gone.json", "--train_data_dir=cats", "--resolution=512")
+    assert [str(p) for p in dataset_problems(missing)] == [
+        "`metadata_file` on the command line: gone.json does not exist."
+    ]
+
+
+def test_masks_are_taken_from_a_folder_or_missed():
+    settings = described(ONE + "conditioning_data_dir = 'dogs'\n", "--masked_loss")
+    assert plan_datasets(settings)[0].subsets[0].conditioning_data_dir == Path("dogs").absolute()
+    assert settings.warnings == []
+    settings = described(ONE, "--masked_loss")
+    plan_datasets(settings)
+    assert settings.warnings == [
+        "`--masked_loss` on the command line has no effect: no subset has masks; give one a `conditioning_data_dir` "
+        "or `alpha_mask`."
+    ]
+
+
+@pytest.mark.parametrize("row", LIMITS["rows"], ids=str)
+def test_limits_that_do_not_enclose_the_resolution_are_those_of_sd_scripts(row):
+    resolution, smallest, largest, step, result = row
+    wrong = why_limits_cannot_work(tuple(resolution), smallest, largest, step)
+    assert (wrong is not None) == (result == "AssertionError")
+    if wrong is None:
+        assert list(adjusted_limits(smallest, largest, step)) == result

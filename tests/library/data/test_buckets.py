@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.data.buckets import Buckets, NoBucket, adjusted_limits
+from library.data.buckets import Buckets, NoBucket
 
 GOLDEN = json.loads(gzip.decompress((Path(__file__).parents[2] / "golden" / "buckets.json.gz").read_bytes()))
 SETTINGS = {setting["name"]: setting for setting in GOLDEN["settings"]}
@@ -47,16 +47,6 @@ def test_an_image_below_one_step_has_no_bucket_instead_of_a_bucket_of_size_zero(
     for width, height, _ in setting["fails"]:
         with pytest.raises(NoBucket):
             buckets_of(setting).choose((width, height))
-
-
-def test_limits_that_do_not_enclose_the_resolution_are_explained():
-    for resolution, smallest, largest, step, result in GOLDEN["limits"]["rows"]:
-        buckets = Buckets(tuple(resolution), True, smallest, largest, step)
-        if result == "AssertionError":
-            assert "bucket_reso" in (buckets.why_limits_cannot_work() or "")
-        else:
-            assert buckets.why_limits_cannot_work() is None
-            assert list(adjusted_limits(smallest, largest, step)) == result
 
 
 @given(st.integers(1, 6000), st.integers(1, 6000), st.sampled_from(sorted(SETTINGS)))

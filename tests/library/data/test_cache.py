@@ -15,9 +15,10 @@ from safetensors.torch import save
 import library.data.encoding as encoding_room
 import library.data.survey as survey_room
 from library.data.cache import DiskLatents, Filled, LiveLatents, MemoryLatents
-from library.data.dataset import Dataset, Picture, build
+from library.data.dataset import Dataset, build
 from library.data.encoding import Ready
 from library.data.folders import CACHE_FOLDER, INDEX_FILE
+from library.data.picture import Picture
 from library.data.view import View
 from library.errors import UserError
 

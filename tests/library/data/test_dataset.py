@@ -94,9 +94,10 @@ def test_all_that_is_wrong_with_images_and_captions_is_reported_at_once(tmp_path
     make.picture(tmp_path / "кошка [1] 🐈.png", caption=None)
     (tmp_path / "кошка [1] 🐈.txt").write_bytes("рыжая кошка".encode("cp1251"))
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "lost.png").symlink_to(tmp_path / "moved.png")
     plan = [
         make.dataset(make.subset(tmp_path), make.subset(tmp_path / "nothing"), make.subset(tmp_path / "gone")),
-        make.dataset(make.subset(tmp_path), min_bucket_reso=512, max_bucket_reso=512),
+        make.dataset(make.subset(tmp_path), resolution=(192, 192)),
     ]
     with pytest.raises(UserError) as caught:
         build(plan)
@@ -109,7 +110,7 @@ def test_all_that_is_wrong_with_images_and_captions_is_reported_at_once(tmp_path
         ("кошка [1] 🐈.txt", "is not UTF-8: byte 1 (0xf0)"),
         ("nothing", "holds no images"),
         ("gone", "cannot be read"),
-        ("dataset 2", "min_bucket_reso 512 is above"),
+        ("lost.png", "is a link to a file that is not there"),
     ]:
         assert any(name in line and what in line for line in said.splitlines()), (name, said)
     assert "good.png" not in said
@@ -136,6 +137,7 @@ def test_what_can_be_used_but_looks_wrong_is_a_warning(tmp_path: Path, make):
     (tmp_path / "uncaptioned.caption").write_text("a dog")
     make.picture(tmp_path / "blank.png", caption="\na cat")
     (tmp_path / "phone.heic").touch()
+    make.picture(tmp_path / "strip.png", (1200, 70))
     dataset = build([make.dataset(make.subset(tmp_path, class_tokens="pet"), resolution=(256, 256))])
     said = "\n".join(dataset.warnings)
     assert "'uncaptioned.png' has no .txt file" in said
@@ -143,10 +145,13 @@ def test_what_can_be_used_but_looks_wrong_is_a_warning(tmp_path: Path, make):
     assert "the caption file of 'blank.png' begins with a blank line; the class tokens 'pet' will be used" in said
     assert "photo.png' is a JPEG file in spite of its extension" in said
     assert "1 images are enlarged more than 2 times" in said
+    assert "1 images lose more than half to the crop, most of all" in said
+    assert "strip.png' of 1200x70, 77% to fit 256x64" in said
     assert "1 files are not used, such as 'phone.heic'" in said
-    assert len(dataset.warnings) == 5
+    assert len(dataset.warnings) == 6
     captions = {picture.path.name: picture.caption for picture in dataset.pictures}
-    assert captions == {"small.png": "a cat", "photo.png": "a cat", "uncaptioned.png": "pet", "blank.png": "pet"}
+    blanks = {"uncaptioned.png": "pet", "blank.png": "pet"}
+    assert captions == {"small.png": "a cat", "photo.png": "a cat", "strip.png": "a cat", **blanks}
 
 
 def test_a_folder_without_caption_files_and_with_class_tokens_is_no_reason_for_a_warning(tmp_path: Path, make):
