@@ -7,8 +7,9 @@ in where a new token is looked up. So nothing that was there can change, and a f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers import AddedToken, CLIPTokenizer
 
 from library.errors import UserError
 from library.models.family import Family, StableDiffusion, TextEncoder
+from library.models.text import TextConditioner, TextEmbeddings
 
 ENCODER_NAMES: dict[Family, tuple[str, ...]] = {
     Family.SD1: ("clip_l",),
@@ -141,3 +143,14 @@ def add_tokens(tokenizer: CLIPTokenizer, tokens: list[str]) -> int:
     if ids != list(range(first, first + len(tokens))):
         raise UserError(f"`token_string`: the tokenizer gave {tokens} the ids {ids}, not new ones from {first} on")
     return first
+
+
+class ExpandingConditioner(TextConditioner):
+    """Encodes captions and prompts in which the token string stands for all its tokens."""
+
+    def __init__(self, model: StableDiffusion, placeholders: Placeholders, **options: Any) -> None:
+        super().__init__(model, **options)
+        self._placeholders = placeholders
+
+    def encode(self, captions: Sequence[str], *, grad: bool = False) -> TextEmbeddings:
+        return super().encode([self._placeholders.expand(caption) for caption in captions], grad=grad)

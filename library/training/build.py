@@ -36,14 +36,16 @@ from library.training.file_names import SavingSpec
 from library.training.footing import Footing, stand
 from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
+from library.training.new_word import CheckedWord, build_word, check_word, with_templates
 from library.training.objectives import NoisePrediction
 from library.training.plugins import check_arguments, import_plugin
 from library.training.precision import DTYPES
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import Processes
-from library.training.run import Run
+from library.training.run import BatchSource, Run
 from library.training.schedules import parse_arguments
 from library.training.sources import CacheSpec, latent_source, text_source
+from library.training.trainables import Trainable
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -53,8 +55,9 @@ class Checked:
     """What a run is made of, as far as it is known to be good before a model is loaded."""
 
     settings: Settings
-    module: ModuleType
+    module: ModuleType | None
     arguments: dict[str, str]
+    word: CheckedWord | None
     dataset: Dataset
     prompts: list[SamplePrompt]
     resumed: Resumed
@@ -63,16 +66,18 @@ class Checked:
 def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[str], None]) -> Checked:
     """Everything that can be wrong and takes no model to find out. Raises `UserError`."""
     resumed = check_surroundings(settings, say)
-    module = import_plugin(settings["network_module"], "network_module", ("create_network",))
-    arguments = split_key_values(settings["network_args"])
-    check_arguments(module, arguments, "network_args")
+    module, arguments = None, split_key_values(settings["network_args"])
+    if settings["network_module"] is not None:
+        module = import_plugin(settings["network_module"], "network_module", ("create_network",))
+        check_arguments(module, arguments, "network_args")
     if settings["metadata_thumbnail"]:
         thumbnail(settings["metadata_thumbnail"])
     prompts = read_prompts(settings["sample_prompts"]) if settings["sample_prompts"] else []
     for line in [line for prompt in prompts for line in prompt.warnings]:
         say(line)
     dataset = build_dataset(plan, prior_loss_weight=settings["prior_loss_weight"], fallback=settings["output_dir"])
-    return Checked(settings, module, arguments, dataset, prompts, resumed)
+    word = check_word(settings, dataset, say)
+    return Checked(settings, module, arguments, word, dataset, prompts, resumed)
 
 
 def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
@@ -82,10 +87,8 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     processes = footing.processes
 
     model = load_base_model(settings, processes.device, say)
-    network = build_network(checked, model, footing, say)
-    check_room(settings["output_dir"], [network])
-
-    conditioner = TextConditioner(model, clip_skip=settings["clip_skip"], max_token_length=settings["max_token_length"])
+    trainables, conditioner = build_trainables(checked, model, footing, say)
+    check_room(settings["output_dir"], trainables)
     objective = NoisePrediction(
         model,
         lambda captions: conditioner.encode(captions, grad=True),
@@ -97,8 +100,9 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     batches = build_batches(checked, model, conditioner, footing, say)
     steps = batches.steps_per_epoch
     clock = Clock(steps, total_steps(steps, settings["max_train_steps"], settings["max_train_epochs"]))
-    optimizers, note = build_optimizers(settings, [network], clock, processes)
-    for line in [*model.notes, *([note] if note else [])]:
+    optimizers, note = build_optimizers(settings, trainables, clock, processes)
+    announced = [line for t in trainables for line in t.announce(clock.total_epochs, clock.total_steps)]
+    for line in [*model.notes, *([note] if note else []), *announced]:
         say(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
@@ -112,7 +116,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
             optimizers.optimizer, parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
         ),
         network_args=checked.arguments,
-        network_dim=settings["network_dim"] or network.rank,
+        network_dim=settings["network_dim"] or rank_of(trainables),
         num_processes=processes.count,
         datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
     )
@@ -121,7 +125,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         footing,
         checked.resumed,
         objective=objective,
-        trainables=[network],
+        trainables=trainables,
         batches=batches,
         clock=clock,
         optimizers=optimizers,
@@ -131,16 +135,53 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     )
 
 
+def build_trainables(
+    checked: Checked, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
+) -> tuple[list[Trainable], TextConditioner]:
+    """What is trained, and the text encoders as they are asked.
+
+    A new word comes before the network: where its vectors start must not depend on a network that is not trained yet.
+    """
+    settings, module, device = checked.settings, checked.module, footing.processes.device
+    save_dtype = SAVED_AS[settings["save_precision"]]
+    trainables: list[Trainable] = []
+    lines = []
+    if module is not None:
+        spec = settings.take(NetworkSpec)
+        lines += merge_base_weights(module, spec, model, DTYPES[settings["mixed_precision"]])
+    lengths = {"clip_skip": settings["clip_skip"], "max_token_length": settings["max_token_length"]}
+    if checked.word is None:
+        rows, conditioner = None, TextConditioner(model, **lengths)
+    else:
+        rows, conditioner = build_word(settings, checked.word, model, device, save_dtype, say)
+        trainables.append(rows)
+    lines += save_memory(model, settings.take(MemorySpec), device, train_text_encoder=runs_text_encoder(checked))
+    for line in lines:
+        say(line)
+    if module is not None:
+        network = build_network(checked, module, model, footing, say)
+        network.start_step = settings["network_start_step"]
+        trainables.append(network)
+        if rows is not None:
+            rows.stand_beside(network, bundled=settings["bundle_embeddings"])
+    return trainables, conditioner
+
+
+def rank_of(trainables: list[Trainable]) -> int | None:
+    """The rank in use of the network, if there is one."""
+    return next((trainable.rank for trainable in trainables if isinstance(trainable, NetworkTrainable)), None)
+
+
 def build_batches(
     checked: Checked,
     model: StableDiffusion,
     conditioner: TextConditioner,
     footing: Footing,
     say: Callable[[str], None],
-) -> Batches:
+) -> BatchSource:
     """Batches of cached (or live) latents and embeddings; what no step needs of the model leaves the device."""
     settings, dataset, processes = checked.settings, checked.dataset, footing.processes
-    train_text = trains_text_encoder(settings)
+    train_text = runs_text_encoder(checked)
     caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
     device, keep = processes.device, memory.highvram
     # With lowram the device has more room than the computer: the U-Net stays on it while the others work.
@@ -157,7 +198,7 @@ def build_batches(
         say(line)
     if conditioner.truncated:
         say(f"{conditioner.truncated} captions are longer than {conditioner.max_token_length} tokens and are cut there")
-    return Batches(
+    batches = Batches(
         dataset,
         latents,
         text,
@@ -166,29 +207,31 @@ def build_batches(
         workers=settings["max_data_loader_n_workers"],
         pin=device.type == "cuda",
     )
+    return batches if checked.word is None else with_templates(settings, batches, dataset)
 
 
 def trains_text_encoder(settings: Settings) -> bool:
     """Whether text-encoder weights are among those that are trained."""
-    if settings["network_train_unet_only"]:
+    if settings["network_train_unet_only"] or settings["network_module"] is None:
         return False
     rates = settings["text_encoder_lr"]
     return any(rates) if rates else settings["learning_rate"] > 0
 
 
+def runs_text_encoder(checked: Checked) -> bool:
+    """Whether every step runs the text encoders and goes back through them."""
+    return checked.word is not None or trains_text_encoder(checked.settings)
+
+
 def build_network(
-    checked: Checked, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
+    checked: Checked, module: ModuleType, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
 ) -> NetworkTrainable:
     """The network on the model, on its device, as a trainable of the loop."""
     settings, processes = checked.settings, footing.processes
     spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
-    for line in merge_base_weights(checked.module, spec, model, DTYPES[settings["mixed_precision"]]):
-        say(line)
-    for line in save_memory(model, memory, processes.device, train_text_encoder=trains_text_encoder(settings)):
-        say(line)
     # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
     torch.manual_seed(footing.seed % 2**63)
-    network = create_network(checked.module, spec, checked.arguments, model, settings.namespace(), say)
+    network = create_network(module, spec, checked.arguments, model, settings.namespace(), say)
     groups, names = optimizer_groups(
         network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]
     )

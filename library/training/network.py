@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
-from library.files import read_tensors, save_network, temporary_tensors
+from library.files import Tensors, read_tensors, save_network, temporary_tensors
+from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
 from library.training.findings import Findings, read_figures
 from library.training.progress import Progress
@@ -145,7 +146,8 @@ def named_for_modules(path: Path, model: StableDiffusion):
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(f"`{path}` holds values that are not finite, first in {broken[0]}; it cannot be used")
-    renamed = from_file_names(tensors, model)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BUNDLE)}
+    renamed = from_file_names(own, model)
     return temporary_tensors(path, tensors, renamed, metadata)
 
 
@@ -223,6 +225,8 @@ class NetworkTrainable(Trainable):
         trained = {id(parameter) for group in groups for parameter in group["params"]}
         self._movement = Movement({name: p for name, p in network.named_parameters() if id(p) in trained})
         self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
+        self.beside: Callable[[], Tensors] = dict
+        """Tensors of others that go into the network's file."""
 
     @property
     def rank(self) -> int | None:
@@ -273,9 +277,10 @@ class NetworkTrainable(Trainable):
         self._movement.start = {n.removeprefix("start."): t for n, t in state.items() if n.startswith("start.")}
 
     def save(self, path: Path, metadata: dict[str, str]) -> None:
-        save_network(
-            self.network, path, self._save_dtype, metadata, rename=lambda tensors: to_file_names(tensors, self._model)
-        )
+        def rename(tensors: Tensors) -> Tensors:
+            return to_file_names(tensors, self._model) | self.beside()
+
+        save_network(self.network, path, self._save_dtype, metadata, rename=rename)
 
     def findings(self) -> Findings:
         moved, change = self._movement.measure()

@@ -3,6 +3,7 @@
 from library.config.options.captions import CAPTIONS
 from library.config.options.config import CONFIG
 from library.config.options.dataset import DATASET
+from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.logging import LOGGING
 from library.config.options.loss import LOSS
 from library.config.options.metadata import METADATA
@@ -21,6 +22,7 @@ ALL_TRAIN_NETWORK = tuple(
         CONFIG,
         MODEL,
         NETWORK,
+        EMBEDDINGS,
         DATASET,
         CAPTIONS,
         TRAINING,

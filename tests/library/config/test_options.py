@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from library.config.option import Group, Option, Settings, by_name, with_aliases
+from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.not_yet import NOT_YET
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 
 KOHYA = json.loads((Path(__file__).parent / "kohya_options.json").read_text(encoding="utf-8"))["options"]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-OURS = {"strict_config", "sdxl"}
+OURS = {"strict_config", "sdxl", *(option.name for option in EMBEDDINGS)}
 
 
 def settings_of(*argv: str) -> Settings:
