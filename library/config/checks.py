@@ -188,14 +188,13 @@ def trackers_have_a_folder(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def buckets_have_room(settings: Settings) -> Iterator[Problem]:
-    step, low, high = (settings[name] for name in ("bucket_reso_steps", "min_bucket_reso", "max_bucket_reso"))
-    if step % 8:
-        yield Problem(f"{settings.place('bucket_reso_steps')} is {step}, but must be a multiple of 8.")
-    if settings["resolution"] is not None and min(settings["resolution"]) < 64:
-        yield Problem(f"{settings.place('resolution')} is smaller than 64 pixels on a side.")
-    if low > high:
-        yield Problem(f"{settings.place('min_bucket_reso')} is {low}, more than `max_bucket_reso` ({high}).")
+def datasets_are_described(settings: Settings) -> Iterator[Problem]:
+    name = "dataset_class"
+    if settings[name] is not None:
+        yield Problem(
+            f"{settings.place(name)}: a dataset class is written for sd-scripts' own loop and cannot feed this one; "
+            "describe the images in a `dataset_config` instead."
+        )
 
 
 CHECKS = (
@@ -217,5 +216,5 @@ CHECKS = (
     huber_has_a_threshold,
     resumed_state_exists,
     trackers_have_a_folder,
-    buckets_have_room,
+    datasets_are_described,
 )
