@@ -1,4 +1,4 @@
-"""Finding CLIP's vocabulary on this machine; nothing is ever downloaded.
+"""Finding CLIP's vocabulary: on this machine first, and only where it is nowhere here, on the Hugging Face Hub.
 
 All families share one vocabulary of 49,408 tokens and differ in what they pad with: the end token, or "!" (id 0) for
 SD2 and the second encoder of SDXL.
@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import CLIPTokenizer
 
+from library.command import show_line
 from library.errors import UserError
 from library.models.family import Family
 
@@ -47,13 +48,14 @@ def family_tokenizers(
     """The family's tokenizers for a single file at `model_path`.
 
     `packed` is {"vocab.json": text, "merges.txt": text} from the file's own metadata; without it the vocabulary is
-    looked for in `cache_dir`, beside the file, in the Hugging Face cache and in installed packages.
+    looked for in `cache_dir`, beside the file, in the Hugging Face cache, in installed packages, and then on the Hub.
     """
     vocabulary = _from_texts(packed["vocab.json"], packed["merges.txt"]) if packed else None
-    vocabulary = vocabulary or find_vocabulary(cache_dir, model_path)
+    vocabulary = vocabulary or find_vocabulary(cache_dir, model_path) or _from_hub()
     if vocabulary is None:
         raise UserError(
-            f"'{model_path}' carries no tokenizer and CLIP's vocabulary is not on this machine. Give a folder with "
+            f"'{model_path}' carries no tokenizer, and CLIP's vocabulary is neither on this machine nor could it be "
+            "fetched from the Hugging Face Hub. Give a folder with "
             "`vocab.json` and `merges.txt` as `tokenizer_cache_dir`, or put them into a folder `tokenizer` beside the "
             "model, or run `hf download openai/clip-vit-large-patch14 vocab.json merges.txt` once, or "
             "`pip install --no-deps open_clip_torch`, or use the model as a diffusers folder."
@@ -90,6 +92,17 @@ def find_vocabulary(cache_dir: Path | None, model_path: Path) -> Vocabulary | No
             if (Path(folder) / _BPE_FILE).is_file():
                 return read_bpe_file(Path(folder) / _BPE_FILE)
     return None
+
+
+def _from_hub() -> Vocabulary | None:
+    """Fetch the vocabulary's two files (1.4 MB) into the Hugging Face cache; None where that cannot be."""
+    repository, inside = _HUB_PLACES[0]
+    try:
+        vocab, merges = (hf_hub_download(repository, f"{inside}{name}") for name in ("vocab.json", "merges.txt"))
+    except Exception:  # no network, a proxy, offline mode, a full disk: each raises its own, and all mean the same here
+        return None
+    show_line(f"CLIP's vocabulary was fetched from {repository} and is in the Hugging Face cache now")
+    return _read(Path(vocab), Path(merges))
 
 
 def read_bpe_file(path: Path) -> Vocabulary:

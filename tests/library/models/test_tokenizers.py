@@ -1,4 +1,4 @@
-"""The vocabulary is found where it may lie, and never asked for over the network."""
+"""The vocabulary is found where it may lie, and asked for over the network only where it is nowhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def write_vocabulary(folder: Path) -> Path:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A model file's path on a machine that has no vocabulary anywhere."""
+    """A model file's path on a machine that has no vocabulary anywhere, and no network."""
+
+    def no_network(*_: str) -> str:
+        raise ConnectionError("there is no network")
+
+    monkeypatch.setattr(tokenizers, "hf_hub_download", no_network)
     monkeypatch.setattr(tokenizers, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(tokenizers, "_PACKAGES", ())
     return tmp_path / "models" / "model.safetensors"
@@ -73,6 +78,24 @@ def test_the_hub_cache_is_looked_up_by_repository(bare: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(tokenizers, "try_to_load_from_cache", cached)
     assert ids(family_tokenizers(Family.SD2, None, None, bare)[0]) == ids(tiny_tokenizer("!"))
+
+
+def test_the_hub_is_asked_only_where_the_vocabulary_is_nowhere_on_the_machine(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = write_vocabulary(tmp_path / "fetched")
+    asked = []
+
+    def fetch(repository: str, name: str) -> str:
+        asked.append((repository, name))
+        return str(folder / name)
+
+    monkeypatch.setattr(tokenizers, "hf_hub_download", fetch)
+    assert ids(family_tokenizers(Family.SD1, None, None, bare)[0]) == ids(tiny_tokenizer())
+    assert asked == [("openai/clip-vit-large-patch14", name) for name in ("vocab.json", "merges.txt")]
+    assert "was fetched from openai/clip-vit-large-patch14" in capsys.readouterr().err
+    family_tokenizers(Family.SD1, None, folder, bare)
+    assert len(asked) == 2
 
 
 def test_an_installed_packages_vocabulary_is_read_without_importing_the_package(
