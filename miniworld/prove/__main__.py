@@ -1,23 +1,21 @@
-"""`python -m miniworld.prove lora`: see `miniworld.prove.lora`."""
+"""`python -m miniworld.prove WHAT`: each proof is a module beside this one, with a function `prove`."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from library.command import run_command
 from library.errors import ConfigError
 
-PROOFS = ("lora",)
+PROOFS = ("lora", "ac_lora", "dual_pivot", "cross_init")
 
 
 def prove(argv: Sequence[str]) -> None:
     if not argv or argv[0] not in PROOFS:
         raise ConfigError(f"say what is to be proved: python -m miniworld.prove {' | '.join(PROOFS)}")
-    command: Callable[[Sequence[str]], None]
-    if argv[0] == "lora":
-        from miniworld.prove.lora import prove as command
-    command(argv[1:])
+    importlib.import_module(f"miniworld.prove.{argv[0]}").prove(argv[1:])
 
 
 if __name__ == "__main__":

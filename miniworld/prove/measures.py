@@ -19,7 +19,8 @@ from miniworld.scenes import Picture
 
 DRAWS = 4  # of noise and timestep for each picture: stratified, and the same for every arm
 BATCH = 32
-STEPS, GUIDANCE = 20, 4.0
+STEPS, GUIDANCE = 12, 4.0
+AUTOCAST = torch.bfloat16  # of the U-Net while measuring: a third faster, and the loss changes by less than 0.1 %
 
 
 class HeldOut:
@@ -49,8 +50,9 @@ class HeldOut:
         rows = slice(first, first + BATCH)
         timesteps, noise = self.timesteps[rows], self.noise[rows]
         noisy = add_noise(self.latents[rows], noise, self._alpha_bar[timesteps])
-        predicted = model.unet(noisy, timesteps, self.hidden[rows]).sample
-        return squared_error(predicted, noise)
+        with torch.autocast(noisy.device.type, AUTOCAST):
+            predicted = model.unet(noisy, timesteps, self.hidden[rows]).sample
+        return squared_error(predicted.float(), noise)
 
 
 def draw(model: StableDiffusion, captions: Sequence[str], seed: int = 100) -> np.ndarray:
@@ -58,7 +60,36 @@ def draw(model: StableDiffusion, captions: Sequence[str], seed: int = 100) -> np
     prompts = [
         SamplePrompt(caption, seed=seed + i, scale=GUIDANCE, sample_steps=STEPS) for i, caption in enumerate(captions)
     ]
-    return np.stack([np.asarray(picture) for picture in generate(model, TextConditioner(model), prompts)])
+    pictures = generate(model, TextConditioner(model), prompts, autocast=AUTOCAST)
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+@torch.no_grad()
+def through_vae(model: StableDiffusion, images: np.ndarray) -> np.ndarray:
+    """Pictures encoded and decoded: what the model would show if it denoised perfectly. uint8, as given."""
+    posterior = model.vae.encode(to_pictures(images)).latent_dist  # type: ignore[union-attr]
+    decoded = model.vae.decode(posterior.mean).sample  # type: ignore[union-attr]
+    return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """Squared Fréchet distance of two sets of features (n, d), each taken as a normal distribution.
+
+    |mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)). With C = X^T X the last trace is the nuclear norm of X X'^T, so
+    that no d x d root is needed. Sets of equal size can be compared; a smaller set is further from the same truth.
+    """
+    features, reference = features.double(), reference.double()
+    centred, other = (
+        (x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (features, reference)
+    )  # (n, d) each, whose Gram matrix over d is the covariance
+    traces = centred.square().sum() + other.square().sum()
+    overlap = torch.linalg.matrix_norm(centred @ other.T, ord="nuc")
+    return float((features.mean(0) - reference.mean(0)).square().sum() + traces - 2 * overlap)
+
+
+def similarity(features: Tensor, truth: Tensor) -> float:
+    """Mean cosine between the features of each picture and those of the drawing of the same caption."""
+    return float(torch.cosine_similarity(features, truth, dim=1).mean())
 
 
 def content_score(judge: Judge, images: np.ndarray, pictures: Sequence[Picture]) -> float:

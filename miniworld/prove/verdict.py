@@ -1,0 +1,158 @@
+"""What the arms of `prove ac_lora` say: the tables, whoever wins, and sentences with the figures that they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from miniworld.prove.tables import cell, markdown
+
+Arm = Mapping[str, Any]
+Label = tuple[str, int]
+"""A method and its rank."""
+
+FIXED = "LoRA"
+ORDER = ("base model", FIXED, "DyLoRA", "LoKr", "AC-LoRA paper", "AC-LoRA product")
+
+
+def report(results: Sequence[Arm], steps: int) -> str:
+    """The table of every style, the one over all styles, and the verdict."""
+    arms = [arm for arm in results if arm.get("steps", steps) == steps]
+    styles = sorted({arm["style"] for arm in arms if arm["method"] != "base model"})
+    parts = [over_styles(arms), *(f"**{style}**\n\n{of_style(arms, style)}" for style in styles), *verdict(arms)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def label(arm: Arm) -> Label:
+    return arm["method"], arm.get("dim", 0)
+
+
+def place(name: Label) -> tuple[int, int]:
+    return (ORDER.index(name[0]) if name[0] in ORDER else len(ORDER), name[1])
+
+
+def of_style(arms: Iterable[Arm], style: str) -> str:
+    """One row for each method: means over its seeds, with the standard deviation where there is more than one."""
+    here = [arm for arm in arms if arm["style"] == style]
+    head = ["method", "n", "held-out, end", "best (step)", "prior", "Fréchet", "similarity", "style", "content"]
+    head += ["rank found", "kB", "CPU s"]
+    rows: list[list[str]] = []
+    for name in sorted({label(arm) for arm in here}, key=place):
+        same = [arm for arm in here if label(arm) == name]
+        if name[0] == "base model":
+            rows.append(_ceiling(same[0]))
+        steps = "/".join(str(arm["best_step"]) for arm in same)
+        row = [_title(name), str(len(same)), cell(same, "end", 4), f"{_mean(same, 'best'):.4f} ({steps})"]
+        row += [cell(same, "prior", 3), cell(same, "frechet", 0), cell(same, "similarity", 3)]
+        row += [cell(same, "style_score", 2), cell(same, "content_score", 2)]
+        rows.append([*row, cell(same, "rank_found", 1), cell(same, "kilobytes", 0), cell(same, "cpu_seconds", 0)])
+    return markdown(head, rows)
+
+
+def _ceiling(base: Arm) -> list[str]:
+    values = [base[f"ceiling_{name}"] for name in ("frechet", "similarity", "style_score", "content_score")]
+    seen = [f"{value:.{digits}f}" for value, digits in zip(values, (0, 3, 2, 2), strict=True)]
+    return ["*the test drawings, through the VAE*", "", "", "", "", *seen, "", "", ""]
+
+
+def _title(name: Label) -> str:
+    return name[0] if not name[1] else f"{name[0]} {name[1]}"
+
+
+def _mean(arms: Sequence[Arm], column: str) -> float:
+    return float(np.mean([arm[column] for arm in arms]))
+
+
+def over_styles(arms: Sequence[Arm]) -> str:
+    """Every method against the best fixed rank of the same style and seed, at the end: mean (from - to) of ratios."""
+    head = ["method", "arms", "end / best fixed rank", "best / best fixed", "end / LoRA 64", "prior / LoRA 64"]
+    head += ["Fréchet / best fixed", "style", "content", "rank found", "kB", "CPU s"]
+    rows = []
+    trained = [arm for arm in arms if arm["method"] != "base model"]
+    for name in sorted({label(arm) for arm in trained}, key=place):
+        same = [arm for arm in trained if label(arm) == name]
+        row = [_title(name), str(len(same)), ratio_cell(ratios(trained, name, "end", best_fixed))]
+        row += [ratio_cell(ratios(trained, name, "best", best_fixed))]
+        row += [ratio_cell(ratios(trained, name, column, largest_fixed)) for column in ("end", "prior")]
+        row += [ratio_cell(ratios(trained, name, "frechet", best_fixed))]
+        row += [f"{_mean(same, column):.2f}" for column in ("style_score", "content_score")]
+        found = [arm["rank_found"] for arm in same if "rank_found" in arm]
+        row += [f"{np.mean(found):.1f}" if found else ""]
+        rows.append(row + [f"{_mean(same, column):.0f}" for column in ("kilobytes", "cpu_seconds")])
+    return markdown(head, rows)
+
+
+def best_fixed(arms: Sequence[Arm], column: str) -> float | None:
+    """The lowest value among the fixed ranks: what a sweep would have chosen."""
+    return min((arm[column] for arm in arms if arm["method"] == FIXED), default=None)
+
+
+def largest_fixed(arms: Sequence[Arm], column: str) -> float | None:
+    return next((arm[column] for arm in arms if label(arm) == (FIXED, 64)), None)
+
+
+def ratios(
+    arms: Sequence[Arm], name: Label, column: str, reference: Callable[[Sequence[Arm], str], float | None]
+) -> list[float]:
+    """Of each arm of a method, its figure over the reference's of the same style and seed, where there is one."""
+    found = []
+    for arm in arms:
+        if label(arm) == name:
+            beside = [other for other in arms if (other["style"], other["seed"]) == (arm["style"], arm["seed"])]
+            value = reference(beside, column)
+            if value is not None:
+                found.append(arm[column] / value)
+    return found
+
+
+def ratio_cell(values: Sequence[float], digits: int = 2) -> str:
+    """Mean (smallest-largest); empty for none."""
+    if not values:
+        return ""
+    spread = f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def verdict(arms: Sequence[Arm]) -> list[str]:
+    """What the figures mean for someone who trains: sentences about AC-LoRA at R = 32, as far as it was measured."""
+    trained = [arm for arm in arms if arm["method"] != "base model"]
+    sentences = []
+    for preset, tell in {"product": about_product, "paper": about_paper}.items():
+        name = (f"AC-LoRA {preset}", 32)
+        mine = [arm for arm in trained if label(arm) == name]
+        if mine and ratios(trained, name, "end", best_fixed):
+            sentences += tell(trained, name, mine)
+    return [" ".join(sentences)] if sentences else []
+
+
+def about_product(trained: Sequence[Arm], name: Label, mine: Sequence[Arm]) -> list[str]:
+    ranks = sorted({arm["dim"] for arm in trained if arm["method"] == FIXED})
+    sweep = sum(_mean([arm for arm in trained if label(arm) == (FIXED, rank)], "cpu_seconds") for rank in ranks)
+    sentences = [
+        f"One run of `ac_mode=product` at R = 32 ended at {ratio_cell(ratios(trained, name, 'end', best_fixed))} times "
+        f"the held-out loss of the best of the fixed ranks {', '.join(map(str, ranks))}, in "
+        f"{_mean(mine, 'cpu_seconds') / sweep:.2f} of the time of that sweep; the mean rank that it found was "
+        f"{ratio_cell([arm['rank_found'] for arm in mine], 1)}."
+    ]
+    largest = [arm for arm in trained if label(arm) == (FIXED, 64)]
+    if largest:
+        smaller = _mean(largest, "kilobytes") / _mean(mine, "kilobytes")
+        to_largest = ratio_cell(ratios(trained, name, "end", largest_fixed))
+        sentences.append(
+            f"Against a plain LoRA of rank 64 it ended at {to_largest} times the loss, with a file {smaller:.1f} times "
+            "smaller."
+        )
+    return sentences
+
+
+def about_paper(trained: Sequence[Arm], name: Label, mine: Sequence[Arm]) -> list[str]:
+    to_best = ratio_cell(ratios(trained, name, "end", best_fixed))
+    to_largest = ratio_cell(ratios(trained, name, "end", largest_fixed))
+    found = ratio_cell([arm["rank_found"] for arm in mine], 1)
+    beside = f" and {to_largest} times that of rank 64" if to_largest else ""
+    return [
+        f"`ac_mode=paper` at R = 32 ended at {to_best} times the loss of the best fixed rank{beside}; the mean rank "
+        f"that it found was {found} of 32."
+    ]
