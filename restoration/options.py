@@ -83,7 +83,7 @@ PIVOTS = Group("Training", (
     Option("train_batch_size",           int,   1,     "pictures per step; step 1 adds as many of the prior",
            minimum=1, known_as=("batch_size",)),
     Option("cache_conditions",           bool,  True,  "degrade and encode all pictures before the first step"),
-    *picked(LOSS, "", "min_timestep max_timestep"),
+    *picked(LOSS, "", "min_timestep max_timestep zero_terminal_snr"),
 ))
 NETWORK_ON_G = picked(NETWORK, "A network on G instead of all its weights (step 1; our addition)",
     "network_module network_dim network_alpha network_args network_dropout scale_weight_norms")
@@ -154,7 +154,6 @@ RESTORING = Group("Restoring", (
     Option("edit",                       str,   None,  'words added to the prompt: "smiling"'),
     Option("device",                     str,   None,  "cpu or cuda (else cuda where there is one)",
            choices=("cpu", "cuda")),
-    Option("network_weights",            Path,  None,  "a LoRA of step 1 instead of a whole G_p"),
 ))
 DETECTOR = Group("Finding faces", (
     Option("face_detector",              Path,  None,  "OpenCV's YuNet (face_detection_yunet_2023mar.onnx)"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from library.models.family import Family
 from miniworld.tiny import build
@@ -33,3 +37,51 @@ def faces() -> np.ndarray:
 
     pictures = [picture.image for name in ("id01", "id02") for picture in identity_set(name, "test")]
     return np.stack(pictures) / np.float32(255)
+
+
+@pytest.fixture(scope="session")
+def restorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny restorer in diffusers' layout, as `restoration.convert` writes it."""
+    from library.models.save import save_folder
+
+    folder = tmp_path_factory.mktemp("models") / "restorer"
+    model = build(Family.SD2)
+    save_folder(model, folder)
+    shaken(IRControlNet.copy_of(model.unet)).save_pretrained(folder / "controlnet")
+    return folder
+
+
+def write_faces(folder: Path, faces: np.ndarray, side: int = 64) -> Path:
+    """Pictures of a folder, at `side` pixels."""
+    folder.mkdir(parents=True)
+    for number, face in enumerate(faces):
+        image = Image.fromarray(np.uint8(face * 255)).resize((side, side))
+        image.save(folder / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def person(tmp_path: Path, faces: np.ndarray, restorer_folder: Path) -> Callable[..., int]:
+    """`restoration/train.py` for a person of three pictures and four of the prior; options as keywords."""
+    from restoration.train import main
+
+    references = write_faces(tmp_path / "ana", faces[:3])
+    prior = write_faces(tmp_path / "others", faces[10:14])
+
+    def run(**options: object) -> int:
+        defaults: dict[str, object] = {
+            "pretrained_model_name_or_path": restorer_folder,
+            "prompt": "a photo of a sks woman",
+            "reference_dir": references,
+            "reg_data_dir": prior,
+            "output_dir": tmp_path / "out",
+            "output_name": "ana",
+            "text_max_train_steps": 2,
+            "model_max_train_steps": 2,
+            "text_learning_rate": 1e-3,
+            "model_learning_rate": 1e-3,
+            "save_precision": "float",
+        }
+        return main([word for name, value in (defaults | options).items() for word in (f"--{name}", str(value))])
+
+    return run

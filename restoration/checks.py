@@ -1,0 +1,76 @@
+"""What can be known to go wrong from the options alone, before any model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from library.config.option import Settings
+from library.config.suggest import missing
+from library.errors import Problem
+from restoration.options import BOTH, MODEL_PIVOT, TEXT
+
+
+def training_problems(settings: Settings) -> list[Problem]:
+    """Everything that stops a training."""
+    checks = (restorer_problems, person_problems, picture_problems, pivot_problems)
+    return [problem for check in checks for problem in check(settings)]
+
+
+def restorer_problems(settings: Settings) -> Iterator[Problem]:
+    if settings["pretrained_model_name_or_path"] is None:
+        yield Problem(
+            "`pretrained_model_name_or_path` is not set: a Stable Diffusion 2.1 file or folder, or a DiffBIR v1 file."
+        )
+    for name in ("pretrained_model_name_or_path", "controlnet_model_name_or_path"):
+        value = settings[name]
+        if value is not None and not os.path.exists(value):
+            yield Problem(f"{settings.place(name)}: {missing(Path(value))} Models are not downloaded.")
+    cleaner = settings["cleaner"]
+    if cleaner not in (None, "none", "bicubic") and not os.path.exists(cleaner):
+        yield Problem(f'{settings.place("cleaner")}: {missing(Path(cleaner))} Give a file, "none" or "bicubic".')
+
+
+def person_problems(settings: Settings) -> Iterator[Problem]:
+    if settings["prompt"] is None:
+        yield Problem(
+            f"`prompt` is not set: what stands for the person, such as 'a photo of a {settings['token']} woman'."
+        )
+    elif settings["token"] not in settings["prompt"].split():
+        yield Problem(
+            f"{settings.place('prompt')} is {settings['prompt']!r}, which does not have the word `token = "
+            f"{settings['token']}`; write 'a photo of a {settings['token']} woman', or give the token that it has."
+        )
+
+
+def picture_problems(settings: Settings) -> Iterator[Problem]:
+    needs_references = settings["pivot"] != MODEL_PIVOT or not (settings["train_data_dir"] or settings["identities"])
+    if settings["reference_dir"] is None and needs_references:
+        yield Problem("`reference_dir` is not set: the folder with about ten pictures of the person.")
+    for name in ("reference_dir", "reg_data_dir", "train_data_dir"):
+        folder = settings[name]
+        if folder is not None and not os.path.isdir(folder):
+            yield Problem(f"{settings.place(name)}: {missing(folder)}")
+
+
+def pivot_problems(settings: Settings) -> Iterator[Problem]:
+    if settings["output_dir"] is None:
+        yield Problem("`output_dir` is not set: the folder for everything that the run leaves.")
+    if settings["pivot"] == BOTH and settings["resume"] not in (None, "latest"):
+        yield Problem(
+            f"{settings.place('resume')} names one state, but two pivots are trained; give `latest`, or `pivot = text` "
+            "or `model`."
+        )
+    if settings["pivot"] != MODEL_PIVOT and settings["gamma"] == 1.0 and settings["max_timestep"] is None:
+        yield Problem(
+            f"{settings.place('gamma')} is 1: restoring never uses the person, so nothing can be trained; 0.5 is usual."
+        )
+    if settings["pivot"] == MODEL_PIVOT and not settings["identities"] and settings["output_dir"] is not None:
+        name = f"{settings['output_name'] or 'person'}_G.safetensors"
+        file = settings["unet_weights"] or settings["output_dir"] / name
+        if not os.path.isfile(file):
+            yield Problem(
+                f"'{file}' does not exist: step 2 trains the ControlNet around the U-Net of step 1; run `--pivot "
+                f"{TEXT}` first, or give `unet_weights`."
+            )
