@@ -95,7 +95,7 @@ class Batches:
 
     `workers` threads prepare up to `prefetch` steps ahead; 0 does it all when asked. Neither changes a value.
     `pin` puts tensors in pinned memory, for a quick copy to a GPU.
-    `total_steps` is the length of the run; set it before the first epoch where captions follow a share of it.
+    `total_steps` is the length of the run, which captions may follow (token_warmup_step as a share).
     """
 
     def __init__(
@@ -109,12 +109,13 @@ class Batches:
         workers: int = 2,
         prefetch: int = 4,
         pin: bool = False,
+        total_steps: int | None = None,
     ):
         self.dataset, self.latents, self.text = dataset, latents, text
         self.seed, self.geometry, self.pin = seed, geometry or Geometry(), pin
         self.workers = 0 if latents.ready else workers
         self.prefetch = max(1, prefetch)
-        self.total_steps: int | None = None
+        self.total_steps = total_steps
 
     @property
     def steps_per_epoch(self) -> int:

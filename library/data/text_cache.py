@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from library.atomic import atomic
 from library.data.dataset import Dataset
-from library.data.wording import may_be_dropped, only_wording
+from library.data.wording import framed, may_be_dropped, only_wording
 from library.errors import UserError
 from library.models.text import TextEmbeddings
 
@@ -32,7 +32,7 @@ EXTENSION = ".safetensors"
 class TextCache:
     """Embeddings in memory, and on disk if `folder` is given.
 
-    `encode` turns captions into TextEmbeddings; `text_hash`, `clip_skip` and `max_token_length` say how it does it.
+    `encode` turns captions into TextEmbeddings; `text_hash`, `clip_skip`, `max_token_length` and `weighted` say how.
     `room`: how many bytes of embeddings are kept in memory; those longest unused are dropped first.
     """
 
@@ -43,12 +43,13 @@ class TextCache:
         text_hash: str = "",
         clip_skip: int | None = None,
         max_token_length: int | None = None,
+        weighted: bool = False,
         folder: Path | None = None,
         room: int = 2 << 30,
         dtype: torch.dtype = torch.float32,
     ):
         self.encode, self.folder, self.room, self.dtype = encode, folder, room, dtype
-        self.setting = (text_hash, clip_skip, max_token_length, str(dtype))
+        self.setting = (text_hash, clip_skip, max_token_length, str(dtype), *(("weighted",) if weighted else ()))
         self.kept: OrderedDict[str, TextEmbeddings] = OrderedDict()  # each of one row
         self.bytes = 0
         self.on_disk: set[str] | None = None
@@ -156,6 +157,13 @@ def captions_to_come(dataset: Dataset) -> list[str] | None:
         return None
     dropped = [""] if any(may_be_dropped(subset) for spec in dataset.plan for subset in spec.subsets) else []
     return list(dict.fromkeys(known + dropped))
+
+
+def captions_in_full(dataset: Dataset) -> list[str]:
+    """Every caption with all its lines and tags, before anything is drawn: what may be too long for the model."""
+    pictures = dataset.all_pictures
+    said = (framed(line, picture.subset) for picture in pictures for line in picture.caption.split("\n"))
+    return list(dict.fromkeys(said))
 
 
 def _row(batch: TextEmbeddings, i: int) -> TextEmbeddings:

@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from library.errors import ConfigError
 from library.models.family import Family, StableDiffusion
+from library.models.weighted_prompts import token_weights, weighted_ids
 
 CHUNK = 75  # tokens of a caption that fit between the start and the end token of one run of the text encoder
 
@@ -51,11 +52,18 @@ class TextConditioner:
 
     Captions are read in chunks of 75 tokens up to `max_token_length` (75, 150 or 225), each between its own start and
     end token, and joined to one sequence of `max_token_length` + 2. What does not fit is dropped and counted in
-    `truncated`.
+    `truncated`. With `weighted`, brackets in captions are weights (`weighted_prompts.py`), which `pooled` leaves alone.
     """
 
-    def __init__(self, model: StableDiffusion, *, clip_skip: int | None = None, max_token_length: int | None = None):
-        self.model = model
+    def __init__(
+        self,
+        model: StableDiffusion,
+        *,
+        clip_skip: int | None = None,
+        max_token_length: int | None = None,
+        weighted: bool = False,
+    ):
+        self.model, self.weighted = model, weighted
         self.max_token_length = max_token_length or CHUNK
         if self.max_token_length % CHUNK:
             raise ConfigError(
@@ -77,12 +85,21 @@ class TextConditioner:
 
     def tokens(self, captions: Sequence[str], encoder: int = 0) -> Tensor:
         """Token ids of captions for one of the text encoders: int64 (batch, chunks, 77)."""
+        return self._tokens_and_weights(captions, encoder)[0]
+
+    def _tokens_and_weights(self, captions: Sequence[str], encoder: int) -> tuple[Tensor, Tensor | None]:
+        """The tokens, and the factors (batch, max_token_length + 2, 1) on their embeddings if captions are weighted."""
         tokenizer = self.model.tokenizers[encoder]
-        rows = tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids
+        weights = None
+        if self.weighted:
+            rows, factors = zip(*(weighted_ids(caption, tokenizer) for caption in captions), strict=True)
+            weights = token_weights(factors, self.max_token_length)
+        else:
+            rows = tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids
         for caption, row in zip(captions, rows, strict=True):
             if len(row) > self.max_token_length:
                 self._truncated.add(caption)
-        return torch.tensor([chunked(row, self.max_token_length, tokenizer) for row in rows])
+        return torch.tensor([chunked(row, self.max_token_length, tokenizer) for row in rows]), weights
 
     def encode(self, captions: Sequence[str], *, grad: bool = False) -> TextEmbeddings:
         """Embed captions on the text encoders' device; `grad` keeps the graph to train through them."""
@@ -106,11 +123,14 @@ class TextConditioner:
 
     def _encode_with(self, captions: Sequence[str], index: int) -> TextEmbeddings:
         encoder, tokenizer = self.model.text_encoders[index], self.model.tokenizers[index]
-        tokens = self.tokens(captions, index).to(encoder.device)
+        tokens, weights = self._tokens_and_weights(captions, index)
+        tokens = tokens.to(encoder.device)
         batch, chunks, length = tokens.shape
         flat = tokens.reshape(batch * chunks, length)
         states = encoder(input_ids=flat, output_hidden_states=True)
         hidden = rejoined(self.conditioning(states, index).reshape(batch, chunks, length, -1))
+        if weights is not None:
+            hidden = hidden * weights.to(hidden)
         pooled = None
         if isinstance(encoder, CLIPTextModelWithProjection):
             last = states.last_hidden_state.reshape(batch, chunks, length, -1)

@@ -125,7 +125,11 @@ def build_word(
     spec = settings.take(WordSpec)
     placeholders = Placeholders(model, spec.token_string, spec.num_vectors_per_token)
     conditioner = ExpandingConditioner(
-        model, placeholders, clip_skip=settings["clip_skip"], max_token_length=settings["max_token_length"]
+        model,
+        placeholders,
+        clip_skip=settings["clip_skip"],
+        max_token_length=settings["max_token_length"],
+        weighted=settings["weighted_captions"],
     )
     contexts = [
         EncoderContext(conditioner, placeholders, index, spec.init_word, settings.namespace())

@@ -110,6 +110,7 @@ def text_source(
         text_hash="-".join(weights_hash(encoder) for encoder in model.text_encoders) if to_disk else "",
         clip_skip=conditioner.clip_skip,
         max_token_length=conditioner.max_token_length,
+        weighted=conditioner.weighted,
         folder=output_dir / CACHE_FOLDER if to_disk else None,
     )
     captions = captions_to_come(dataset)

@@ -53,7 +53,8 @@ def test_embeddings_on_disk_outlive_the_text_encoder(tmp_path: Path, pooled: boo
 
 
 @pytest.mark.parametrize(
-    "other", [{"text_hash": "y"}, {"clip_skip": 2}, {"max_token_length": 150}, {"dtype": torch.half}]
+    "other",
+    [{"text_hash": "y"}, {"clip_skip": 2}, {"max_token_length": 150}, {"dtype": torch.half}, {"weighted": True}],
 )
 def test_another_encoder_or_setting_is_not_answered_from_this_cache(tmp_path: Path, other: dict):
     TextCache(Letters(), text_hash="x", folder=tmp_path).fill(["cat"], progress=False)

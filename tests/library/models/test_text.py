@@ -192,3 +192,28 @@ def test_embeddings_are_sliced_joined_and_moved_with_their_pooled_part() -> None
     half = whole.to("cpu", torch.float16)
     assert half.pooled is not None
     assert (half.hidden.dtype, half.pooled.dtype, len(half)) == (torch.float16, torch.float16, 4)
+
+
+def test_weights_multiply_the_embeddings_of_their_tokens_alone(models: dict[Family, StableDiffusion]) -> None:
+    """The encoder reads the same tokens; rows of weighted ones are scaled, start, end, padding and `pooled` are not."""
+    for family in (Family.SD1, Family.SDXL):
+        model = models[family]
+        plain = TextConditioner(model, max_token_length=150).encode(["a red cat sits", "sks"])
+        weighted = TextConditioner(model, max_token_length=150, weighted=True).encode(["a (red cat:1.5) sits", "sks"])
+        ratio = weighted.hidden / plain.hidden
+        before, inside = (
+            len(model.tokenizers[0](text, add_special_tokens=False).input_ids) for text in ("a", "red cat")
+        )
+        expected = torch.ones(2, 152)
+        expected[0, 1 + before : 1 + before + inside] = 1.5
+        torch.testing.assert_close(ratio, expected[..., None].expand_as(ratio), atol=1e-4, rtol=1e-4)
+        if plain.pooled is not None and weighted.pooled is not None:
+            assert torch.equal(plain.pooled, weighted.pooled)
+
+
+def test_brackets_are_text_unless_captions_are_weighted(models: dict[Family, StableDiffusion]) -> None:
+    plain = TextConditioner(models[Family.SD1])
+    assert not torch.equal(plain.tokens(["(cat:1.5)"]), plain.tokens(["cat"]))
+    weighted = TextConditioner(models[Family.SD1], weighted=True)
+    assert torch.equal(weighted.tokens(["(cat:1.5)"]), plain.tokens(["cat"]))
+    assert torch.equal(weighted.tokens([r"\(cat\)"]), plain.tokens(["(cat)"]))
