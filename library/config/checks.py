@@ -11,6 +11,7 @@ from pathlib import Path
 
 from library.config.option import Settings
 from library.config.options.embeddings import EMBEDDINGS
+from library.config.options.optimizer import finds_its_rate
 from library.config.suggest import missing
 from library.errors import Problem
 
@@ -147,17 +148,60 @@ def precisions_agree(settings: Settings) -> Iterator[Problem]:
 
 
 def warm_up_fits(settings: Settings) -> Iterator[Problem]:
-    warm_up = settings["lr_warmup_steps"]
+    warm_up, custom, name = settings["lr_warmup_steps"], settings["lr_scheduler_type"], settings["lr_scheduler"]
     if not warm_up:
         return
-    if settings["lr_scheduler"] == "constant" and not settings["lr_scheduler_type"]:
+    if custom:
         yield Problem(
-            f"{settings.place('lr_warmup_steps')}: the scheduler `constant` has no warm-up; "
+            f"{settings.place('lr_warmup_steps')}: {custom} brings its own schedule (`lr_scheduler_type`); leave the "
+            "warm-up out."
+        )
+    elif name in ("constant", "piecewise_constant"):
+        yield Problem(
+            f"{settings.place('lr_warmup_steps')}: the scheduler `{name}` has no warm-up; "
             "use `constant_with_warmup`, or leave the warm-up out."
         )
     steps = settings["max_train_steps"]
     if settings["max_train_epochs"] is None and isinstance(warm_up, int) and warm_up >= steps:
         yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
+
+
+def the_optimizer_is_named_once(settings: Settings) -> Iterator[Problem]:
+    if settings["use_8bit_adam"] and settings["use_lion_optimizer"]:
+        yield Problem("`use_8bit_adam` and `use_lion_optimizer` exclude each other; write `optimizer_type` instead.")
+
+
+def adaptive_rates_are_one(settings: Settings) -> Iterator[Problem]:
+    if not finds_its_rate(settings["optimizer_type"]) or settings["network_module"] is None:
+        return
+    rate = settings["learning_rate"]
+    rates: set[float] = set()
+    if not settings["network_train_text_encoder_only"]:
+        rates.add(rate if settings["unet_lr"] is None else settings["unet_lr"])
+    if not settings["network_train_unet_only"]:
+        rates.update([rate] if settings["text_encoder_lr"] is None else settings["text_encoder_lr"])
+    if len(rates - {0.0}) > 1:
+        yield Problem(
+            f"{settings.place('optimizer_type')} = {settings['optimizer_type']} finds one learning rate for all, but "
+            f"{' and '.join(f'{rate:g}' for rate in sorted(rates))} are asked for: give `unet_lr`, `text_encoder_lr` "
+            "and `learning_rate` the same value, usually 1."
+        )
+
+
+def schedules_have_their_numbers(settings: Settings) -> Iterator[Problem]:
+    given = [argument.partition("=")[0].strip() for argument in settings["lr_scheduler_args"] or ()]
+    if settings["lr_scheduler_type"]:
+        return
+    name, ratio = settings["lr_scheduler"], "lr_scheduler_min_lr_ratio"
+    if name == "cosine_with_min_lr" and settings[ratio] is None and not {"min_lr", "min_lr_rate"} & set(given):
+        yield Problem(f"{settings.place('lr_scheduler')} = {name} needs `{ratio}`, for example 0.1.")
+    if name == "piecewise_constant" and "step_rules" not in given:
+        yield Problem(
+            f"{settings.place('lr_scheduler')} = {name} needs `lr_scheduler_args`, for example "
+            'step_rules="1:100,0.1:200,0.01".'
+        )
+    if name == "adafactor" and not settings["optimizer_type"].lower().endswith("adafactor"):
+        yield Problem(f"{settings.place('lr_scheduler')} = {name} is only for `optimizer_type` = Adafactor.")
 
 
 def timesteps_leave_a_range(settings: Settings) -> Iterator[Problem]:
@@ -212,6 +256,9 @@ CHECKS = (
     samples_have_prompts,
     precisions_agree,
     warm_up_fits,
+    the_optimizer_is_named_once,
+    adaptive_rates_are_one,
+    schedules_have_their_numbers,
     timesteps_leave_a_range,
     huber_has_a_threshold,
     resumed_state_exists,

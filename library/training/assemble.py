@@ -19,11 +19,11 @@ from library.training.guard import Guard
 from library.training.journal import Journal
 from library.training.lock import OutputLock
 from library.training.objectives import Objective
-from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer, optimizer_class
+from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer, trial_optimizer
 from library.training.previews import Previews
-from library.training.processes import CPU, Processes
+from library.training.processes import Processes
 from library.training.run import BatchSource, Run
-from library.training.schedules import ScheduleSpec, learning_rate_multiplier, parse_arguments
+from library.training.schedules import ScheduleSpec, create_schedule
 from library.training.signals import Signals
 from library.training.state import Fingerprint, read_fingerprint
 from library.training.trackers import TrackerSpec, check_trackers, create_trackers
@@ -43,8 +43,7 @@ def check_surroundings(settings: Settings, say: Callable[[str], None]) -> Resume
     saving = settings.take(SavingSpec)
     raise_all(check_writable(saving.output_dir))
     sweep_temporaries(saving.output_dir)
-    parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
-    optimizer_class(settings["optimizer_type"], CPU)
+    trial_optimizer(settings.take(OptimizerSpec))
     check_names(saving)
     check_trackers(settings.take(TrackerSpec))
     folder = state_to_resume(saving, settings["resume"], say)
@@ -59,15 +58,21 @@ def check_room(output_dir: Path, trainables: Sequence[Trainable]) -> None:
 
 def build_optimizers(
     settings: Settings, trainables: Sequence[Trainable], clock: Clock, processes: Processes
-) -> tuple[Optimizers, str | None]:
-    """One optimizer over the groups of all trainables, and a line to say if another class stands in for the one asked
-    for."""
+) -> tuple[Optimizers, list[str]]:
+    """One optimizer over the groups of all trainables with its rates over the run, and lines worth knowing of them."""
     spec, schedule = settings.take(OptimizerSpec), settings.take(ScheduleSpec)
     groups = [group for trainable in trainables for group in trainable.parameter_groups()]
     names = [name for trainable in trainables for name in trainable.group_names]
-    optimizer, note = create_optimizer(spec, groups, processes.device)
-    multiplier = learning_rate_multiplier(schedule, clock.total_steps, spec.learning_rate)
-    return Optimizers(optimizer, multiplier, names, spec.max_grad_norm), note
+    optimizer, notes = create_optimizer(spec, groups)
+    rates = None if spec.has_own_rates else create_schedule(schedule, clock.total_steps, optimizer)
+    return Optimizers(optimizer, rates, names, spec.max_grad_norm), notes
+
+
+def check_rates(settings: Settings, total_steps: int) -> None:
+    """Refuse a schedule that does not fit the length of the run, before a model is loaded. Raises `UserError`."""
+    spec = settings.take(OptimizerSpec)
+    if not spec.has_own_rates:
+        create_schedule(settings.take(ScheduleSpec), total_steps, trial_optimizer(spec))
 
 
 def assemble(

@@ -20,6 +20,7 @@ from library.config.values import split_key_values
 from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
+from library.data.order import steps_per_epoch
 from library.data.text_cache import captions_to_come
 from library.diffusion.loss import LossSpec
 from library.diffusion.noise import NoiseSpec
@@ -28,7 +29,7 @@ from library.models.family import StableDiffusion
 from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
 from library.sampling.prompts import SamplePrompt, read_prompts
-from library.training.assemble import Resumed, assemble, build_optimizers, check_room, check_surroundings
+from library.training.assemble import Resumed, assemble, build_optimizers, check_rates, check_room, check_surroundings
 from library.training.base_model import load_base_model
 from library.training.clock import Clock, total_steps
 from library.training.description import DECISIVE, dataset_fingerprint, fingerprint, metadata_writer, optimizer_text
@@ -38,12 +39,12 @@ from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.new_word import CheckedWord, build_word, check_word, with_templates
 from library.training.objectives import NoisePrediction
+from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin
 from library.training.precision import DTYPES
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import Processes
 from library.training.run import BatchSource, Run
-from library.training.schedules import parse_arguments
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.trainables import Trainable
 
@@ -85,6 +86,9 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     settings, dataset = checked.settings, checked.dataset
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
+    steps = steps_per_epoch(dataset, footing.geometry.parts)
+    clock = Clock(steps, total_steps(steps, settings["max_train_steps"], settings["max_train_epochs"]))
+    check_rates(settings, clock.total_steps)
 
     model = load_base_model(settings, processes.device, say)
     trainables, conditioner = build_trainables(checked, model, footing, say)
@@ -98,11 +102,9 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         weighting=settings.take(WeightSpec),
     )
     batches = build_batches(checked, model, conditioner, footing, say)
-    steps = batches.steps_per_epoch
-    clock = Clock(steps, total_steps(steps, settings["max_train_steps"], settings["max_train_epochs"]))
-    optimizers, note = build_optimizers(settings, trainables, clock, processes)
+    optimizers, notes = build_optimizers(settings, trainables, clock, processes)
     announced = [line for t in trainables for line in t.announce(clock.total_epochs, clock.total_steps)]
-    for line in [*model.notes, *([note] if note else []), *announced]:
+    for line in [*model.notes, *notes, *announced]:
         say(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
@@ -112,9 +114,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         num_epochs=clock.total_epochs,
         num_batches_per_epoch=steps,
         max_train_steps=clock.total_steps,
-        optimizer=optimizer_text(
-            optimizers.optimizer, parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
-        ),
+        optimizer=optimizer_text(optimizers.optimizer, settings.take(OptimizerSpec).arguments),
         network_args=checked.arguments,
         network_dim=settings["network_dim"] or rank_of(trainables),
         num_processes=processes.count,

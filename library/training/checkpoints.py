@@ -82,7 +82,8 @@ class Checkpoints:
         if run.processes.is_main:
             for trainable in run.trainables:
                 path = self._spec.file(stem + trainable.file_label)
-                trainable.save(path, self._metadata(run.clock, trainable.kind))
+                with run.optimizers.weights_for_use():
+                    trainable.save(path, self._metadata(run.clock, trainable.kind))
                 run.journal.saved.append(path)
                 run.journal.event("saved", run.clock, file=path.name)
         run.processes.wait()

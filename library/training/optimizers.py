@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from library.config.options.optimizer import finds_its_rate
 from library.errors import UserError
+from library.training.optimizer_classes import known, optimizer_class
+from library.training.optimizer_state import load_exactly
 from library.training.precision import Precision
-from library.training.schedules import Multiplier, parse_arguments
-
-EIGHT_BIT = {"adamw8bit": "AdamW8bit"}
+from library.training.schedules import Schedule, parse_arguments
 
 
 @dataclass(frozen=True)
@@ -27,81 +29,94 @@ class OptimizerSpec:
     learning_rate: float = 2e-6
     max_grad_norm: float = 1.0
 
+    @property
+    def name(self) -> str:
+        return self.optimizer_type or "AdamW"
 
-def optimizer_class(name: str, device: torch.device) -> tuple[type[torch.optim.Optimizer], str | None]:
-    """The class that kohya's `optimizer_type` names, and a line to say if another one stands in for it.
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is written of the arguments into the metadata: those given, and those that the name stands for."""
+        given = parse_arguments(self.optimizer_args or (), "optimizer_args")
+        arguments = {**known(self.name).defaults, **given}
+        if known(self.name).class_name == "Adafactor" and "." not in self.name:
+            # transformers refuses warmup_init without relative_step; kohya's trainer takes it for both.
+            relative = arguments.get("relative_step", True) or arguments.get("warmup_init", False)
+            arguments["relative_step"] = relative
+        return arguments
 
-    Known are AdamW and AdamW8bit (bitsandbytes) in any case, the classes of torch.optim, and any `package.Class`.
-    Raises `UserError` for a name that leads nowhere.
-    """
-    lowered = (name or "AdamW").lower()
-    if lowered == "adamw":
-        return torch.optim.AdamW, None
-    if lowered in EIGHT_BIT:
-        return _eight_bit(EIGHT_BIT[lowered], device)
-    module_name, _, class_name = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name or "torch.optim"), class_name)
-    except (ImportError, AttributeError):
-        raise UserError(
-            f"`optimizer_type = {name}` is not an optimizer that can be imported; "
-            "use AdamW, AdamW8bit, a class of torch.optim such as RMSprop, or package.module.Class"
-        ) from None
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        raise UserError(f"`optimizer_type = {name}` is not a torch.optim.Optimizer")
-    return found, None
+    @property
+    def has_own_rates(self) -> bool:
+        """Whether the optimizer finds its learning rate itself, so that no schedule is laid over it."""
+        schedule_free = known(self.name).class_name.endswith("ScheduleFree")
+        return schedule_free or bool(self.arguments.get("relative_step", False))
 
 
-def _eight_bit(class_name: str, device: torch.device) -> tuple[type[torch.optim.Optimizer], str | None]:
-    try:
-        import bitsandbytes.optim
-    except ImportError:
-        return torch.optim.AdamW, f"{class_name} needs bitsandbytes (pip install bitsandbytes): AdamW is used instead"
-    if device.type == "cpu":
-        return torch.optim.AdamW, f"{class_name} saves GPU memory and there is no GPU here: AdamW is used instead"
-    return getattr(bitsandbytes.optim, class_name), None
+def trial_optimizer(spec: OptimizerSpec) -> torch.optim.Optimizer:
+    """One on a parameter of no consequence, to see that name, package and arguments work. Raises `UserError`."""
+    group = {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": spec.learning_rate}
+    return create_optimizer(spec, [group])[0]
 
 
-def create_optimizer(
-    spec: OptimizerSpec, groups: Sequence[dict[str, Any]], device: torch.device
-) -> tuple[torch.optim.Optimizer, str | None]:
-    """The optimizer over `groups` (each with its own `lr`), and a line to say if another class stands in.
+def create_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> tuple[torch.optim.Optimizer, list[str]]:
+    """The optimizer over `groups` (each with its own `lr`), ready to train, and lines worth knowing.
 
     The list and the dicts are handed over as they are: networks may keep them to read the live learning rate.
     """
-    chosen, note = optimizer_class(spec.optimizer_type, device)
-    arguments: dict[str, Any] = {"lr": spec.learning_rate}
-    arguments |= parse_arguments(spec.optimizer_args or (), "optimizer_args")
-    if chosen is torch.optim.AdamW:
-        arguments.setdefault("fused", _can_fuse(groups))
+    chosen = optimizer_class(spec.name)
+    arguments: dict[str, Any] = {"lr": spec.learning_rate, **known(spec.name).arguments, **spec.arguments}
+    rates = {group.get("lr", spec.learning_rate) for group in groups}
+    if chosen is torch.optim.AdamW and "foreach" not in arguments:
+        arguments.setdefault("fused", True)
+    if arguments.get("relative_step"):
+        arguments["lr"] = None
+        for group in groups:
+            group["lr"] = None  # Adafactor refuses a rate beside its own
+    if finds_its_rate(chosen.__name__) and len(rates - {0.0}) > 1:
+        raise UserError(
+            f"`optimizer_type = {spec.name}` finds one learning rate for all, but there are groups with "
+            f"{', '.join(f'{rate:g}' for rate in sorted(rates))}; give the same rate to all of them, usually 1.0"
+        )
     try:
-        return chosen(list(groups), **arguments), note
-    except TypeError as error:
-        raise UserError(f"`optimizer_args` does not fit {chosen.__name__}: {error}") from None
+        optimizer = chosen(list(groups), **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        accepted = [n for n in inspect.signature(chosen).parameters if n not in ("params", "lr")]
+        raise UserError(
+            f"`optimizer_args` does not fit {chosen.__name__}: {error}; it takes {', '.join(accepted)}"
+        ) from None
+    if callable(getattr(optimizer, "train", None)):
+        optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
+    return optimizer, list(_advice(spec, rates))
 
 
-def _can_fuse(groups: Sequence[dict[str, Any]]) -> bool:
-    return all(parameter.dtype.is_floating_point for group in groups for parameter in group["params"])
+def _advice(spec: OptimizerSpec, rates: set[float]) -> Iterator[str]:
+    if finds_its_rate(spec.name) and max(rates) <= 0.1:
+        yield f"{spec.name} multiplies the rate that it finds by `learning_rate`, which is {max(rates):g}; 1.0 is usual"
+    if spec.arguments.get("relative_step"):
+        yield f"{spec.name} sets its own learning rate (relative_step): the options for the rate have no effect"
+        if spec.max_grad_norm:
+            yield f"{spec.name} limits its own updates: `max_grad_norm = 0` is advised"
+    elif spec.has_own_rates:
+        yield f"{spec.name} needs no schedule: `lr_scheduler` and its options have no effect"
 
 
 class Optimizers:
     """One optimizer, its learning rates over the run, and the gradient norm that it clips to.
 
-    `descriptions` names each parameter group in the logs ("textencoder", "unet", ...).
+    `schedule` gives what each group is set to at a step; None leaves the rates to the optimizer. `descriptions` names
+    each parameter group in the logs ("textencoder", "unet", ...).
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        multiplier: Multiplier,
+        schedule: Schedule | None,
         descriptions: Sequence[str],
         max_grad_norm: float,
     ) -> None:
         self.optimizer = optimizer
         self.descriptions = tuple(descriptions)
         self.max_grad_norm = max_grad_norm
-        self._multiplier = multiplier
-        self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._schedule = schedule
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -109,15 +124,19 @@ class Optimizers:
 
     def set_learning_rates(self, step: int) -> None:
         """Those in effect at step `step` (0-based)."""
-        factor = self._multiplier(step)
-        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * factor
+        if self._schedule is not None:
+            for group, values in zip(self.optimizer.param_groups, self._schedule(step), strict=True):
+                group.update(values)
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Description of each group -> its learning rate now."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        return dict(zip(self.descriptions, rates, strict=True))
+        """Description of each group -> its learning rate now; "d*lr/..." is what an adaptive optimizer makes of it."""
+        rates = {}
+        for name, group in zip(self.descriptions, self.optimizer.param_groups, strict=True):
+            rates[name] = relative_step_size(group, self.optimizer) if group["lr"] is None else float(group["lr"])
+            if "d" in group:
+                rates[f"d*lr/{name}"] = float(group["d"]) * rates[name]
+        return rates
 
     def clip(self, parameters: Sequence[Tensor]) -> Tensor:
         """Scale the gradients of `parameters` down to `max_grad_norm` (0: never); returns their norm before."""
@@ -139,8 +158,38 @@ class Optimizers:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    @contextmanager
+    def weights_for_use(self) -> Iterator[None]:
+        """Inside, the weights are those to save, measure and draw with; afterwards exactly those of before.
+
+        Schedule-free optimizers compute gradients at other weights than the averaged ones that they are for. Their own
+        way back rounds, and a run that saves would end elsewhere than one that does not: so a copy is put back.
+        """
+        if not callable(getattr(self.optimizer, "eval", None)):
+            yield
+            return
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer.eval()  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            yield
+        finally:
+            self.optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
+            with torch.no_grad():
+                for parameter, trained in zip(self.parameters, kept, strict=True):
+                    parameter.copy_(trained)
+
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
+        load_exactly(self.optimizer, state)
+
+
+def relative_step_size(group: dict[str, Any], optimizer: torch.optim.Optimizer) -> float:
+    """rho_t of Adafactor (Shazeer & Stern 2018, section 8), before it is scaled by the size of a parameter.
+
+    min(0.01, 1/sqrt(t)), or with warmup_init min(1e-6 t, 1/sqrt(t)), t counted from 1.
+    """
+    step = optimizer.state[group["params"][0]].get("step", 0) + 1
+    largest = 1e-6 * step if group.get("warmup_init") else 1e-2
+    return min(largest, 1.0 / math.sqrt(step))

@@ -10,22 +10,14 @@ from typing import Any
 
 import torch
 
+from library.config.options.optimizer import SCHEDULERS
 from library.errors import UserError
 
 Multiplier = Callable[[int], float]
+Schedule = Callable[[int], Sequence[Mapping[str, Any]]]
+"""Step (0-based) -> what each parameter group is set to for it."""
 
-WITHOUT_WARMUP = ("constant",)
-NAMES = (
-    "constant",
-    "constant_with_warmup",
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "inverse_sqrt",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
-)
+WITHOUT_WARMUP = ("constant", "piecewise_constant")
 
 
 @dataclass(frozen=True)
@@ -33,6 +25,7 @@ class ScheduleSpec:
     """The options that shape the learning rate over the run; field names are the options'."""
 
     lr_scheduler: str = "constant"
+    lr_scheduler_type: str = ""
     lr_scheduler_args: Sequence[str] | None = None
     lr_warmup_steps: float = 0
     lr_decay_steps: float = 0
@@ -64,6 +57,27 @@ def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
     return parsed
 
 
+def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim.Optimizer) -> Schedule:
+    """What each group of `optimizer` is set to at every step. Raises `UserError` for what cannot work in this run."""
+    if spec.lr_scheduler_type:
+        from library.training.custom_schedules import custom_schedule
+
+        if spec.lr_warmup_steps:
+            raise UserError(
+                f"`lr_scheduler_type = {spec.lr_scheduler_type}` brings its own schedule; leave `lr_warmup_steps` out"
+            )
+        arguments = parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args")
+        return custom_schedule(spec.lr_scheduler_type, arguments, total_steps, optimizer)
+    multiplier = learning_rate_multiplier(spec, total_steps, optimizer.defaults["lr"])
+    base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def schedule(step: int) -> list[dict[str, float]]:
+        factor = multiplier(step)
+        return [{"lr": rate * factor} for rate in base_rates]
+
+    return schedule
+
+
 def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate: float) -> Multiplier:
     """The factor on every group's learning rate in effect at step k (0-based), from transformers' schedules.
 
@@ -72,12 +86,24 @@ def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate
     name = spec.lr_scheduler
     warmup = as_steps(spec.lr_warmup_steps, total_steps)
     decay = as_steps(spec.lr_decay_steps, total_steps)
-    if name not in NAMES:
-        raise UserError(f"`lr_scheduler = {name}` is not a schedule; known are {', '.join(NAMES)}")
+    if name == "adafactor":
+        raise UserError(
+            "`lr_scheduler = adafactor` is for `optimizer_type = Adafactor` with relative_step, which sets its rate; "
+            "choose another schedule"
+        )
+    if name not in SCHEDULERS:
+        raise UserError(f"`lr_scheduler = {name}` is not a schedule; known are {', '.join(SCHEDULERS)}")
     if warmup and name in WITHOUT_WARMUP:
-        raise UserError("`lr_scheduler = constant` has no warm-up; use constant_with_warmup, or lr_warmup_steps = 0")
-    if warmup > total_steps:
-        raise UserError(f"`lr_warmup_steps` gives {warmup} steps, but the run has {total_steps}")
+        raise UserError(f"`lr_scheduler = {name}` has no warm-up; use constant_with_warmup, or lr_warmup_steps = 0")
+    for option, steps in (("lr_warmup_steps", warmup), ("lr_decay_steps", decay)):
+        if steps > total_steps:
+            raise UserError(
+                f"`{option}` gives {steps} steps, but the run has {total_steps}; give fewer, or a share (10%)"
+            )
+    if warmup + decay > total_steps:
+        raise UserError(
+            f"`lr_warmup_steps` and `lr_decay_steps` give {warmup} + {decay} steps, but the run has {total_steps}"
+        )
     specific = _specific_arguments(spec, total_steps, warmup, decay)
     specific.update(parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args"))
     return _from_transformers(name, warmup, total_steps, learning_rate, specific)
@@ -110,6 +136,7 @@ def _specific_arguments(spec: ScheduleSpec, total_steps: int, warmup: int, decay
 def _from_transformers(
     name: str, warmup: int, total_steps: int, learning_rate: float, specific: Mapping[str, Any]
 ) -> Multiplier:
+    from diffusers.optimization import get_piecewise_constant_schedule
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, SchedulerType
 
     # The library's schedules are LambdaLR objects around a pure function of the step; only that function is wanted.
@@ -117,10 +144,13 @@ def _from_transformers(
     arguments: dict[str, Any] = dict(specific)
     if name not in WITHOUT_WARMUP:
         arguments["num_warmup_steps"] = warmup
-    if name not in ("constant", "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay"):
+    if name not in (*WITHOUT_WARMUP, "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay"):
         arguments["num_training_steps"] = total_steps
     try:
-        scheduler = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)](carrier, **arguments)
+        if name == "piecewise_constant":  # diffusers' own: transformers has none
+            scheduler = get_piecewise_constant_schedule(carrier, **arguments)
+        else:
+            scheduler = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)](carrier, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"`lr_scheduler = {name}` does not accept its arguments: {error}") from None
     function = scheduler.lr_lambdas[0]

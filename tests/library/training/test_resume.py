@@ -39,6 +39,19 @@ def test_stopping_in_the_middle_of_an_epoch_twice_changes_no_bit(train, tmp_path
         assert [line[key] for line in one] == [line[key] for line in other]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [("AdamWScheduleFree", 1e-3), ("Prodigy", 1.0), ("AdamW8bit", 1e-3), ("Adafactor", 1e-3)]
+)
+def test_every_kind_of_optimizer_goes_on_where_it_was_stopped(train, tmp_path, optimizer, rate):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"optimizer_type": optimizer, "learning_rate": rate, "network_train_unet_only": True}
+    assert train(output_dir=whole, max_train_steps=4, **options) == 0
+    assert train(output_dir=parts, max_train_steps=2, save_every_n_steps=1, save_state=True, **options) == 0
+    assert train(output_dir=parts, max_train_steps=4, save_every_n_steps=1, resume="latest", **options) == 0
+    assert _same(_weights(whole), _weights(parts))
+    assert [line["lr"] for line in _steps(whole)] == [line["lr"] for line in _steps(parts)]
+
+
 def test_numbered_files_and_states_go_on_after_a_resume(train, tmp_path):
     out = tmp_path / "out"
     assert train(max_train_epochs=1, save_every_n_epochs=1, save_every_n_steps=2, save_state=True) == 0
