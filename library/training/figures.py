@@ -42,7 +42,7 @@ def _lines(title: str, series: Series) -> Figure:
 
 def _heat_map(title: str, heat_map: HeatMap) -> Figure:
     values = np.array([[np.nan if v is None else v for v in row] for row in heat_map.values], dtype=float)
-    figure, axes = _figure(4 + 0.35 * len(heat_map.columns), 1.5 + 0.16 * min(len(heat_map.rows), 2 * LABELLED_ROWS))
+    figure, axes = _figure(4 + 0.35 * len(heat_map.columns), 1.5 + 0.15 * min(len(heat_map.rows), LABELLED_ROWS))
     image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis")
     axes.set_title(title)
     axes.set_xticks(range(len(heat_map.columns)), heat_map.columns, rotation=45, ha="right", fontsize=7)
