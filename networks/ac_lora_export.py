@@ -19,6 +19,7 @@ from networks.ac_lora_restart import (
     as_matrices,
     batches,
     full_precision,
+    gram,
     product_spectrum,
     signal_rank,
 )
@@ -37,7 +38,7 @@ def cut_modules(
     with full_precision():
         for batch in batches(modules):
             down, up = as_matrices(batch)
-            s, to_down, to_up = product_spectrum(down, up)
+            s, to_down, to_up = product_spectrum(gram(down), gram(up))
             most = (s > 0).sum(-1)
             if export.kind == "energy":
                 rank = torch.minimum(signal_rank(s, export.value, reach=True), most)

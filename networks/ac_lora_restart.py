@@ -110,16 +110,16 @@ class ProductSpectrum(NamedTuple):
     to_up: Tensor
 
 
-def product_spectrum(down: Tensor, up: Tensor) -> ProductSpectrum:
-    """The spectrum of B A, from A (..., R, in) and B^T (..., R, out).
+def product_spectrum(gram_of_down: Tensor, gram_of_up: Tensor) -> ProductSpectrum:
+    """The spectrum of B A, from A A^T and B^T B, (..., R, R) each.
 
     With B^T B = V diag(w) V^T, the matrix C = sqrt(w) V^T A has the singular values and right singular vectors of B A.
     """
-    w, v = spectrum(gram(up))
+    w, v = spectrum(gram_of_up)
     root = w.sqrt()
     inverse_root = torch.where(w > 0, 1 / root, 0)
     to_c = root.unsqueeze(-1) * v.mT
-    squares, basis = spectrum(to_c @ gram(down) @ to_c.mT)
+    squares, basis = spectrum(to_c @ gram_of_down @ to_c.mT)
     s = squares.sqrt()
     quarter = s.sqrt().unsqueeze(-1)
     inverse_quarter = torch.where(quarter > 0, 1 / quarter, 0)
@@ -167,41 +167,49 @@ def restart_matrix(
 ) -> Tensor:
     """M' = U D' V + G, eq. 2: the first I slots of M, and Gaussian noise of the discarded part's standard deviation.
 
-    `matrix` (..., R, n) = `basis` diag(D) V; `noise` are standard normal numbers of its shape, or None for no noise.
+    `matrix` (..., R, n) = `basis` diag(D) V; `noise` are standard normal numbers of its shape, or None for none; they
+    are overwritten.
     """
     kept = slots(rank, singular_values.shape[-1])
     shares = shares_kept(singular_values, rank, choices.soft)
-    signal = ((basis * shares.unsqueeze(-2)) @ basis.mT).to(matrix.dtype) @ matrix
+    in_slots = basis.to(matrix.dtype)
+    keep = (in_slots * shares.unsqueeze(-2).to(matrix.dtype)) @ in_slots.mT
     if noise is None or choices.noise == "none":
-        return signal
+        return keep @ matrix
     tail = (singular_values**2 * ~kept).sum(-1)
     if choices.noise == "tail":  # as much in each of the slots I..R of the basis as the discarded part had
-        discarded = basis * (~kept).unsqueeze(-2)
+        discarded = in_slots * (~kept).unsqueeze(-2)
         sigma = (tail / ((~kept).sum(-1).clamp(min=1) * matrix.shape[-1])).sqrt()
-        noise = (discarded @ discarded.mT).to(matrix.dtype) @ noise
+        noise = (discarded @ discarded.mT) @ noise
     else:
         # The sum over all entries of M - M_S, without forming it: 1^T P M 1 with P onto the discarded slots.
-        sums = (basis.mT @ matrix.sum(-1, dtype=torch.float64).unsqueeze(-1)).squeeze(-1)
+        sums = (basis.mT @ sum_of_rows(matrix)).squeeze(-1)
         total = (basis.sum(-2) * sums * ~kept).sum(-1)
         sigma = deviation(tail, total, matrix.shape[-2] * matrix.shape[-1])
-    return signal.addcmul_(noise, (choices.noise_scale * sigma).to(matrix.dtype)[..., None, None])
+    scaled = noise.mul_((choices.noise_scale * sigma).to(matrix.dtype)[..., None, None])
+    return torch.baddbmm(scaled, keep, matrix, out=scaled) if matrix.dim() == 3 else scaled + keep @ matrix
+
+
+def sum_of_rows(matrix: Tensor) -> Tensor:
+    """M 1 as a column, in float64 where it counts: the result."""
+    return (matrix @ matrix.new_ones(matrix.shape[-1], 1)).double()
 
 
 Draw = Callable[[int], Tensor]
-"""Standard normal numbers for A (0) or for B^T (1) of the whole batch, (modules, R, n)."""
+"""Standard normal numbers for A (0) or B^T (1) of the whole batch, (modules, R, n), fresh, in the layout of A or B."""
 
 
 def restart_separately(
-    down: Tensor, up: Tensor, p: float, choices: Choices, draw: Draw
+    down: Tensor, up: Tensor, grams: tuple[Tensor, Tensor], p: float, choices: Choices, draw: Draw
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """RESTART as the paper writes it: A and B each by itself, with the larger of their ranks.
 
-    Takes and returns A (modules, R, in) and B^T (modules, R, out); then the ranks and the energy kept by the matrix
-    that lost more.
+    Takes A (modules, R, in), B^T (modules, R, out) and their Gram matrices; returns both matrices, the ranks, and the
+    energy kept by the one that lost more.
     """
     values, bases, new = [], [], []
-    for matrix in (down, up):
-        squares, basis = spectrum(gram(matrix))
+    for each in grams:
+        squares, basis = spectrum(each)
         values.append(squares.sqrt())
         bases.append(basis)
     rank = union_of_signal_ranks([signal_rank(d, p, choices.squared) for d in values])
@@ -213,37 +221,42 @@ def restart_separately(
 
 
 def restart_product(
-    down: Tensor, up: Tensor, p: float, choices: Choices, draw: Draw
+    down: Tensor, up: Tensor, grams: tuple[Tensor, Tensor], p: float, choices: Choices, draw: Draw
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """RESTART on the singular values of B A: the first I slots in the balanced gauge, small noise in the others.
 
     Takes and returns what `restart_separately` does. Its result does not depend on how B A was factored.
     """
     size = down.shape[-2]
-    s, to_down, to_up = product_spectrum(down, up)
+    s, to_down, to_up = product_spectrum(*grams)
     rank = torch.minimum(signal_rank(s, p, choices.squared, reach=True), (s > 0).sum(-1))
     kept = slots(rank, size)
     shares = shares_kept(s, rank, choices.soft).sqrt().unsqueeze(-1)
     highest = int(rank.max())
     new = []
     for i, (matrix, change) in enumerate(((down, to_down), (up, to_up))):
-        result = torch.zeros_like(matrix)
-        result[..., :highest, :] = (shares * change)[..., :highest, :].to(matrix.dtype) @ matrix
-        if choices.noise != "none":
-            tail = (s * ~kept).sum(-1)
-            if choices.noise == "tail":
-                least = LEAST_TAIL * s[..., 0]
-                sigma = (torch.maximum(tail / (~kept).sum(-1).clamp(min=1), least) / matrix.shape[-1]).sqrt()
-                where = ~kept
-            else:
-                sums = (change * ~kept.unsqueeze(-1)).sum(-2, keepdim=True)
-                total = (sums @ matrix.sum(-1, dtype=torch.float64).unsqueeze(-1)).flatten(-3).sum(-1)
-                sigma = deviation(tail, total, size * matrix.shape[-1])
-                where = torch.ones_like(kept)
-            scale = choices.noise_scale * sigma.unsqueeze(-1) * where
-            result.addcmul_(draw(i), scale.to(matrix.dtype).unsqueeze(-1))
+        if choices.noise == "none":
+            result = torch.zeros_like(matrix)
+        else:
+            sigma, where = noise_in_balanced_slots(matrix, change, s, kept, choices)
+            result = draw(i).mul_((sigma.unsqueeze(-1) * where).to(matrix.dtype).unsqueeze(-1))
+        result[..., :highest, :] += (shares * change)[..., :highest, :].to(matrix.dtype) @ matrix
         new.append(result)
     return new[0], new[1], rank, energy_kept(s, rank)
+
+
+def noise_in_balanced_slots(
+    matrix: Tensor, change: Tensor, singular_values: Tensor, kept: Tensor, choices: Choices
+) -> tuple[Tensor, Tensor]:
+    """Standard deviation (...,) and place (..., R) of the noise in the balanced gauge, where slot i has energy s_i."""
+    discarded = (singular_values * ~kept).sum(-1)
+    if choices.noise == "tail":
+        least = LEAST_TAIL * singular_values[..., 0]
+        per_slot = torch.maximum(discarded / (~kept).sum(-1).clamp(min=1), least)
+        return choices.noise_scale * (per_slot / matrix.shape[-1]).sqrt(), ~kept
+    rows = (change * ~kept.unsqueeze(-1)).sum(-2, keepdim=True)
+    total = (rows @ sum_of_rows(matrix)).flatten(-2).sum(-1)
+    return choices.noise_scale * deviation(discarded, total, matrix.shape[-2] * matrix.shape[-1]), torch.ones_like(kept)
 
 
 # --- modules
@@ -308,19 +321,20 @@ def restart_modules(
     with full_precision():
         for batch in batches(modules):
             down, up = as_matrices(batch)
-            refuse_non_finite(batch, down, up)
+            grams = gram(down), gram(up)
+            refuse_non_finite(batch, *grams)
             generators = [generator_for(seed, restart, module.name) for module in batch]
 
-            def draw(which: int, generators=generators, shapes=(down.shape, up.shape), like=down) -> Tensor:
+            def draw(which: int, generators=generators, shapes=(down.shape, up.mT.shape), like=down) -> Tensor:
                 numbers = torch.empty(shapes[which], dtype=like.dtype)
                 for generator, out in zip(generators, numbers, strict=True):
                     torch.randn(out.shape, generator=generator, dtype=like.dtype, out=out)
-                return numbers.to(like.device)
+                numbers = numbers.to(like.device)
+                return numbers.mT if which else numbers
 
-            alive = up.flatten(1).any(1) & down.flatten(1).any(1)
-            new_down, new_up, rank, energy = kernel(down, up, p, choices, draw)
-            rank = torch.where(alive, rank, 0)
-            facts = torch.stack([rank.double(), energy]).tolist()
+            new_down, new_up, rank, energy = kernel(down, up, grams, p, choices, draw)
+            is_zero = [(g.diagonal(dim1=-2, dim2=-1) == 0).all(-1) for g in grams]
+            facts = torch.stack([torch.where(is_zero[0] | is_zero[1], 0, rank).double(), energy]).tolist()
             for i, module in enumerate(batch):
                 done[module.name] = Restarted(int(facts[0][i]), facts[1][i])
                 if done[module.name].rank:
@@ -336,8 +350,8 @@ def restart_module(
     return restart_modules([module], p, choices or Choices(), seed, restart)[module.name]
 
 
-def refuse_non_finite(batch: Sequence[Module], down: Tensor, up: Tensor) -> None:
-    finite = torch.isfinite(down.flatten(1).sum(1)) & torch.isfinite(up.flatten(1).sum(1))
+def refuse_non_finite(batch: Sequence[Module], gram_of_down: Tensor, gram_of_up: Tensor) -> None:
+    finite = torch.isfinite((gram_of_down + gram_of_up).flatten(1).sum(1))
     if not finite.all():
         name = next(module.name for module, good in zip(batch, finite.tolist(), strict=True) if not good)
         raise ValueError(
