@@ -1,18 +1,24 @@
 """A trained file in the hands of diffusers: every key is known, and it draws what our own sampler draws."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline
+from safetensors.torch import load_file
 
+from library.models.family import Family
 from library.models.load import load_model
+from library.models.save import save_folder
 from library.models.text import TextConditioner
 from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
 from library.training.network import NetworkSpec, create_network
+from miniworld.tiny import build
 from networks import lora
 
 PROMPT = "a photo of a sks dog"
@@ -28,23 +34,49 @@ def _ours(model_folder, weights) -> np.ndarray:
     return np.asarray(picture).astype(int)
 
 
-def _theirs(model_folder, weights) -> np.ndarray:
-    pipeline = StableDiffusionPipeline.from_pretrained(model_folder, safety_checker=None)
+def _theirs(model_folder, weights) -> tuple[np.ndarray, int]:
+    """diffusers' picture, and how many layers it put the file's tensors on."""
+    pipeline: Any = DiffusionPipeline.from_pretrained(model_folder)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    if hasattr(pipeline, "text_encoder_2"):
+        pipeline.register_to_config(force_zeros_for_empty_prompt=False)  # the negative prompt is encoded as it is
     pipeline.load_lora_weights(str(weights.parent), weight_name=weights.name)
+    parts = [pipeline.unet, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)]
+    layers = [name for part in parts if part is not None for name, _ in part.named_modules()]
     seed = torch.Generator().manual_seed(3)
     drawn: Any = pipeline(PROMPT, height=64, width=64, num_inference_steps=8, guidance_scale=4.0, generator=seed)
-    return np.asarray(drawn.images[0]).astype(int)
+    adapted = sum(name.endswith("lora_A.default_0") for name in layers)
+    return np.asarray(drawn.images[0]).astype(int), adapted
 
 
-def test_diffusers_knows_every_key_and_draws_the_same_picture(train, tiny_model, tmp_path, caplog):
+@pytest.fixture(scope="module")
+def contrasting(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    """A folder of each family. Random weights draw grey pictures; a stronger last layer gives them all values."""
+    folders = {}
+    for family in Family:
+        model = build(family, seed=4, prediction_type="v_prediction" if family is Family.SD2 else "epsilon")
+        model.vae.decoder.conv_out.weight.mul_(8)
+        folders[family] = tmp_path_factory.mktemp("contrasting") / family.value
+        save_folder(model, folders[family])
+    return folders
+
+
+@pytest.mark.parametrize("family", Family)
+def test_diffusers_knows_every_key_and_draws_the_same_picture(family: Family, train, contrasting, tmp_path, caplog):
+    """Text encoders and convolutions trained along with the U-Net; SD2 predicts v."""
+    folder = contrasting[family]
     options = {"network_args": ["conv_dim=2"], "network_dim": 4, "learning_rate": 2e-2, "max_train_steps": 6}
-    assert train(**options) == 0
+    assert train(pretrained_model_name_or_path=folder, **options) == 0
     weights = tmp_path / "out" / "t.safetensors"
     with caplog.at_level(logging.WARNING):
-        theirs = _theirs(tiny_model, weights)
-    assert not [record for record in caplog.records if "expected" in record.getMessage().lower()], caplog.text
-    ours, base = _ours(tiny_model, weights), _ours(tiny_model, None)
+        theirs, adapted = _theirs(folder, weights)
+    marks = ("expected", "missing", "not found")
+    assert not [r for r in caplog.records if any(mark in r.getMessage().lower() for mark in marks)], caplog.text
+    tensors = load_file(weights)
+    assert adapted == len(tensors) / 3
+    encoders = {name.split("_")[1] for name in tensors if name.startswith("lora_te")}
+    assert encoders == ({"te1", "te2"} if family is Family.SDXL else {"te"})
+    ours, base = _ours(folder, weights), _ours(folder, None)
     assert np.abs(ours - theirs).max() <= 1
     assert np.abs(ours - base).max() > 10  # the network shows
