@@ -26,10 +26,14 @@ def train(argv: Sequence[str]) -> None:
         show_line(line)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
+    from library.data.show import show_dataset
     from library.training.build import build_run, check_before_loading
     from library.training.loop import fit
 
     checked = check_before_loading(settings, plan, show_line)
+    if settings["debug_dataset"]:
+        show_dataset(checked.dataset, settings["output_dir"], show_line, seed=settings["seed"] or 0)
+        return
     run = build_run(checked, show_line)
     with run.lock, run.signals:
         fit(run)

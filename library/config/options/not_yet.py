@@ -10,7 +10,6 @@ from library.config.option import Group
 
 _BY_REASON = {
     "not implemented yet": """
-        debug_dataset
         ddp_timeout
         initial_epoch initial_step skip_until_initial_step
         console_log_level console_log_file console_log_simple
