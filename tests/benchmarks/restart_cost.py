@@ -1,4 +1,4 @@
-"""What a RESTART of all of SDXL costs: python -m tests.benchmarks.restart_cost [--rank 128] [--modules 986] [--device cpu]
+"""What a RESTART of all of SDXL costs: python -m tests.benchmarks.restart_cost [--rank N] [--modules N] [--device D]
 
 All 986 LoRA modules of SDXL (U-Net 722, text encoders 264) in their real shapes. The peer decomposes A and B of each
 module with torch.linalg.svd, puts them together again without the discarded part and adds noise. Both run in one
@@ -17,7 +17,7 @@ import torch
 
 from networks.ac_lora_restart import Choices, Module, restart_modules
 
-# (in, out): how many. The text encoders have 12 and 32 layers of width 768 and 1280; the U-Net has transformer blocks of
+# The text encoders have 12 and 32 layers of width 768 and 1280; the U-Net has transformer blocks of
 # width 640 and 1280, a context of 2048, and a feed-forward part that is gated (8 w out, 4 w in).
 BLOCKS = {640: 10, 1280: 60}  # transformer blocks of each width
 TRANSFORMERS = {640: 5, 1280: 6}  # with a linear projection in and out of each
