@@ -72,7 +72,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class SubsetFacts:
-    """One folder of images. `options` are its settings by name (flip_aug, keep_tokens, ...)."""
+    """One folder of images, or those of a metadata file. `options` are its settings by name (flip_aug, ...)."""
 
     image_dir: Path
     num_repeats: int
@@ -80,6 +80,12 @@ class SubsetFacts:
     is_reg: bool = False
     class_tokens: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    metadata_file: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What the subset is called in tables of tags and folders."""
+        return (self.metadata_file or self.image_dir).name
 
     @property
     def count(self) -> int:
@@ -228,7 +234,7 @@ def _described_datasets(datasets: Sequence[DatasetFacts]) -> dict[str, str]:
         folders |= _folders(dataset, is_reg=False)
         described.append(
             {
-                "is_dreambooth": True,
+                "is_dreambooth": all(subset.metadata_file is None for subset in dataset.subsets),
                 "batch_size_per_device": dataset.batch_size,
                 "num_train_images": dataset.count(is_reg=False),
                 "num_reg_images": dataset.count(is_reg=True),
@@ -246,14 +252,15 @@ def _described_datasets(datasets: Sequence[DatasetFacts]) -> dict[str, str]:
 
 
 def _described_subset(subset: SubsetFacts) -> dict[str, Any]:
-    return {
+    described = {
         "img_count": len(subset.images),
         "num_repeats": subset.num_repeats,
         **{name: subset.options.get(name) for name in SUBSET_OPTIONS},
         "image_dir": subset.image_dir.name,
-        "class_tokens": subset.class_tokens,
-        "is_reg": subset.is_reg,
     }
+    if subset.metadata_file is not None:
+        return described | {"metadata_file": subset.metadata_file.name}
+    return described | {"class_tokens": subset.class_tokens, "is_reg": subset.is_reg}
 
 
 def _described_folders(settings: Mapping[str, Any], dataset: DatasetFacts, run: RunFacts) -> dict[str, Any]:
@@ -274,12 +281,12 @@ def _described_folders(settings: Mapping[str, Any], dataset: DatasetFacts, run: 
 
 
 def _tags(dataset: DatasetFacts) -> dict[str, dict[str, int]]:
-    return {s.image_dir.name: tag_frequency(image.caption for image in s.images) for s in dataset.subsets}
+    return {s.name: tag_frequency(image.caption for image in s.images) for s in dataset.subsets}
 
 
 def _folders(dataset: DatasetFacts, is_reg: bool) -> dict[str, dict[str, int]]:
     return {
-        subset.image_dir.name: {"n_repeats": subset.num_repeats, "img_count": len(subset.images)}
+        subset.name: {"n_repeats": subset.num_repeats, "img_count": len(subset.images)}
         for subset in dataset.subsets
         if subset.is_reg == is_reg
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ class MemoryLatents:
 
     def __init__(self, dataset: Dataset, scaling_factor: float, *, dtype: torch.dtype = torch.float32):
         self.pictures, self.scaling_factor, self.dtype = distinct(dataset.all_pictures), scaling_factor, dtype
+        self.digests = dataset.digests
         self.posteriors: dict[Variant, Ready] = {}
 
     def fill(self, encoder: Encoder, *, batch_size: int = 1, workers: int = 2, progress: bool = True) -> Filled:
@@ -59,6 +61,7 @@ class MemoryLatents:
 
         jobs = encode_all(self.pictures, wanted, encoder, problems, batch_size=batch_size, workers=workers)
         for encoded in shown(jobs, len(self.pictures), progress):
+            self.digests[encoded.read.picture.path] = encoded.read.sha256
             for flipped, ready in encoded.posteriors.items():
                 self.posteriors[encoded.read.picture.look, flipped] = kept(ready, self.dtype)
         raise_all(problems)
@@ -90,6 +93,7 @@ class DiskLatents:
         dtype: torch.dtype = torch.float32,
     ):
         self.pictures, self.scaling_factor, self.dtype = distinct(dataset.all_pictures), scaling_factor, dtype
+        self.digests = dataset.digests
         self.vae_hash, self.fallback = vae_hash, fallback
         self.files: dict[Variant, Path] = {}
         self.folders: dict[Path, CacheFolder] = {}
@@ -220,6 +224,7 @@ class DiskLatents:
 
     def _file(self, picture: Picture, sha256: str) -> None:
         folder = self.folders[picture.path.parent]
+        self.digests[picture.path] = sha256
         for flipped in flips_of(picture):
             self.files[picture.look, flipped] = folder.index.where / self._name(picture, sha256, flipped)
 
@@ -238,6 +243,7 @@ class LiveLatents:
 
     def __init__(self, dataset: Dataset, scaling_factor: float, encoder: Encoder, *, batch_size: int = 1):
         self.pictures, self.scaling_factor = distinct(dataset.all_pictures), scaling_factor
+        self.digests = dataset.digests
         self.encoder, self.batch_size = encoder, batch_size
 
     def check(self, *, workers: int = 2, progress: bool = True) -> None:
@@ -246,6 +252,7 @@ class LiveLatents:
         def problem_of(picture: Picture) -> Problem | None:
             try:
                 content = picture.path.read_bytes()
+                self.digests[picture.path] = sha256(content).hexdigest()
                 upright_pixels(picture, content)
                 if picture.mask:
                     whole_mask(picture.mask, picture.path, content, picture.size)

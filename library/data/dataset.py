@@ -45,6 +45,8 @@ class Dataset:
     samples: list[Sample]
     warnings: list[str] = field(default_factory=list)
     validation: Dataset | None = None
+    digests: dict[Path, str] = field(default_factory=dict)
+    """The SHA-256 of each image file, as far as a source of latents has read it: to know the pictures again later."""
 
     @property
     def all_pictures(self) -> list[Picture]:

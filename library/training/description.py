@@ -39,7 +39,7 @@ DECISIVE = (
     *("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio", "network_weights", "base_weights"),
     *("token_string", "num_vectors_per_token", "init_word", "weights", "embedding_initializer", "initializer_args"),
     *("embedding_lr", "reg_weight", "embedding_start_step", "embedding_stop_step", "network_start_step"),
-    *("use_object_template", "use_style_template", "caption_template"),
+    *("use_object_template", "use_style_template", "caption_template", "lr_scheduler_type"),
     *("v_parameterization", "prior_loss_weight", "loss_type", "huber_schedule", "huber_c", "huber_scale"),
     *("min_snr_gamma", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "debiased_estimation_loss"),
     *("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale", "zero_terminal_snr"),
@@ -70,6 +70,7 @@ def dataset_facts(dataset: Dataset) -> list[DatasetFacts]:
             subsets.append(
                 SubsetFacts(
                     image_dir=subset.image_dir,
+                    metadata_file=subset.metadata_file,
                     num_repeats=subset.num_repeats,
                     images=images,
                     is_reg=subset.is_reg,
@@ -127,9 +128,11 @@ def fingerprint(
 
 
 def dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What of the data a state must agree with."""
-    rows = [(s.sample_id, s.picture.stamp[0], s.picture.choice.bucket, s.picture.caption) for s in dataset.samples]
-    subsets = [asdict(subset) | {"image_dir": None} for spec in dataset.plan for subset in spec.subsets]
+    """What of the data a state must agree with: not where it lies or when it was copied, but what it holds."""
+    digests = {p.path: dataset.digests.get(p.path, p.stamp.size) for p in dataset.pictures}
+    rows = [(s.sample_id, digests[s.picture.path], s.picture.choice.bucket, s.picture.caption) for s in dataset.samples]
+    nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
+    subsets = [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
     return {
         "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
         "samples per epoch": len(dataset.samples),

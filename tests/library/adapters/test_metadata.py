@@ -251,3 +251,20 @@ def test_a_thumbnail_becomes_a_data_url(tmp_path):
     (tmp_path / "big.png").write_bytes(bytes(3 * 1024 * 1024))
     with pytest.raises(UserError, match="larger than 2 MiB"):
         thumbnail(str(tmp_path / "big.png"))
+
+
+def test_images_of_a_metadata_file_are_described_by_its_name() -> None:
+    images = [ImageFacts((64, 64), (64, 64), 2, "a, b")]
+    subset = SubsetFacts(Path("img"), 2, images, metadata_file=Path("deep/meta.json"))
+    dataset = DatasetFacts(1, (64, 64), False, None, None, [subset])
+    model = ModelFacts("sd1", False, "model.safetensors")
+    run = RunFacts(
+        session_id=1, started_at=0.0, num_epochs=1, num_batches_per_epoch=2, max_train_steps=2, optimizer="o"
+    )
+    metadata = training_metadata(DEFAULTS, model, [dataset], run)
+    (described,) = json.loads(metadata["ss_datasets"])
+    assert described["is_dreambooth"] is False
+    (part,) = described["subsets"]
+    assert (part["metadata_file"], part["image_dir"], "is_reg" in part) == ("meta.json", "img", False)
+    assert json.loads(metadata["ss_tag_frequency"]) == {"meta.json": {"a": 1, "b": 1}}
+    assert json.loads(metadata["ss_dataset_dirs"]) == {"meta.json": {"n_repeats": 2, "img_count": 1}}

@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from library.data.folders import CACHE_FOLDER, INDEX_FILE
 from library.data.picture import Picture
 from library.data.view import View
 from library.errors import UserError
+from library.training.description import dataset_fingerprint
 
 
 @pytest.fixture
@@ -362,3 +364,34 @@ def test_an_index_that_forgot_its_images_is_written_again(folder: Path, make, va
     *_, filled = start(folder, make, vae)  # the image is hashed again, and its latents are found under the true name
     assert (filled.made, vae.calls) == (0, [])
     assert json.loads(path.read_bytes())["images"]["0.png"]["sha256"] != "0" * 64
+
+
+@pytest.mark.parametrize("source", ["memory", "disk", "live"])
+def test_a_run_knows_its_pictures_again_by_what_they_hold(folder: Path, tmp_path: Path, make, vae, source: str):
+    """Copied with other times they are the same; edited to the same length, with the old time, they are not."""
+
+    def known(where: Path) -> dict:
+        dataset = build([make.dataset(make.subset(where))])
+        if source == "live":
+            LiveLatents(dataset, 1.0, vae).check(progress=False)
+        elif source == "memory":
+            MemoryLatents(dataset, 1.0).fill(vae, progress=False)
+        else:
+            DiskLatents(dataset, 1.0, vae_hash="v", fallback=None).fill(vae, progress=False)
+        return dataset_fingerprint(dataset)
+
+    first = known(folder)
+    assert known(folder) == first  # from the index, where there is one
+    copy = tmp_path / "elsewhere" / "img"
+    copy.mkdir(parents=True)
+    for path in folder.glob("*.*"):
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    assert known(copy) == first
+    before, content = (copy / "0.png").stat(), bytearray((copy / "0.png").read_bytes())
+    Image.fromarray(255 - np.asarray(Image.open(copy / "0.png"))).save(tmp_path / "negative.png")
+    content[:] = ((tmp_path / "negative.png").read_bytes() + b"\0" * before.st_size)[: before.st_size]
+    (copy / "0.png").write_bytes(content)
+    if source != "disk":  # whose index knows files by length and time
+        os.utime(copy / "0.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert known(copy) != first
