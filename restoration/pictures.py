@@ -1,0 +1,66 @@
+"""Folders of pictures as people have them: what can be read, what each is called when it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from library.atomic import atomic
+from library.data.images import discover
+from library.errors import UserError
+
+
+def find_pictures(source: Path | None, option: str) -> list[Path]:
+    """The pictures of a folder, sorted, or the one that is given. Raises `UserError` where there are none."""
+    if source is None:
+        raise UserError(f"`{option}` is not set: a folder of pictures, or one picture")
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"`{option} = {source}` does not exist; give a folder of pictures, or one picture")
+    found = discover(source)
+    if not found:
+        raise UserError(f"`{option} = {source}` holds no pictures (.png, .jpg, .webp or .bmp)")
+    return found
+
+
+def output_names(sources: list[Path], folder: Path) -> dict[Path, Path]:
+    """Each picture's file in the output folder: its name as .png, or name and ending where two would be one."""
+    stems = [source.stem for source in sources]
+    return {s: folder / f"{s.name if stems.count(s.stem) > 1 else s.stem}.png" for s in sources}
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 RGB (height, width, 3), whole or not at all."""
+    with atomic(path) as temporary:
+        Image.fromarray(pixels).save(temporary)
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (height, width, 3) to (3, height, width) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255.0
+
+
+def to_pixels(picture: Tensor) -> np.ndarray:
+    """(3, height, width) in [0, 1] to uint8 (height, width, 3)."""
+    return np.round(picture.clamp(0, 1).permute(1, 2, 0).cpu().numpy() * 255.0).astype(np.uint8)
+
+
+def at_size(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resized to (width, height): by area where it shrinks, bicubic where it grows."""
+    if size == pixels.shape[1::-1]:
+        return pixels
+    shrinks = size[0] <= pixels.shape[1] and size[1] <= pixels.shape[0]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(width, height) at which a picture is restored: its shorter side becomes `side`."""
+    width, height = size
+    factor = side / min(width, height)
+    return max(side, round(width * factor)), max(side, round(height * factor))
