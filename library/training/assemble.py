@@ -28,6 +28,7 @@ from library.training.signals import Signals
 from library.training.state import Fingerprint, read_fingerprint
 from library.training.trackers import TrackerSpec, check_trackers, create_trackers
 from library.training.trainables import Trainable
+from library.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def assemble(
     metadata: Metadata,
     fingerprint: Mapping[str, Any],
     previews: Previews,
+    validation: Validation | None = None,
 ) -> Run:
     """The run, ready for the loop. `fingerprint` is what a state must agree with."""
     saving, processes = settings.take(SavingSpec), footing.processes
@@ -109,4 +111,5 @@ def assemble(
         lock=OutputLock(saving.output_dir if processes.is_main else None, saving.last_stem),
         processes=processes,
         seed=footing.seed,
+        validation=validation or Validation(),
     )

@@ -20,7 +20,7 @@ from library.config.values import split_key_values
 from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
-from library.data.order import steps_per_epoch
+from library.data.order import Geometry, steps_per_epoch
 from library.data.text_cache import captions_to_come
 from library.diffusion.loss import LossSpec
 from library.diffusion.noise import NoiseSpec
@@ -47,6 +47,7 @@ from library.training.processes import Processes
 from library.training.run import BatchSource, Run
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.trainables import Trainable
+from library.training.validation import Validation, ValidationSpec, without_effect
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -101,10 +102,11 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         distance=settings.take(LossSpec),
         weighting=settings.take(WeightSpec),
     )
-    batches = build_batches(checked, model, conditioner, footing, say)
+    batches, held_out = build_batches(checked, model, conditioner, footing, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
     announced = [line for t in trainables for line in t.announce(clock.total_epochs, clock.total_steps)]
-    for line in [*model.notes, *notes, *announced]:
+    idle = [] if held_out else without_effect(settings)
+    for line in [*model.notes, *notes, *idle, *announced]:
         say(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
@@ -118,6 +120,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         network_args=checked.arguments,
         network_dim=settings["network_dim"] or rank_of(trainables),
         num_processes=processes.count,
+        num_validation_images=len(dataset.validation.samples) if dataset.validation else 0,
         datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
     )
     return assemble(
@@ -132,6 +135,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         metadata=metadata_writer(options, model, dataset, facts, title=settings.take(SavingSpec).last_stem),
         fingerprint=fingerprint(options, DECISIVE, model, footing.geometry) | dataset_fingerprint(dataset),
         previews=build_previews(checked, model, conditioner, processes),
+        validation=Validation(settings.take(ValidationSpec), objective, held_out),
     )
 
 
@@ -178,8 +182,9 @@ def build_batches(
     conditioner: TextConditioner,
     footing: Footing,
     say: Callable[[str], None],
-) -> BatchSource:
-    """Batches of cached (or live) latents and embeddings; what no step needs of the model leaves the device."""
+) -> tuple[BatchSource, BatchSource | None]:
+    """Batches of cached (or live) latents and embeddings, and those of the pictures that are held out, if any are; what
+    no step needs of the model leaves the device."""
     settings, dataset, processes = checked.settings, checked.dataset, footing.processes
     train_text = runs_text_encoder(checked)
     caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
@@ -207,7 +212,20 @@ def build_batches(
         workers=settings["max_data_loader_n_workers"],
         pin=device.type == "cuda",
     )
-    return batches if checked.word is None else with_templates(settings, batches, dataset)
+    held_out = None
+    if dataset.validation is not None:
+        held_out = Batches(
+            dataset.validation,
+            latents,
+            text,
+            seed=settings["validation_seed"] or 0,
+            geometry=Geometry(1, processes.count, processes.index),
+            workers=settings["max_data_loader_n_workers"],
+            pin=device.type == "cuda",
+        )
+    if checked.word is None:
+        return batches, held_out
+    return with_templates(settings, batches, dataset), held_out and with_templates(settings, held_out, dataset)
 
 
 def trains_text_encoder(settings: Settings) -> bool:

@@ -76,6 +76,13 @@ class Journal:
             self.first_samples = list(figures["files"])
         self._write({"event": name, "step": clock.global_step, **figures})
 
+    def measured(self, name: str, clock: Clock, **figures: Any) -> None:
+        """Figures that are measured now and then: a line of the log, the plain ones also for the trackers."""
+        self._write({"event": name, "step": clock.global_step, "epoch": clock.epochs_done, **figures})
+        scalars = {f"{name}/{key}": value for key, value in figures.items() if isinstance(value, int | float)}
+        for tracker in self._trackers:
+            tracker.log({"step": clock.global_step, **scalars})
+
     def happened(self, event: Mapping[str, Any], clock: Clock) -> None:
         """What a trainable did between two steps: a line of the log, its plain figures also for the trackers.
 
@@ -218,6 +225,7 @@ def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float) -> l
     lines = [f"Trained {steps} steps in {_duration(seconds)}{speed}; average loss {journal.average_loss:.4f}."]
     if run.guard.skipped:
         lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
+    lines += run.validation.summary()
     lines += [f"Saved {path}" for path in journal.saved if path.exists()]
     if journal._path is not None:
         lines.append(f"Log: {journal._path}")

@@ -26,9 +26,10 @@ def fit(run: Run) -> None:
                     measured = take_step(run, micro_batches)
                     run.clock.tick()
                     run.journal.record(measured)
-                    if run.checkpoints.due(run.clock) or run.previews.due(run.clock):
+                    if any(room.due(run.clock) for room in (run.validation, run.checkpoints, run.previews)):
                         run.journal.record(read_the_rest(run))
                     run.guard.check(run.journal.last_bad_step)
+                    run.validation.measure_if_due(run)
                     run.checkpoints.write_if_due(run)  # file, then state, then pruning
                     run.previews.draw_if_due(run)
                 if run.clock.finished:

@@ -88,6 +88,10 @@ class NoisePrediction:
         self._weight = timestep_weights(weighting, signal_to_noise(self._alpha_bar), model.prediction_type)
         self._threshold = huber_threshold(distance, self._alpha_bar)
 
+    @property
+    def timestep_count(self) -> int:
+        return len(self._alpha_bar)
+
     def train(self, training: bool) -> None:
         self._model.unet.train(training)
         for text_encoder in self._model.text_encoders:
@@ -110,9 +114,8 @@ class NoisePrediction:
         noisy = add_noise(latents, self._move(into_input), alpha_bar)
         prediction = self._predict(noisy, self._move(timesteps), text, batch)
         target = prediction_target(self._model.prediction_type, latents, self._move(torch.stack(noise)), alpha_bar)
-        masks = getattr(batch, "masks", None)
-        error = self._error(prediction, target, timesteps, masks)
-        is_squared_error = self._distance.loss_type == "l2" and masks is None
+        error = self._error(prediction, target, timesteps, batch.masks)
+        is_squared_error = self._distance.loss_type == "l2" and batch.masks is None
         squared = error.detach() if is_squared_error else squared_error(prediction.detach(), target)
         return SampleLoss(
             per_sample=error if self._weight is None else error * self._move(self._weight[timesteps]),

@@ -20,6 +20,7 @@ from library.training.processes import Processes
 from library.training.readback import Readback
 from library.training.signals import Signals
 from library.training.trainables import Trainable
+from library.training.validation import Validation
 
 
 class BatchSource(Protocol):
@@ -51,6 +52,7 @@ class Run:
     lock: OutputLock
     processes: Processes
     seed: int
+    validation: Validation = field(default_factory=Validation)
     readback: Readback = field(default_factory=Readback)
     updated_to: int = 0
     """The step that the weights are at: ahead of the clock only between an update and the end of its step."""

@@ -36,6 +36,7 @@ def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
             "current_epoch": run.clock.epochs_done,
             "current_step": run.clock.global_step,
             "journal": run.journal.state_dict(),
+            "validation": run.validation.state_dict(),
             "skipped_steps": run.guard.skipped,
             "precision": run.precision.state_dict(),
             "fingerprint": dict(fingerprint),
@@ -75,6 +76,7 @@ def read_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
     run.optimizers.load_state_dict(join_optimizer_state(tensors, place["optimizer"]))
     run.clock.global_step = run.updated_to = int(place["current_step"])
     run.journal.load_state_dict(place["journal"])
+    run.validation.load_state_dict(place["validation"])
     run.guard.skipped = int(place["skipped_steps"])
     run.precision.load_state_dict(place["precision"])
 

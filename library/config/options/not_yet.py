@@ -13,7 +13,6 @@ _BY_REASON = {
         ddp_timeout
         initial_epoch initial_step skip_until_initial_step
         console_log_level console_log_file console_log_simple
-        validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps
         """,
 }
 NOT_YET: Mapping[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names.split()}
