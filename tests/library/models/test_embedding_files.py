@@ -1,0 +1,195 @@
+"""Embedding files of every layout: read whole or refused, and written as other programs expect them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from library.errors import UserError
+from library.files import write_nested, write_tensors
+from library.models.embedding_files import (
+    ONLY,
+    Embedding,
+    bundle_keys,
+    read_bundle,
+    read_embedding,
+    usable_stem,
+    vectors_for,
+    write_embedding,
+)
+
+ROWS = torch.arange(8.0).view(2, 4)
+
+
+def one(rows: torch.Tensor = ROWS, token: str = "zwx") -> Embedding:
+    return Embedding({ONLY: rows}, token)
+
+
+def pair() -> Embedding:
+    return Embedding({"clip_l": ROWS, "clip_g": torch.arange(12.0).view(2, 6)}, "zwx")
+
+
+def by_the_rule_of_a1111(content: dict[str, Any]) -> torch.Tensor:
+    """How A1111 and Forge take an embedding for SD1 and SD2 from a file."""
+    if "string_to_param" in content:
+        return next(iter(content["string_to_param"].items()))[1]
+    assert len(content) == 1, "embedding file has multiple terms in it"
+    tensor = next(iter(content.values()))
+    return tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
+
+
+def by_the_rule_of_comfyui(content: dict[str, Any], key: str) -> torch.Tensor:
+    """How ComfyUI takes one: the key of the encoder if it is there, else the first value."""
+    if "string_to_param" in content:
+        return next(iter(content["string_to_param"].values()))
+    tensor = content[key] if key in content else next(iter(content.values()))
+    return tensor.view(1, -1) if tensor.ndim == 1 else tensor
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "a1111", "split"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pt", ".bin"])
+def test_every_layout_comes_back_as_it_was_written(layout, ending, tmp_path):
+    if (layout, ending) == ("a1111", ".safetensors"):
+        with pytest.raises(UserError, match=r"written as \.pt"):
+            write_embedding(tmp_path / "a.safetensors", one(), layout)
+        return
+    (path,) = write_embedding(tmp_path / f"a{ending}", one(), layout)
+    back = read_embedding(path)
+    assert torch.equal(back.vectors[ONLY], ROWS)
+    assert back.token == ("" if layout == "kohya" else "zwx")
+    assert back.count == 2
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "a1111"])
+def test_user_interfaces_read_all_vectors_of_what_is_written(layout, tmp_path):
+    (path,) = write_embedding(tmp_path / "a.pt", one(), layout)
+    assert torch.equal(by_the_rule_of_a1111(loaded(path)), ROWS)
+    assert torch.equal(by_the_rule_of_comfyui(loaded(path), "clip_l"), ROWS)
+
+
+def test_sdxl_s_pair_is_read_by_its_two_names(tmp_path):
+    (path,) = write_embedding(tmp_path / "a.safetensors", pair())
+    assert list(loaded(path)) == ["clip_g", "clip_l"]
+    for name, rows in pair().vectors.items():
+        assert torch.equal(by_the_rule_of_comfyui(loaded(path), name), rows)
+        assert torch.equal(read_embedding(path).vectors[name], rows)
+
+
+def test_sdxl_s_pair_becomes_two_files_for_diffusers_and_is_refused_where_there_is_no_place(tmp_path):
+    files = write_embedding(tmp_path / "learned_embeds.safetensors", pair(), "diffusers")
+    assert [file.name for file in files] == ["learned_embeds.safetensors", "learned_embeds_2.safetensors"]
+    assert torch.equal(read_embedding(files[1]).vectors[ONLY], pair().vectors["clip_g"])
+    for layout in ("a1111", "split"):
+        with pytest.raises(UserError, match="one text encoder, not SDXL's two"):
+            write_embedding(tmp_path / "a.pt", pair(), layout)
+
+
+def official(width: int = 1024, token: str = "28017") -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {f"{token}_v{i}": torch.randn(width, generator=generator) for i in range(2)}
+
+
+def test_numbered_single_vectors_are_put_together_and_go_back_bit_for_bit(tmp_path):
+    torch.save(official(), tmp_path / "learned_embeds.bin")
+    embedding = read_embedding(tmp_path / "learned_embeds.bin")
+    assert embedding.token == "28017"
+    assert embedding.vectors[ONLY].shape == (2, 1024)
+    (kohya,) = write_embedding(tmp_path / "28017.safetensors", embedding)
+    assert by_the_rule_of_a1111(loaded(kohya)).shape == (2, 1024)
+    (back,) = write_embedding(tmp_path / "back.bin", Embedding(read_embedding(kohya).vectors, "28017"), "split")
+    again = loaded(back)
+    assert list(again) == ["28017_v0", "28017_v1"]
+    assert all(torch.equal(again[name], tensor) for name, tensor in official().items())
+
+
+def test_the_order_of_numbered_vectors_is_their_number(tmp_path):
+    rows = {f"x_v{i}": torch.full((4,), float(i)) for i in (10, *range(10))}
+    torch.save(rows, tmp_path / "a.bin")
+    assert read_embedding(tmp_path / "a.bin").vectors[ONLY][:, 0].tolist() == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"x_v0": torch.zeros(4), "x_v2": torch.zeros(4)}, "not numbered"),
+        ({"x_v0": torch.zeros(4), "y_v1": torch.zeros(4)}, "not numbered"),
+        ({"x": torch.zeros(4), "y": torch.zeros(4)}, "not numbered"),
+        ({"x_v0": torch.zeros(4), "x_v1": torch.zeros(5)}, "mixes vectors of 4 and 5"),
+        ({"a": torch.zeros(2, 4), "b": torch.zeros(2, 4)}, "not an embedding file"),
+        ({"a": torch.zeros(1, 2, 4)}, "not a list of vectors"),
+        ({"a": torch.full((2, 4), float("nan"))}, "not finite"),
+        ({"clip_l": torch.zeros(2, 4), "clip_g": torch.zeros(1, 6)}, "different numbers of vectors"),
+        ({"string_to_param": {"*": torch.zeros(1, 4), "x": torch.zeros(1, 4)}}, "2 embeddings"),
+    ],
+)
+def test_what_is_no_embedding_is_refused_and_never_cut(content, said, tmp_path):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=said):
+        read_embedding(tmp_path / "a.pt")
+
+
+def test_a_file_of_another_model_is_refused_with_both_widths(tmp_path):
+    torch.save(official(), tmp_path / "a.bin")
+    embedding = read_embedding(tmp_path / "a.bin")
+    assert vectors_for(embedding, {"clip_h": 1024}, "a.bin")[0].shape == (2, 1024)
+    with pytest.raises(UserError, match=r"1024 numbers, but the text encoder clip_l of this model has 768"):
+        vectors_for(embedding, {"clip_l": 768}, "a.bin")
+    with pytest.raises(UserError, match=r"needs vectors for clip_l \(768 numbers\) and clip_g \(1280 numbers\)"):
+        vectors_for(embedding, {"clip_l": 768, "clip_g": 1280}, "a.bin")
+    with pytest.raises(UserError, match="of another model"):
+        vectors_for(pair(), {"clip_l": 4}, "a.bin")
+
+
+def test_one_that_runs_code_is_never_run(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return Path.write_text, (tmp_path / "ran", "x")
+
+    content = io.BytesIO()
+    pickle.dump({"emb_params": Runs()}, content)
+    (tmp_path / "a.pt").write_bytes(content.getvalue())
+    with pytest.raises(UserError, match="could run any program"):
+        read_embedding(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("embedding", [one(), pair()], ids=["one", "pair"])
+def test_a_lora_file_carries_embeddings_by_the_names_that_user_interfaces_look_for(embedding, tmp_path):
+    weights = {"lora_unet_x.lora_down.weight": torch.zeros(2, 4)}
+    write_tensors(tmp_path / "lora.safetensors", weights | bundle_keys(embedding, "my.face"))
+    keys = [key for key in loaded(tmp_path / "lora.safetensors") if key.startswith("bundle_emb")]
+    for key in keys:
+        prefix, name, rest = key.split(".", 2)  # what A1111 and ComfyUI do with such a key
+        assert (prefix, name) == ("bundle_emb", "my_face")
+        assert rest in ("string_to_param.*", "clip_l", "clip_g")
+    (back,) = read_bundle(tmp_path / "lora.safetensors")
+    assert back.token == "my_face"
+    assert all(torch.equal(back.vectors[name], rows) for name, rows in embedding.vectors.items())
+    assert read_embedding(tmp_path / "lora.safetensors").token == "my_face"
+
+
+def test_a_file_of_a_network_without_embeddings_carries_none(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", {"lora_unet_x.lora_down.weight": torch.zeros(2, 4)})
+    assert read_bundle(tmp_path / "a.safetensors") == []
+
+
+def test_nested_content_keeps_its_name(tmp_path):
+    write_nested(tmp_path / "a.pt", {"string_to_param": {"*": ROWS}, "name": "face", "step": 3})
+    assert read_embedding(tmp_path / "a.pt").token == "face"
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"), [("<face>", "face"), ("my face [2]", "my_face_2"), ("ok-1.2", "ok-1.2"), ("<>", "embedding")]
+)
+def test_file_names_become_words_that_prompts_can_hold(name, usable):
+    assert usable_stem(name) == usable
