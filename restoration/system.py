@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -56,10 +57,15 @@ class IRControlNet(ControlNetModel):
     @classmethod
     def for_unet(cls, unet: UNet2DConditionModel) -> IRControlNet:
         """The E that fits a G, with random weights: all of its architecture follows from G's."""
+        return cls.for_config(unet.config)
+
+    @classmethod
+    def for_config(cls, config: Mapping[str, Any]) -> IRControlNet:
+        """The same for the config of a G, or of an E."""
         known = inspect.signature(ControlNetModel.__init__).parameters
-        config: dict[str, Any] = {name: value for name, value in unet.config.items() if name in known}
-        config |= {"in_channels": 2 * LATENT_CHANNELS, "conditioning_channels": LATENT_CHANNELS}
-        return cast(IRControlNet, cls.from_config(config))
+        own: dict[str, Any] = {name: value for name, value in config.items() if name in known}
+        own |= {"in_channels": 2 * LATENT_CHANNELS, "conditioning_channels": LATENT_CHANNELS}
+        return cast(IRControlNet, cls.from_config(own))
 
     @classmethod
     def copy_of(cls, unet: UNet2DConditionModel) -> IRControlNet:
