@@ -9,11 +9,15 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: quickstart test lint format
+.PHONY: quickstart test lint format rehearsal
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed  ## train the main job on the embedded mini model and look at the pictures
 	$(RUN) train_network.py --config_file configs/quickstart.toml
+
+# A model of yours in place of random weights: make rehearsal REHEARSE="--sdxl models/sdxl_base.safetensors --only sdxl"
+rehearsal: $(VENV)/.installed-dev  ## every shipped config on full-size models: 12 GB of disk, 12 GB of memory, half an hour
+	$(RUN) -m tests.rehearsal $(REHEARSE)
 
 test: lint  ## everything that CI checks
 	$(RUN) -m pytest
