@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from library.command import run_command, show_line
+from library.command import run_command
 from library.config.checks import problems
 from library.config.datasets import dataset_problems, plan_datasets
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.console import Console, ConsoleSpec
 from library.launch import start_the_missing_processes
 
 
@@ -21,20 +22,20 @@ def train(argv: Sequence[str]) -> None:
         description=str(__doc__),
         checks=(problems, dataset_problems),
     )
-    plan = plan_datasets(settings)
+    plan, say = plan_datasets(settings), Console(settings.take(ConsoleSpec)).note
     for line in [*settings.warnings, *settings.effect_notes()]:
-        show_line(line)
+        say(line)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.data.show import show_dataset
     from library.training.build import build_run, check_before_loading
     from library.training.loop import fit
 
-    checked = check_before_loading(settings, plan, show_line)
+    checked = check_before_loading(settings, plan, say)
     if settings["debug_dataset"]:
-        show_dataset(checked.dataset, settings["output_dir"], show_line, seed=settings["seed"] or 0)
+        show_dataset(checked.dataset, settings["output_dir"], say, seed=settings["seed"] or 0)
         return
-    run = build_run(checked, show_line)
+    run = build_run(checked, say)
     with run.lock, run.signals:
         fit(run)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from library.atomic import sweep_temporaries
 from library.config.option import Settings
+from library.console import Console, ConsoleSpec
 from library.errors import raise_all
 from library.files import check_free_space, check_writable
 from library.training.checkpoints import Checkpoints, Metadata, state_to_resume
@@ -96,6 +97,7 @@ def assemble(
     marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name}
     trackers = create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else ()
     names = [trainable.name for trainable in trainables]
+    console = Console(settings.take(ConsoleSpec))
     return Run(
         objective=objective,
         trainables=trainables,
@@ -103,7 +105,7 @@ def assemble(
         batches=batches,
         clock=clock,
         checkpoints=Checkpoints(saving, metadata, marks, resumed.folder),
-        journal=Journal(saving.log if processes.is_main else None, clock, trackers, names),
+        journal=Journal(saving.log if processes.is_main else None, clock, trackers, names, console),
         previews=previews,
         precision=footing.precision,
         guard=Guard(scaled=footing.precision.scaler.is_enabled()),
@@ -112,4 +114,5 @@ def assemble(
         processes=processes,
         seed=footing.seed,
         validation=validation or Validation(),
+        updated_to=clock.global_step,
     )

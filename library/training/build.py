@@ -31,7 +31,7 @@ from library.sampling.previews import write_previews
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.training.assemble import Resumed, assemble, build_optimizers, check_rates, check_room, check_surroundings
 from library.training.base_model import load_base_model
-from library.training.clock import Clock, total_steps
+from library.training.clock import LengthSpec, new_clock
 from library.training.description import DECISIVE, dataset_fingerprint, fingerprint, metadata_writer, optimizer_text
 from library.training.file_names import SavingSpec
 from library.training.footing import Footing, stand
@@ -88,7 +88,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
     steps = steps_per_epoch(dataset, footing.geometry.parts)
-    clock = Clock(steps, total_steps(steps, settings["max_train_steps"], settings["max_train_epochs"]))
+    clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
     check_rates(settings, clock.total_steps)
 
     model = load_base_model(settings, processes.device, say)

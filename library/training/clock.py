@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from library.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,47 @@ class Clock:
         if self.global_step == 0 or self.finished:
             return False
         return self.step_in_epoch == 0 or bool(every_n_steps and self.global_step % every_n_steps == 0)
+
+
+@dataclass(frozen=True)
+class LengthSpec:
+    """The options on where a run begins and ends; field names are the options'."""
+
+    max_train_steps: int | None = None
+    max_train_epochs: int | None = None
+    initial_epoch: int | None = None
+    initial_step: int | None = None
+    skip_until_initial_step: bool = False
+
+
+def new_clock(spec: LengthSpec, steps_per_epoch: int, *, resumed: bool, say: Callable[[str], None]) -> Clock:
+    """The clock of a run before its first step; a state that is resumed sets it to its own place afterwards.
+
+    Raises `UserError` where nothing is left to train. `say` is told of a place that a state makes void.
+    """
+    total = total_steps(steps_per_epoch, spec.max_train_steps, spec.max_train_epochs)
+    begin = first_step(spec, steps_per_epoch)
+    if begin >= total:
+        name = "initial_epoch" if spec.initial_step is None else "initial_step"
+        raise UserError(
+            f"`{name} = {getattr(spec, name)}` begins the run after step {begin}, but the run has {total} steps; "
+            "train for longer, or begin earlier"
+        )
+    if begin and resumed:
+        say("`initial_epoch` and `initial_step` have no effect with `resume`: a state knows its place")
+    return Clock(steps_per_epoch, total, global_step=0 if resumed else begin)
+
+
+def first_step(spec: LengthSpec, steps_per_epoch: int) -> int:
+    """Optimizer steps that count as done when a new run begins: learning rates, samples and names go on from there.
+
+    `initial_epoch` counts from 1. `initial_step` begins at the start of the epoch that it lies in, or, with
+    `skip_until_initial_step`, at its very place in it.
+    """
+    if spec.initial_step is None:
+        return ((spec.initial_epoch or 1) - 1) * steps_per_epoch
+    whole_epochs = spec.initial_step // steps_per_epoch * steps_per_epoch
+    return spec.initial_step if spec.skip_until_initial_step else whole_epochs
 
 
 def total_steps(steps_per_epoch: int, max_train_steps: int | None, max_train_epochs: int | None) -> int:

@@ -26,9 +26,19 @@ class Footing:
     session: int
 
 
+@dataclass(frozen=True)
+class PatienceSpec:
+    """The option on how many minutes processes wait for each other; the field's name is the option's."""
+
+    ddp_timeout: int | None = None
+
+
 def stand(settings: Settings, resumed: Fingerprint | None, say: Callable[[str], None]) -> Footing:
     """The footing of a new run, or of one that goes on from the state with the fingerprint `resumed`."""
-    processes = start_processes()
+    patience = settings.take(PatienceSpec).ddp_timeout
+    processes = start_processes(patience)
+    if patience and processes.count == 1:
+        say(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
     scale_loss = False if settings.take(MemorySpec).full_fp16 else None
     return Footing(
         processes=processes,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+from library.console import Console
 from library.errors import UserError
 from library.files import write_text
 from library.training.clock import Clock
@@ -37,9 +38,15 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path | None, clock: Clock, trackers: Iterable[Tracker] = (), trainables: Iterable[str] = ()
+        self,
+        path: Path | None,
+        clock: Clock,
+        trackers: Iterable[Tracker] = (),
+        trainables: Iterable[str] = (),
+        console: Console | None = None,
     ) -> None:
         self._path = path
+        self._console = console or Console()
         self._trackers = list(trackers)
         self._window: deque[float] = deque(maxlen=clock.steps_per_epoch)  # one epoch, as kohya's avr_loss
         self._since_told = {name: ProgressWindow() for name in trainables}
@@ -72,7 +79,7 @@ class Journal:
 
     def event(self, name: str, clock: Clock, **figures: Any) -> None:
         """One line that is not a step's."""
-        if name == "samples" and clock.global_step == 0:
+        if name == "samples" and clock.global_step == self.first_step and self.resumed_from is None:
             self.first_samples = list(figures["files"])
         self._write({"event": name, "step": clock.global_step, **figures})
 
@@ -96,10 +103,10 @@ class Journal:
         for tracker in self._trackers:
             tracker.log({"step": clock.global_step, **scalars})
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, level: int = logging.INFO) -> None:
         """A line for people, above the progress bar."""
         if self._path is not None:
-            tqdm.write(line, file=sys.stderr)
+            self._console.say(line, level)
 
     def record(self, measured: Iterable[Measured]) -> None:
         """Log the steps whose figures have arrived."""
@@ -109,7 +116,7 @@ class Journal:
             line: dict[str, Any] = {"step": figures.step, "epoch": figures.epoch}
             if step.bad is not None:
                 self.last_bad_step = step.bad
-                self.say(str(step.bad))
+                self.say(str(step.bad), logging.WARNING)
                 line |= {"skipped": True, "files": step.bad.files, "timesteps": step.bad.timesteps}
             else:
                 self.last_bad_step = None
@@ -149,6 +156,7 @@ class Journal:
             self._stream.flush()
 
     def _show(self, line: Mapping[str, Any]) -> None:
+        self.say(str(dict(line)), logging.DEBUG)
         for tracker in self._trackers:
             tracker.log(line)
         if self._bar is not None:
@@ -191,7 +199,7 @@ class Journal:
             for found in findings.values():
                 self.saved += draw_findings(found, self._path.parent, stem)
             for line in [*_last_paragraph(self, run, steps, seconds), *_findings_lines(findings)]:
-                print(line)
+                self._console.result(line)
         for name, found in findings.items():
             refuse_idleness(name, found, run.guard.skipped)
 

@@ -53,7 +53,7 @@ class Previews:
 
     def draw_first(self, run: Run) -> None:
         """Pictures of the untrained network, if asked for and the run is new."""
-        if self._draw is not None and self._spec.sample_at_first and run.clock.global_step == 0:
+        if self._draw is not None and self._spec.sample_at_first and run.journal.resumed_from is None:
             self._pictures(run)
 
     def draw_if_due(self, run: Run) -> None:

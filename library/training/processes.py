@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -64,12 +65,16 @@ class Processes:
         return figures
 
 
-def start_processes() -> Processes:
-    """Join the processes that a launcher started, or be the only one; picks the device as accelerate does."""
+def start_processes(timeout_minutes: int | None = None) -> Processes:
+    """Join the processes that a launcher started, or be the only one; picks the device as accelerate does.
+
+    `timeout_minutes` is how long a process waits for the others before it gives up; torch's own time if left out.
+    """
     from accelerate import PartialState
 
     # Without this word accelerate overlooks that several processes were started, where there is no GPU.
     on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
-    state = PartialState(cpu=on_cpu)
+    patience = {"timeout": timedelta(minutes=timeout_minutes)} if timeout_minutes else {}
+    state = PartialState(cpu=on_cpu, **patience)
     device = CPU if state.device is None or state.device.type == "cpu" else state.device
     return Processes(state.process_index, state.num_processes, device)

@@ -10,9 +10,6 @@ from library.config.option import Group
 
 _BY_REASON = {
     "not implemented yet": """
-        ddp_timeout
-        initial_epoch initial_step skip_until_initial_step
-        console_log_level console_log_file console_log_simple
         """,
 }
 NOT_YET: Mapping[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names.split()}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Option
+from library.config.option import Group, Needs, Option
 from library.config.values import file_name, path_or_name, period
 
 UPLOAD = "nothing is uploaded; copy the files where you want them"
@@ -29,9 +29,10 @@ SAVING = Group("Saving and resuming", (
     Option("save_state_on_train_end",    bool,   False, "the same at the end only"),
     Option("resume",                     path_or_name, None, "state to go on from: its folder, or `latest`",
            known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir")),
-    Option("initial_epoch",              int,    None,  "begin counting at this epoch", minimum=1),
-    Option("initial_step",               int,    None,  "begin counting at this step", minimum=0),
-    Option("skip_until_initial_step",    bool,   False, "pass over the batches before it"),
+    Option("initial_epoch",              int,    None,  "begin a new run at this epoch (from 1)", minimum=1),
+    Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0),
+    Option("skip_until_initial_step",    bool,   False, "begin in the middle of an epoch",
+           needs=Needs("initial_step")),
     Option("no_metadata",                bool,   False, "write only the metadata that loading needs"),
     Option("huggingface_repo_id",        str,    None,  "repository to upload to", inert=UPLOAD),
     Option("huggingface_repo_type",      str,    None,  "its type", inert=UPLOAD),

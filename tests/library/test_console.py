@@ -1,0 +1,60 @@
+"""What is said, how much of it, and where."""
+
+import logging
+
+import pytest
+
+from library.console import Console, ConsoleSpec
+from library.errors import UserError
+
+
+def test_notes_and_results_are_said_and_steps_are_not(capsys):
+    console = Console()
+    console.note("worth knowing")
+    console.say("a step", logging.DEBUG)
+    console.result("saved")
+    said = capsys.readouterr()
+    assert said.err == "note: worth knowing\n"
+    assert said.out == "saved\n"
+
+
+def test_a_higher_level_leaves_out_what_is_below_it(capsys):
+    console = Console(ConsoleSpec("WARNING"))
+    console.note("worth knowing")
+    console.result("saved")
+    console.say("a bad step", logging.WARNING)
+    said = capsys.readouterr()
+    assert said.err == "a bad step\n"
+    assert said.out == ""
+
+
+def test_into_a_file_means_not_on_the_console(tmp_path, capsys):
+    file = tmp_path / "logs" / "run.log"
+    for line in ("first", "second"):
+        Console(ConsoleSpec("DEBUG", file)).say(line, logging.DEBUG)
+    assert capsys.readouterr() == ("", "")
+    assert [line.split(" ", 2)[2] for line in file.read_text(encoding="utf-8").splitlines()] == [
+        "DEBUG first",
+        "DEBUG second",
+    ]
+
+
+def test_only_the_first_process_says_its_notes(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    Console().note("worth knowing")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_option(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="console_log_file"):
+        Console(ConsoleSpec(console_log_file=tmp_path / "file" / "run.log"))
+
+
+def test_a_run_is_told_at_the_level_that_was_asked_for(train, tmp_path, capsys):
+    log = tmp_path / "run.log"
+    assert train(max_train_steps=1, console_log_level="DEBUG", console_log_file=log) == 0
+    said = log.read_text(encoding="utf-8")
+    assert "DEBUG {'step': 1" in said
+    assert "INFO Trained 1 steps" in said
+    assert "Trained" not in capsys.readouterr().out
