@@ -15,14 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from library.config.options.sampling import SAMPLERS
 from library.errors import Problem, UserError, raise_all
 
 MAX_STEPS = 1000
-# sd-scripts' names; those with "k_" are the same samplers as those without.
-SAMPLER_NAMES = (
-    "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm_2", "dpm_2_a", "dpmsolver", "dpmsolver++", "dpmsingle",
-    "k_lms", "k_euler", "k_euler_a", "k_dpm_2", "k_dpm_2_a",
-)  # fmt: skip
 _SIZE_STEP = 8
 _MIN_SIZE = 64
 _MAX_SIZE = 8192
@@ -207,8 +203,8 @@ def _made(values: dict[str, Any], where: str, problems: list[Problem], warnings:
         prompt.sample_steps = min(max(prompt.sample_steps, 1), MAX_STEPS)
         warnings.append(f"{where}: `sample_steps` lies outside 1 to {MAX_STEPS}; {prompt.sample_steps} is used.")
     sampler = prompt.sample_sampler
-    if sampler is not None and sampler not in SAMPLER_NAMES:
-        known = ", ".join(SAMPLER_NAMES)
+    if sampler is not None and sampler not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
         problems.append(Problem(f"`sample_sampler` '{sampler}' is not a sampler; known are {known}.", where))
     if prompt.seed is not None and prompt.seed < 0:
         prompt.seed = None

@@ -20,8 +20,8 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from library.config.options.sampling import SAMPLERS
 from library.errors import ConfigError
-from library.sampling.prompts import SAMPLER_NAMES
 
 _SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "ddim": (DDIMScheduler, {}),
@@ -42,12 +42,12 @@ _STABLE_DIFFUSION = {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_
 
 
 def make_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
-    """A fresh diffusers scheduler for one of `SAMPLER_NAMES`, with the noise schedule of a model's own config.
+    """A fresh diffusers scheduler for one of `SAMPLERS`, with the noise schedule of a model's own config.
 
     Entries of the config that the sampler does not know are left out, as diffusers does when schedulers are exchanged.
     """
-    if name not in SAMPLER_NAMES:
-        raise ConfigError(f"`sample_sampler` '{name}' is not a sampler; known are {', '.join(SAMPLER_NAMES)}.")
+    if name not in SAMPLERS:
+        raise ConfigError(f"`sample_sampler` '{name}' is not a sampler; known are {', '.join(SAMPLERS)}.")
     name = name.removeprefix("k_")
     if name == "lms" and find_spec("scipy") is None:
         raise ConfigError("`sample_sampler` 'lms' needs the package scipy: `pip install scipy`, or choose 'euler'.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from library.config.option import Group, Option
 from library.config.values import period
 
+# Those with "k_" are the same samplers as those without.
 SAMPLERS = (
     *("ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm_2", "dpm_2_a", "dpmsolver", "dpmsolver++", "dpmsingle"),
     *("k_lms", "k_euler", "k_euler_a", "k_dpm_2", "k_dpm_2_a"),

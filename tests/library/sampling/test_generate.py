@@ -18,13 +18,14 @@ from diffusers import (
 )
 from PIL import Image
 
+from library.config.options.sampling import SAMPLERS
 from library.errors import ConfigError
 from library.models.family import Family, StableDiffusion
 from library.models.load import load_model
 from library.models.text import TextConditioner
 from library.sampling import samplers
 from library.sampling.generate import generate, guidance, to_pictures
-from library.sampling.prompts import SAMPLER_NAMES, SamplePrompt
+from library.sampling.prompts import SamplePrompt
 from library.sampling.samplers import make_scheduler
 from miniworld.tiny import build
 
@@ -171,8 +172,8 @@ def test_the_other_samplers_draw_nearly_what_a_checked_one_draws(name: str, kin:
 
 
 def test_every_name_of_sd_scripts_is_a_sampler() -> None:
-    assert len(SAMPLER_NAMES) == 16
-    for name in SAMPLER_NAMES:
+    assert len(SAMPLERS) == 16
+    for name in SAMPLERS:
         if name.removeprefix("k_") != "lms":
             assert type(make_scheduler(name, {})) is type(make_scheduler(name.removeprefix("k_"), {}))
 
