@@ -1,0 +1,1 @@
+"""How good pictures are: pure functions on tensors, and wrappers around networks whose weights are given by path."""
