@@ -1,24 +1,17 @@
 """Dataset descriptions and folders become a plan, with every fallback resolved and every mistake told."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from library.config.bucket_limits import adjusted_limits, why_limits_cannot_work
 from library.config.dataset_keys import KEYS
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.config.datasets import dataset_problems, plan_datasets
-from library.config.image_folders import parse_folder_name
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.errors import ConfigError, UserError
-from tests.golden_table.comparison import read_golden
-
-LIMITS = read_golden("buckets.json.gz")["limits"]
-FOLDER_NAMES = json.loads((Path(__file__).parent / "kohya_folder_names.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
@@ -108,15 +101,6 @@ def test_regularization_folders_follow_the_training_folders():
     Path("reg/1_car").mkdir(parents=True)
     (dataset,) = plan_datasets(settings_of("--train_data_dir=train", "--reg_data_dir=reg", "--resolution=512"))
     assert [subset.is_reg for subset in dataset.subsets] == [False, False, True]
-
-
-@pytest.mark.parametrize("row", FOLDER_NAMES["folder_names"], ids=lambda row: repr(row["folder"]))
-def test_folder_names_are_read_as_sd_scripts_reads_them(row):
-    concept = parse_folder_name(row["folder"])
-    used = concept is not None and concept[0] > 0
-    assert used == row["used"]
-    if used:
-        assert concept == (row["num_repeats"], row["class_tokens"])
 
 
 def test_a_description_in_json_is_read_and_its_lines_are_known():
@@ -365,12 +349,3 @@ def test_masks_are_taken_from_a_folder_or_missed():
         "`--masked_loss` on the command line has no effect: no subset has masks; give one a `conditioning_data_dir` "
         "or `alpha_mask`."
     ]
-
-
-@pytest.mark.parametrize("row", LIMITS["rows"], ids=str)
-def test_limits_that_do_not_enclose_the_resolution_are_those_of_sd_scripts(row):
-    resolution, smallest, largest, step, result = row
-    wrong = why_limits_cannot_work(tuple(resolution), smallest, largest, step)
-    assert (wrong is not None) == (result == "AssertionError")
-    if wrong is None:
-        assert list(adjusted_limits(smallest, largest, step)) == result

@@ -9,33 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from library.data.dataset import build, fill_up
+from library.data.dataset import build
 from library.errors import UserError
-
-RECORDED_REG_REPEATS = [
-    # Training images times repeats, (repeats, images) of each regularisation folder, repeats of each image that is
-    # used: sd-scripts 48d368fa, library/train_util.py:2169
-    (24, [(1, 2)], [12, 12]),
-    (5, [(1, 6), (1, 5)], [1, 1, 1, 1, 1]),
-    (10, [(1, 10)], [1] * 10),
-    (8, [(2, 7)], [2, 2, 2, 2]),
-    (14, [(2, 9)], [2] * 7),
-    (12, [(2, 10), (2, 4)], [2] * 6),
-    (10, [(1, 6), (1, 4)], [1] * 10),
-    (27, [(1, 3), (2, 7)], [2, 2, 2, 3, 3, 3, 3, 3, 3, 3]),
-    (5, [(1, 6), (1, 2)], [1] * 5),
-    (8, [(1, 10)], [1] * 8),
-    (6, [(2, 7), (2, 3)], [2, 2, 2]),
-    (8, [(3, 5)], [3, 3, 3]),
-    (16, [(1, 5)], [4, 3, 3, 3, 3]),
-    (15, [(1, 3), (3, 4)], [1, 1, 1, 3, 3, 3, 3]),
-]
-
-
-@pytest.mark.parametrize(("wanted", "folders", "expected"), RECORDED_REG_REPEATS)
-def test_regularisation_images_fill_up_to_the_training_images_as_recorded(wanted: int, folders: list, expected: list):
-    asked = [repeats for repeats, images in folders for _ in range(images)]
-    assert [repeats for repeats in fill_up(asked, wanted) if repeats] == expected
 
 
 def test_samples_have_lasting_names_and_loss_weights(tmp_path: Path, make):
