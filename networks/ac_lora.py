@@ -16,6 +16,7 @@ import importlib
 import json
 import logging
 import math
+from types import ModuleType
 from typing import Any, Mapping, Optional, Sequence
 
 import torch
@@ -42,17 +43,29 @@ PAPER_NOTICE = (
 
 def known_options(arguments: Mapping[str, str]) -> Optional[dict[str, str]]:
     """The options that hold beside `arguments`: ours and the base module's. None if that does not say what it knows."""
-    base = importlib.import_module(arguments.get("base_module") or "networks.lora")
-    options = getattr(base, "OPTIONS", None)
+    try:
+        options = getattr(base_module(arguments.get("base_module") or "networks.lora"), "OPTIONS", None)
+    except ValueError:
+        return None  # create_network says what is wrong
     return None if options is None else {**options, **OWN_OPTIONS}
 
 
-def create_network(
-    multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=None, **kwargs
-):  # fmt: skip
+def base_module(name: str) -> ModuleType:
+    """The network module that makes the LoRA modules. ValueError if there is none of that name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not name.startswith(error.name):
+            raise  # the module is there, and lacks something itself
+        raise ValueError(
+            f"`base_module = {name}` cannot be found; it is an import path such as networks.lora"
+        ) from None
+
+
+def create_network(multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=None, **kwargs):
     """The base module's network with RESTARTs, or with the fixed ranks of `rank_pattern`."""
     options, rest = read_options(kwargs)
-    base = importlib.import_module(options.base_module)
+    base = base_module(options.base_module)
     network = base.create_network(
         multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=neuron_dropout, **rest
     )
@@ -71,7 +84,7 @@ def create_network_from_weights(
 ):
     """A network with the ranks of a file, which become the maximum ranks. For inference it is the base module's."""
     options, rest = read_options(kwargs)
-    base = importlib.import_module(options.base_module)
+    base = base_module(options.base_module)
     network, weights = base.create_network_from_weights(
         multiplier, file, vae, text_encoder, unet, weights_sd=weights_sd, for_inference=for_inference, **rest
     )

@@ -52,8 +52,8 @@ def cut_modules(
             new_up = to_up[:, :highest].to(up.dtype) @ up
             for i, (module, r) in enumerate(zip(batch, ranks, strict=True)):
                 cut[module.name] = (
-                    new_down[i, :r].reshape(r, *module.down.shape[1:]).to("cpu", module.down.dtype),
-                    new_up[i, :r].mT.reshape(-1, r, *module.up.shape[2:]).to("cpu", module.up.dtype),
+                    new_down[i, :r].reshape(r, *module.down.shape[1:]).to("cpu", module.down.dtype).contiguous(),
+                    new_up[i, :r].mT.reshape(-1, r, *module.up.shape[2:]).to("cpu", module.up.dtype).contiguous(),
                 )
     return cut
 

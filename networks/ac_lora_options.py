@@ -202,7 +202,8 @@ class Reader:
             return None
         try:
             pattern = read_pattern(str(self.given[name]).strip())
-            if not pattern or not all(isinstance(rank, int) and rank >= 0 for rank in pattern.values()):
+            ranks = pattern.values() if isinstance(pattern, dict) else [None]
+            if not pattern or not all(isinstance(rank, int) and rank >= 0 for rank in ranks):
                 raise ValueError("it is not an object of module names and ranks")
             return pattern
         except (OSError, ValueError) as error:
@@ -218,5 +219,5 @@ def read_pattern(text: str) -> dict[str, int]:
             return {key.partition(".")[0]: file.get_slice(key).get_shape()[0] for key in downs}
     if os.path.splitext(text)[1] == ".json":
         with open(text, encoding="utf-8") as file:
-            return dict(json.load(file))
-    return dict(json.loads(text))
+            return json.load(file)
+    return json.loads(text)
