@@ -488,7 +488,7 @@ def test_modules_whose_update_is_not_a_scaled_product_are_refused(break_it, sent
 
 
 def test_a_base_module_that_does_not_exist_is_refused_by_name():
-    with pytest.raises(ValueError, match="base_module = networks.lorra` cannot be found"):
+    with pytest.raises(ValueError, match=r"base_module = networks\.lorra` cannot be found"):
         a_network(base_module="networks.lorra")
     assert ac_lora.known_options({"base_module": "networks.lorra"}) is None
 
