@@ -10,6 +10,7 @@ if not __package__:  # started by its path: the repository is where `library` an
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command, show_line
+from library.config.option import Settings
 from library.config.parse import parse
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import restorer_problems
@@ -26,6 +27,11 @@ def restore(argv: Sequence[str]) -> None:
     )
     for line in settings.warnings:
         show_line(line)
+    restore_folder(settings)
+
+
+def restore_folder(settings: Settings) -> None:
+    """Restore all that can be; raises `UserError` at the end that lists what could not."""
     if settings["output"] is None:
         raise UserError("`output` is not set: the folder for the restored pictures")
 

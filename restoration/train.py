@@ -44,7 +44,11 @@ def train(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
     for line in [*settings.warnings, *settings.effect_notes()]:
         show_line(line)
+    train_pivots(settings)
 
+
+def train_pivots(settings: Settings) -> None:
+    """Step 1, step 2, or one after the other, each a run of its own."""
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.training.loop import fit
     from restoration.build import build_pivot, settings_of
