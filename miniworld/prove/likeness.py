@@ -1,0 +1,104 @@
+"""How a held-out person's restored faces are measured: by pixels, and by whom the judge sees in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from miniworld.identities import HELD_OUT
+from miniworld.judge import HEADS, Images, Judge
+from miniworld.pretrain_restorer.faces import damaged
+from miniworld.pretrain_restorer.measure import IDENTITY
+from miniworld.scenes import draw
+from miniworld.sets import identity_set, stream
+
+FACES_IN_GENERAL = 256
+"""Drawings of nobody in particular: whoever looks like their mean looks like nobody."""
+
+
+class Likeness:
+    """Ten test pictures of a person, damaged, and what the ten reference pictures say of them."""
+
+    def __init__(self, name: str, seed: int = 0) -> None:
+        self.identity = HELD_OUT[name]
+        self.references = identity_set(name, "train", seed)
+        self.tests = identity_set(name, "test", seed)
+        self.truth = np.stack([picture.image for picture in self.tests])  # (10, 128, 128, 3) uint8
+        self.degraded = np.stack(
+            [damaged(picture.image, seed, 0, f"{name}-{i}") for i, picture in enumerate(self.tests)]
+        )  # the same, float32 in [0, 1]
+        self._person = identity_features(np.stack([picture.image for picture in self.references])).mean(0)
+
+    def measure(self, restored: np.ndarray) -> dict[str, float]:
+        """Figures of restored pictures, uint8 (10, 128, 128, 3), in the order of the tests."""
+        answers = judge().read(restored)
+        features = identity_features(restored)
+        return {
+            "psnr": float(np.mean([psnr(seen, true) for seen, true in zip(restored, self.truth, strict=True)])),
+            "ssim": float(np.mean([ssim(seen, true) for seen, true in zip(restored, self.truth, strict=True)])),
+            "attributes": self._share(answers, IDENTITY),
+            "similarity": float(torch.cosine_similarity(features, self._person[None], dim=1).mean()),
+            "expression": self._share(answers, ("expression",)),
+            "background": self._share(answers, ("background",)),
+        }
+
+    def _share(self, answers: Sequence[dict[str, str]], heads: Sequence[str]) -> float:
+        """The share of facts that the judge reads right; facts that a face lacks are not asked."""
+        asked = [
+            seen[head] == getattr(picture.facts, head)
+            for seen, picture in zip(answers, self.tests, strict=True)
+            for head in heads
+            if getattr(picture.facts, head) is not None
+        ]
+        return float(np.mean(asked))
+
+
+def identity_features(pictures: Images) -> Tensor:
+    """What the judge's features say of who it is: (n, 32).
+
+    The answers (logits) of the heads that read a person's attributes, which are projections of the features that leave
+    out background and expression; less those of faces in general, so that 0 is nobody.
+    """
+    return _answers(pictures) - _faces_in_general()
+
+
+@lru_cache(maxsize=1)
+def judge() -> Judge:
+    return Judge.load()
+
+
+@lru_cache(maxsize=1)
+def _faces_in_general() -> Tensor:
+    rng = stream("faces in general")
+    return _answers([draw(rng, kind="face").image for _ in range(FACES_IN_GENERAL)]).mean(0)
+
+
+@torch.no_grad()
+def _answers(pictures: Images) -> Tensor:
+    features = judge().features(pictures)
+    return torch.cat([judge().heads[head](features) for head in HEADS if head in IDENTITY], 1)
+
+
+def psnr(restored: np.ndarray, truth: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two pictures, uint8."""
+    error = np.mean((restored.astype(np.float64) - truth) ** 2)
+    return float(10 * np.log10(255.0**2 / max(error, 1e-10)))
+
+
+def ssim(restored: np.ndarray, truth: np.ndarray) -> float:
+    """Structural similarity (Wang et al. 2004) of two pictures, uint8: a Gaussian window of 11 px and 1.5 px, mean over
+    channels and the pixels whose window lies inside."""
+    x, y = restored.astype(np.float64), truth.astype(np.float64)
+
+    def mean(picture: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(picture, (11, 11), 1.5)[5:-5, 5:-5]
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mx, my = mean(x), mean(y)
+    vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    return float(np.mean((2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))))

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from library.errors import UserError
+from miniworld.prove import dual_pivot
+from miniworld.prove.dual_pivot import ARMS, Lengths, arm_keys, next_person, table, write_sheet
+from miniworld.prove.likeness import Likeness, identity_features, psnr, ssim
+
+LENGTHS = Lengths(text_steps=40, model_steps=20)
+
+
+def result(row: str, person: str, **measured: float) -> dict:
+    arm = next((arm for arm in ARMS if arm.row == row), None)
+    figures = dict.fromkeys(dual_pivot.MEASURES, 0.5) | measured
+    return {"row": row, "person": person, "seed": 0, **dual_pivot.settings_of(arm, LENGTHS), **figures}
+
+
+def cells(text: str, row: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {row} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_has_mean_error_and_the_paired_difference_to_blind():
+    results = [
+        result("B1", "id01", psnr=20.0, attributes=0.6),
+        result("B1", "id02", psnr=24.0, attributes=0.7),
+        result("B4", "id01", psnr=19.5, attributes=0.8),
+        result("B4", "id02", psnr=23.9, attributes=0.9),
+    ]
+    text = table(results, LENGTHS)
+    assert cells(text, "B1")[2:4] == ["2", "22.00 ± 2.00"]
+    assert cells(text, "B1")[-1] == ""
+    assert cells(text, "B4")[-3:-1] == ["-0.30 ± 0.20", "+0.200 ± 0.000"]
+
+
+def test_arms_of_other_lengths_are_not_in_the_table():
+    other = result("B4", "id01") | {"text_steps": 41}
+    assert "| B4 |" not in table([other], LENGTHS)
+
+
+def test_the_heart_of_the_table_comes_first_for_everybody():
+    by_row = {arm.row: arm for arm in ARMS}
+    keys = list(arm_keys(["id01", "id02"], by_row, None, 1, LENGTHS))
+    rows = [(key["row"], key["person"]) for key in keys]
+    assert len(set(rows)) == len(rows) == 2 * (len(ARMS) + 2)
+    heart = rows[:12]
+    assert {row for row, _ in heart} == {"input", "truth", "B1", "B2", "B3", "B4"}
+    assert {row.split()[0].rstrip("n") for row, _ in rows[12:]} == {"B1", "B4", "B5", "B6", "B7", "B8", "B9"}
+    assert [key["row"] for key in arm_keys(["id01"], by_row, ["B7"], 1, LENGTHS)] == [
+        "B7 w 2",
+        "B7 w 3",
+        "B7 w 4",
+        "B7 w 5",
+    ]
+
+
+def test_only_the_lengths_that_matter_tell_an_arm_from_another():
+    keys = {key["row"]: key for key in arm_keys(["id01"], {arm.row: arm for arm in ARMS}, None, 1, LENGTHS)}
+    assert "text_steps" not in keys["B1"]
+    assert "text_steps" not in keys["B5"]
+    assert "model_steps" not in keys["B3"]
+    assert keys["B4"]["text_steps"] == 40
+    assert keys["B4"]["model_steps"] == 20
+
+
+def test_the_next_persons_encoder_is_another_persons():
+    assert [next_person(p, ["id01", "id05"]) for p in ("id01", "id05")] == ["id05", "id01"]
+
+
+def test_a_stranger_is_refused_by_name():
+    with pytest.raises(UserError, match="nobody is not a held-out person"):
+        dual_pivot.parse(["--people", "nobody"])
+
+
+@pytest.fixture(scope="module")
+def exam() -> Likeness:
+    return Likeness("id03")
+
+
+def test_the_judge_knows_a_person_and_no_other(exam):
+    measured = exam.measure(exam.truth)
+    assert measured["attributes"] > 0.9
+    assert measured["similarity"] > 0.9
+    stranger = Likeness("id02").truth
+    assert exam.measure(stranger)["similarity"] < 0.5
+    assert exam.measure(stranger)["attributes"] < 0.6
+
+
+def test_the_damaged_pictures_are_always_the_same_and_far_from_the_truth(exam):
+    assert np.array_equal(exam.degraded, Likeness("id03").degraded)
+    assert exam.degraded.shape == (10, 128, 128, 3)
+    assert 14 < exam.measure((exam.degraded * 255).astype(np.uint8))["psnr"] < 21
+
+
+def test_faces_in_general_look_like_nobody(exam):
+    assert identity_features(exam.truth).shape == (10, 32)
+    assert torch.linalg.vector_norm(identity_features(exam.truth), dim=1).min() > 1
+
+
+def test_psnr_and_ssim_have_their_known_values():
+    flat = np.full((32, 32, 3), 100, np.uint8)
+    assert psnr(flat, flat + 51) == pytest.approx(20 * np.log10(5))
+    assert ssim(flat, flat) == pytest.approx(1.0)
+    c1 = (0.01 * 255) ** 2
+    assert ssim(flat, flat + 51) == pytest.approx((2 * 100 * 151 + c1) / (100**2 + 151**2 + c1))
+
+
+def test_a_sheet_shows_what_there_is_row_by_row(tmp_path):
+    for row, value in (("input", 10), ("B1", 20), ("truth", 30)):
+        pictures = np.full((2, 4, 4, 3), value, np.uint8)
+        dual_pivot.save_strip(pictures, dual_pivot.strip_file(tmp_path, "id01", row))
+    write_sheet(tmp_path, "id01")
+    sheet = np.asarray(dual_pivot.Image.open(tmp_path / "sheet-id01.png"))
+    assert sheet.shape == (12, 8, 3)
+    assert sheet[::4, 0, 0].tolist() == [10, 20, 30]
