@@ -18,7 +18,6 @@ from library.config.options.logging import LOGGING
 from library.config.options.loss import LOSS
 from library.config.options.model import MODEL
 from library.config.options.network import NETWORK
-from library.config.options.not_yet import marked
 from library.config.options.optimizer import OPTIMIZER
 from library.config.options.saving import SAVING
 from library.config.options.training import TRAINING
@@ -174,7 +173,7 @@ EVALUATION = Group("Evaluation", (
 # fmt: on
 
 EVERYTHING = (
-    *(CONFIG, RESTORER, IDENTITY, PIVOTS, NETWORK_ON_G, RUN, OPTIMIZER_HERE, marked(SAVING_HERE), marked(LOGGING)),
+    *(CONFIG, RESTORER, IDENTITY, PIVOTS, NETWORK_ON_G, RUN, OPTIMIZER_HERE, SAVING_HERE, LOGGING),
     *(PREVIEWS, DEGRADATION, SAMPLING, FILES, RESTORING, DETECTOR, EVALUATION),
 )
 """A config file may hold what any of the commands reads."""

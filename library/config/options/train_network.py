@@ -9,29 +9,25 @@ from library.config.options.loss import LOSS
 from library.config.options.metadata import METADATA
 from library.config.options.model import MODEL
 from library.config.options.network import NETWORK
-from library.config.options.not_yet import marked
 from library.config.options.optimizer import OPTIMIZER
 from library.config.options.sampling import SAMPLING
 from library.config.options.saving import SAVING
 from library.config.options.training import TRAINING
 from library.config.options.validation import VALIDATION
 
-ALL_TRAIN_NETWORK = tuple(
-    marked(group)
-    for group in (
-        CONFIG,
-        MODEL,
-        NETWORK,
-        EMBEDDINGS,
-        DATASET,
-        CAPTIONS,
-        TRAINING,
-        OPTIMIZER,
-        LOSS,
-        SAVING,
-        SAMPLING,
-        LOGGING,
-        METADATA,
-        VALIDATION,
-    )
+ALL_TRAIN_NETWORK = (
+    CONFIG,
+    MODEL,
+    NETWORK,
+    EMBEDDINGS,
+    DATASET,
+    CAPTIONS,
+    TRAINING,
+    OPTIMIZER,
+    LOSS,
+    SAVING,
+    SAMPLING,
+    LOGGING,
+    METADATA,
+    VALIDATION,
 )

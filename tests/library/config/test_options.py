@@ -8,7 +8,6 @@ import pytest
 
 from library.config.option import Group, Option, Settings, by_name, with_aliases
 from library.config.options.embeddings import EMBEDDINGS
-from library.config.options.not_yet import NOT_YET
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 
@@ -43,10 +42,7 @@ def test_every_option_says_in_one_line_what_it_is_for():
         assert "\n" not in option.help
 
 
-def test_options_that_do_nothing_say_why_and_the_list_of_unfinished_ones_names_only_options():
-    assert set(NOT_YET) <= set(OPTIONS)
-    for name, reason in NOT_YET.items():
-        assert OPTIONS[name].inert == reason
+def test_options_that_do_nothing_say_why():
     assert OPTIONS["network_dim"].inert is None
     assert "DeepSpeed" in str(OPTIONS["deepspeed"].inert)
 

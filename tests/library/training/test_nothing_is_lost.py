@@ -115,11 +115,3 @@ def test_trackers_never_see_a_secret(train, tmp_path, monkeypatch):
     assert train(wandb_api_key="SECRET-1", huggingface_token="SECRET-2") == 0
     assert "SECRET" not in str(seen)
     assert seen[0]["network_dim"] == 2
-
-
-def test_the_metadata_does_not_claim_options_that_had_no_effect(train, tmp_path):
-    from safetensors import safe_open
-
-    assert train(min_snr_gamma=5) == 0
-    with safe_open(tmp_path / "out" / "t.safetensors", "pt") as file:
-        assert file.metadata()["ss_min_snr_gamma"] == "None"
