@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from library.models.family import Family
+from library.training.run import Run
 from miniworld.tiny import build
 from restoration.system import IRControlNet, System
 
@@ -61,14 +62,12 @@ def write_faces(folder: Path, faces: np.ndarray, side: int = 64) -> Path:
 
 
 @pytest.fixture
-def person(tmp_path: Path, faces: np.ndarray, restorer_folder: Path) -> Callable[..., int]:
-    """`restoration/train.py` for a person of three pictures and four of the prior; options as keywords."""
-    from restoration.train import main
-
+def words(tmp_path: Path, faces: np.ndarray, restorer_folder: Path) -> Callable[..., list[str]]:
+    """The command line of `restoration/train.py` for a person of three pictures and four of the prior."""
     references = write_faces(tmp_path / "ana", faces[:3])
     prior = write_faces(tmp_path / "others", faces[10:14])
 
-    def run(**options: object) -> int:
+    def listed(**options: object) -> list[str]:
         defaults: dict[str, object] = {
             "pretrained_model_name_or_path": restorer_folder,
             "prompt": "a photo of a sks woman",
@@ -82,6 +81,23 @@ def person(tmp_path: Path, faces: np.ndarray, restorer_folder: Path) -> Callable
             "model_learning_rate": 1e-3,
             "save_precision": "float",
         }
-        return main([word for name, value in (defaults | options).items() for word in (f"--{name}", str(value))])
+        return [word for name, value in (defaults | options).items() for word in (f"--{name}", str(value))]
 
-    return run
+    return listed
+
+
+@pytest.fixture
+def person(words: Callable[..., list[str]]) -> Callable[..., int]:
+    """`restoration/train.py`, options as keywords; the exit code."""
+    from restoration.train import main
+
+    return lambda **options: main(words(**options))
+
+
+@pytest.fixture
+def built(words: Callable[..., list[str]]) -> Callable[..., Run]:
+    """The run of one pivot, put together and not yet begun."""
+    from restoration.build import build_pivot
+    from restoration.train import read_settings
+
+    return lambda pivot, **options: build_pivot(read_settings(words(**options)), pivot, lambda line: None)
