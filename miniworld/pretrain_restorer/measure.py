@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from library.files import write_json
+from library.metrics.quality import psnr
 from library.models.load import load_model
 from miniworld.judge import Judge
 from miniworld.pretrain.lockstep import Process, Stage
@@ -70,12 +71,6 @@ def shares_read(judge: Judge, pixels: np.ndarray, pictures: Sequence[Picture]) -
     return shares
 
 
-def psnr(pictures: Tensor, truth: Tensor) -> float:
-    """Mean over pictures (n, 3, h, w) in -1..1 of each one's peak signal-to-noise ratio, in dB."""
-    errors = (pictures - truth).square().mean((1, 2, 3)).clamp_min(1e-10)
-    return float((10 * torch.log10(4 / errors)).mean())
-
-
 def measure(folder: Path, model: Path, restorer: Path, seed: int, device: str, count: int = UNSEEN) -> None:
     """The finished E, from its files: PSNR and what the judge reads, printed and in `folder/measured.json`."""
     if (folder / "measured.json").exists():
@@ -90,7 +85,10 @@ def measure(folder: Path, model: Path, restorer: Path, seed: int, device: str, c
     shown = {"degraded": to_plus_minus(degraded), "restored": restored, "truth through the VAE": ceiling}
     judge = Judge.load()
     measured = {
-        name: {"psnr": psnr(seen, truth), **shares_read(judge, to_pixels(seen), pictures)}
+        name: {
+            "psnr": float(psnr(seen / 2 + 0.5, truth / 2 + 0.5).mean()),
+            **shares_read(judge, to_pixels(seen), pictures),
+        }
         for name, seen in shown.items()
     } | {"truth": shares_read(judge, to_pixels(truth), pictures)}
     save_grid(torch.cat([*(seen[:SHOWN] for seen in shown.values()), truth[:SHOWN]]), folder / "measured.png", SHOWN)

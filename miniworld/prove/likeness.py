@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from library.metrics.quality import psnr, ssim
 from miniworld.identities import HELD_OUT
-from miniworld.judge import HEADS, Images, Judge
+from miniworld.judge import HEADS, Images, Judge, to_pictures
 from miniworld.pretrain_restorer.faces import damaged
 from miniworld.pretrain_restorer.measure import IDENTITY
 from miniworld.scenes import draw
 from miniworld.sets import identity_set, stream
 
-FACES_IN_GENERAL = 256
+FACES_IN_GENERAL = 128
 """Drawings of nobody in particular: whoever looks like their mean looks like nobody."""
 
 
@@ -36,11 +36,12 @@ class Likeness:
 
     def measure(self, restored: np.ndarray) -> dict[str, float]:
         """Figures of restored pictures, uint8 (10, 128, 128, 3), in the order of the tests."""
+        pair = [to_pictures(pictures) / 2 + 0.5 for pictures in (restored, self.truth)]
         answers = judge().read(restored)
         features = identity_features(restored)
         return {
-            "psnr": float(np.mean([psnr(seen, true) for seen, true in zip(restored, self.truth, strict=True)])),
-            "ssim": float(np.mean([ssim(seen, true) for seen, true in zip(restored, self.truth, strict=True)])),
+            "psnr": float(psnr(*pair).mean()),
+            "ssim": float(ssim(*pair).mean()),
             "attributes": self._share(answers, IDENTITY),
             "similarity": float(torch.cosine_similarity(features, self._person[None], dim=1).mean()),
             "expression": self._share(answers, ("expression",)),
@@ -82,23 +83,3 @@ def _faces_in_general() -> Tensor:
 def _answers(pictures: Images) -> Tensor:
     features = judge().features(pictures)
     return torch.cat([judge().heads[head](features) for head in HEADS if head in IDENTITY], 1)
-
-
-def psnr(restored: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures, uint8."""
-    error = np.mean((restored.astype(np.float64) - truth) ** 2)
-    return float(10 * np.log10(255.0**2 / max(error, 1e-10)))
-
-
-def ssim(restored: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004) of two pictures, uint8: a Gaussian window of 11 px and 1.5 px, mean over
-    channels and the pixels whose window lies inside."""
-    x, y = restored.astype(np.float64), truth.astype(np.float64)
-
-    def mean(picture: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(picture, (11, 11), 1.5)[5:-5, 5:-5]
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mx, my = mean(x), mean(y)
-    vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
-    return float(np.mean((2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))))
