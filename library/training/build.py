@@ -37,7 +37,7 @@ from library.training.file_names import SavingSpec
 from library.training.footing import Footing, stand
 from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
-from library.training.new_word import CheckedWord, build_word, check_word, with_templates
+from library.training.new_word import CheckedWord, about_the_word, build_word, check_word, with_templates
 from library.training.objectives import NoisePrediction
 from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin
@@ -79,6 +79,8 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
         say(line)
     dataset = build_dataset(plan, prior_loss_weight=settings["prior_loss_weight"], fallback=settings["output_dir"])
     word = check_word(settings, dataset, say)
+    if word is not None:
+        prompts = about_the_word(prompts, settings["token_string"])
     return Checked(settings, module, arguments, word, dataset, prompts, resumed)
 
 

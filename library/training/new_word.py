@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from library.errors import UserError
 from library.models.embedding_files import read_embedding, usable_stem
 from library.models.family import StableDiffusion
 from library.models.placeholders import ExpandingConditioner, Placeholders, placeholder_tokens
+from library.sampling.prompts import SamplePrompt
 from library.training.captioning import CaptionSpec, TemplateBatches
 from library.training.embedding import EmbeddingRows, without_folders
 from library.training.initializers import EncoderContext, checked_vectors, create_initializer, starting_vectors
@@ -160,6 +161,11 @@ def with_templates(settings: Settings, batches: BatchSource, dataset: Dataset) -
     if not captions.replaces_captions:
         return batches
     return TemplateBatches(batches, dataset, captions, settings["token_string"])
+
+
+def about_the_word(prompts: Sequence[SamplePrompt], token_string: str) -> list[SamplePrompt]:
+    """Sample prompts with the word where they leave a place for it, so that one file of prompts serves every word."""
+    return [replace(prompt, prompt=prompt.prompt.replace("{}", token_string)) for prompt in prompts]
 
 
 def _names(token_string: str, caption: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from library.data.batches import Batch
@@ -95,13 +96,14 @@ def test_an_embedding_file_is_a_start_and_samples_know_the_word(train: Train, tm
     first, again = tmp_path / "first", tmp_path / "again"
     assert train(**ALONE, output_dir=first, max_train_steps=1) == 0
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a photo of zwx --w 64 --h 64 --s 2 --d 1\n", encoding="utf-8")
+    prompts.write_text("a photo of {} --w 64 --h 64 --s 2 --d 1\n", encoding="utf-8")
     options = {**ALONE, "weights": first / "t.safetensors", "output_dir": again, "sample_prompts": prompts}
     assert train(**options, max_train_steps=1, sample_every_n_steps=1) == 0
     start, end = (load_file(folder / "t.safetensors")["emb_params"] for folder in (first, again))
     assert (end - start).abs().max() <= 0.0111
     assert read_metadata(again / "t.safetensors")["ss_embedding_initializer"] == "weights"
-    assert len(list((again / "sample").glob("*.png"))) == 1
+    (sample,) = (again / "sample").glob("*.png")
+    assert Image.open(sample).info["prompt"] == "a photo of zwx"
 
 
 def test_an_initializer_s_defaults_count_where_nothing_is_written(train: Train, tmp_path, capfd):
