@@ -31,7 +31,7 @@ from restoration.system import condition_latents
 PART = 500  # faces of one seed and one file, whatever the number of processes
 SETS: dict[str, int] = {"train": 11, "unseen": 12}
 """Number of each set: a part of its seeds."""
-UNSEEN = 256  # faces that are never trained on
+UNSEEN = 128  # faces that are never trained on
 NAMED_SHARE = 0.5
 RANGES: dict[str, tuple[float, float]] = {
     "kernel_size": (81, 81),
