@@ -21,7 +21,7 @@ from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
 from library.data.order import Geometry, steps_per_epoch
-from library.data.text_cache import captions_to_come
+from library.data.text_cache import captions_in_full, captions_to_come
 from library.diffusion.loss import LossSpec
 from library.diffusion.noise import NoiseSpec
 from library.diffusion.weights import WeightSpec
@@ -104,11 +104,10 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         distance=settings.take(LossSpec),
         weighting=settings.take(WeightSpec),
     )
-    batches, held_out = build_batches(checked, model, conditioner, footing, say)
+    batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
-    announced = [line for t in trainables for line in t.announce(clock.total_epochs, clock.total_steps)]
     idle = [] if held_out else without_effect(settings)
-    for line in [*model.notes, *notes, *idle, *announced]:
+    for line in [*model.notes, *notes, *idle]:
         say(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
@@ -155,9 +154,13 @@ def build_trainables(
     if module is not None:
         spec = settings.take(NetworkSpec)
         lines += merge_base_weights(module, spec, model, DTYPES[settings["mixed_precision"]])
-    lengths = {"clip_skip": settings["clip_skip"], "max_token_length": settings["max_token_length"]}
+    reading = {
+        "clip_skip": settings["clip_skip"],
+        "max_token_length": settings["max_token_length"],
+        "weighted": settings["weighted_captions"],
+    }
     if checked.word is None:
-        rows, conditioner = None, TextConditioner(model, **lengths)
+        rows, conditioner = None, TextConditioner(model, **reading)
     else:
         rows, conditioner = build_word(settings, checked.word, model, device, save_dtype, say)
         trainables.append(rows)
@@ -183,6 +186,7 @@ def build_batches(
     model: StableDiffusion,
     conditioner: TextConditioner,
     footing: Footing,
+    run_length: int,
     say: Callable[[str], None],
 ) -> tuple[BatchSource, BatchSource | None]:
     """Batches of cached (or live) latents and embeddings, and those of the pictures that are held out, if any are; what
@@ -203,6 +207,7 @@ def build_batches(
     place(model, device, text_encoders=text_encoders, keep_reserved=keep)
     for line in [*dataset.warnings, *lines]:
         say(line)
+    conditioner.tokens(captions_in_full(dataset))  # those that are made anew in each epoch were not seen yet
     if conditioner.truncated:
         say(f"{conditioner.truncated} captions are longer than {conditioner.max_token_length} tokens and are cut there")
     batches = Batches(
@@ -213,6 +218,7 @@ def build_batches(
         geometry=footing.geometry,
         workers=settings["max_data_loader_n_workers"],
         pin=device.type == "cuda",
+        total_steps=run_length,
     )
     held_out = None
     if dataset.validation is not None:

@@ -14,6 +14,7 @@ def fit(run: Run) -> None:
     """
     run.checkpoints.restore(run)
     run.journal.begin(run.clock)
+    announce(run)
     run.train(True)
     try:
         run.previews.draw_first(run)
@@ -43,6 +44,13 @@ def fit(run: Run) -> None:
         run.checkpoints.write_last(run)
         run.previews.compare(run)
         run.journal.conclude(run)
+
+
+def announce(run: Run) -> None:
+    """Say what the trainables expect of a run of this length."""
+    for trainable in run.trainables:
+        for line in trainable.announce(run.clock.total_epochs, run.clock.total_steps):
+            run.journal.say(line)
 
 
 def tell_progress(run: Run) -> None:

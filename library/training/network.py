@@ -240,6 +240,9 @@ class NetworkTrainable(Trainable):
     def clipped_parameters(self) -> list[Tensor]:
         return list(self.network.get_trainable_params())
 
+    def announce(self, total_epochs: int, total_steps: int) -> list[str]:
+        return self.network.announce(total_epochs, total_steps) if hasattr(self.network, "announce") else []
+
     def train(self, training: bool) -> None:
         self.network.train(training)
 
