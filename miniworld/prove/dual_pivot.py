@@ -111,7 +111,7 @@ def prove(argv: Sequence[str]) -> None:
         if arm is None:
             pictures = studio(key["seed"]).bound(key["row"], exam)
         else:
-            pictures = studio(key["seed"]).restore(arm, person, next_person(person, arguments.people), exam)
+            pictures = studio(key["seed"]).restore(arm, person, key.get("encoder_of", person), exam)
         save_strip(pictures, strip_file(arguments.output, person, key["row"]))
         return exam.measure(pictures)
 
@@ -167,7 +167,9 @@ def arm_keys(
         for part in (heart, [row for row in by_row if row not in heart]):
             for person in people:
                 for row in filter(wanted, part):
-                    yield {"row": row, "person": person, "seed": seed, **settings_of(by_row.get(row), lengths)}
+                    arm = by_row.get(row)
+                    other = {"encoder_of": next_person(person, people)} if arm and arm.of_another else {}
+                    yield {"row": row, "person": person, "seed": seed, **other, **settings_of(arm, lengths)}
 
 
 def settings_of(arm: Arm | None, lengths: Lengths) -> dict[str, float]:

@@ -28,6 +28,8 @@ from restoration.system import System
 if TYPE_CHECKING:
     from miniworld.prove.dual_pivot import Arm, Lengths
 
+STEPS = 25
+"""From noise to picture."""
 OTHERS = 100
 """Drawn faces of a class for prior preservation; the paper has 200."""
 TOKEN = "sks"
@@ -54,14 +56,14 @@ class Studio:
     def _pretrained(self) -> System:
         return load_restorer(MODEL, RESTORER).system
 
-    def restore(self, arm: Arm, person: str, other: str, exam: Likeness) -> np.ndarray:
+    def restore(self, arm: Arm, person: str, encoder_of: str, exam: Likeness) -> np.ndarray:
         """The exam's damaged pictures, restored in the way of an arm: uint8 (10, 128, 128, 3)."""
         system = copy.deepcopy(self._pretrained)
         if arm.unet != "pretrained":
             give_weights(system.model, self.unet(person, arm.unet))
         if arm.encoder != "pretrained":
-            system.encoder = load_encoder(self.encoder(other if arm.of_another else person, arm), system.model)
-        sampling = Sampling(gamma=arm.gamma, guidance_scale=arm.w, color_fix="none")
+            system.encoder = load_encoder(self.encoder(encoder_of, arm), system.model)
+        sampling = Sampling(gamma=arm.gamma, guidance_scale=arm.w, steps=STEPS, color_fix="none")
         pictures = torch.from_numpy(exam.degraded).permute(0, 3, 1, 2)
         names = [f"{person}-{i}" for i in range(len(pictures))]  # noise is keyed by them: the same in every arm
         prompt = prompt_of(person) if arm.names_the_person else class_prompt_of(prompt_of(person), TOKEN)
