@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.rehearsal.measured import GIB, ROOT, Measured, run_measured, seconds_per_step
 from tests.rehearsal.photographs import write_photographs
 
-FAMILIES = ("sd1", "sd2", "sdxl")
+FAMILIES = {"sdxl": "xl", "sd2": r"sd2|v2-", "sd1": r"sd1|v1-"}  # what names or model paths of configs hold
 STEPS = 3
 HEAD = "| config | training, s | a step, s | peak, GiB | picture, s | peak, GiB | file, MB |\n" + "|---" * 7 + "|"
 # What a rehearsal changes in a config: the size and length of the run. Everything else is the config's own.
@@ -60,15 +62,22 @@ class Failed(Exception):
 
 
 def shipped(configs: Path) -> dict[str, str]:
-    """{name of a config: its family}, of those that name a family and train a network on a model of one's own."""
+    """{name of a config of the trainer: its family}, of those that are for a person's own full-size model."""
     found = {}
     for path in sorted(configs.glob("*.toml")):
-        family = next((family for family in FAMILIES[::-1] if family in path.stem), None)
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        keys = {key: value for table in tables.values() if isinstance(table, dict) for key, value in table.items()}
-        if family and "network_module" in keys:
+        keys = flat(path)
+        model = str(keys.get("pretrained_model_name_or_path", ""))
+        is_ours = not model or (ROOT / model).exists()
+        family = next((family for family, marks in FAMILIES.items() if re.search(marks, f"{path.stem} {model}")), None)
+        if family and not is_ours and ("network_module" in keys or "token_string" in keys):
             found[path.name] = family
     return found
+
+
+def flat(config: Path) -> dict[str, Any]:
+    """The options of a config, without its tables' names."""
+    tables = tomllib.loads(config.read_text(encoding="utf-8"))
+    return {key: value for table in tables.values() if isinstance(table, dict) for key, value in table.items()}
 
 
 def rehearse(config: str, model: Path, pictures: Path, output: Path, common: Sequence[str]) -> Rehearsed:
@@ -79,26 +88,22 @@ def rehearse(config: str, model: Path, pictures: Path, output: Path, common: Seq
     prompts.write_text(TINY_PROMPT, encoding="utf-8")
     paths = ["--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--sample_prompts", prompts]
     places = ["--output_dir", folder, "--output_name", stem]
-    trained = run_measured(
-        ["train_network.py", "--config_file", f"configs/{config}", *paths, *places, *SHORTENED, *common]
-    )
+    file = ["train_network.py", "--config_file", f"configs/{config}"]
+    trained = run_measured([*file, *paths, *places, *SHORTENED, *common])
     check(trained)
+    keys = flat(ROOT / "configs" / config)
     weights = folder / f"{stem}.safetensors"
-    settings = tomllib.loads((ROOT / "configs" / config).read_text(encoding="utf-8"))
-    keys = {key: value for table in settings.values() if isinstance(table, dict) for key, value in table.items()}
-    drawing = [
-        "--model",
-        model,
-        "--weights",
-        weights,
-        "--module",
-        keys["network_module"],
-        "--output",
-        folder / "picture.png",
-    ]
+    drawing = ["--model", model, "--output", folder / "picture.png", "--precision", keys.get("mixed_precision", "no")]
+    if "network_module" in keys:
+        drawing += ["--weights", weights, "--module", keys["network_module"]]
+        embedding = folder / f"{stem}_emb.safetensors"
+    else:
+        embedding = weights
+    if "token_string" in keys:
+        drawing += ["--embedding", embedding]
     if keys.get("v_parameterization"):
         drawing.append("--v_parameterization")
-    drawn = run_measured(["-m", "tests.rehearsal.picture", *drawing, "--precision", keys.get("mixed_precision", "no")])
+    drawn = run_measured(["-m", "tests.rehearsal.picture", *drawing])
     check(drawn)
     return Rehearsed(
         config=config,
