@@ -20,7 +20,12 @@ from library.models.family import StableDiffusion
 from library.models.recognise import family_of_folder
 from library.models.tokenizers import load_tokenizer
 
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_CLASSES: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
 
 
 def load_folder(
@@ -35,8 +40,9 @@ def load_folder(
                 "Give a Stable Diffusion 1, 2 or XL model."
             )
     second = (path / "text_encoder_2").is_dir()
-    parts = (*_PARTS, "text_encoder_2", "tokenizer_2") if second else _PARTS
-    absent = [part for part in parts if not (path / part).is_dir()]
+    weights = [name for name in _CLASSES if second or name != "text_encoder_2"]
+    tokenizers = [name.replace("text_encoder", "tokenizer") for name in weights if name.startswith("text_encoder")]
+    absent = [part for part in (*weights, *tokenizers, "scheduler") if not (path / part).is_dir()]
     if absent:
         raise UserError(f"'{path}' lacks the folder{'s' * (len(absent) > 1)} {', '.join(absent)}: it is incomplete.")
     unet_config = _read_json(path / "unet" / "config.json")
@@ -47,26 +53,18 @@ def load_folder(
         )
     family = family_of_folder(unet_config, _read_json(path / "text_encoder" / "config.json"), second)
     scheduler = _read_json(path / "scheduler" / "scheduler_config.json")
-    unet, vae, first = (
-        _load_part(path / name, part_class, vae_dtype or dtype if name == "vae" else dtype, device)
-        for name, part_class in (
-            ("unet", UNet2DConditionModel),
-            ("vae", AutoencoderKL),
-            ("text_encoder", CLIPTextModel),
-        )
-    )
-    text_encoders = [first]
-    if second:
-        text_encoders.append(_load_part(path / "text_encoder_2", CLIPTextModelWithProjection, dtype, device))
-    tokenizer_names = [name.replace("text_encoder", "tokenizer") for name in family.text_encoder_names]
+    modules = {
+        name: _load_part(path / name, _CLASSES[name], vae_dtype or dtype if name == "vae" else dtype, device)
+        for name in weights
+    }
     said: Any = scheduler.get("prediction_type")
     return StableDiffusion(
         family=family,
         prediction_type="v_prediction" if said == "v_prediction" else "epsilon",
-        unet=unet,
-        vae=vae,
-        text_encoders=text_encoders,
-        tokenizers=[load_tokenizer(path / name) for name in tokenizer_names],
+        unet=modules["unet"],
+        vae=modules["vae"],
+        text_encoders=[modules[name] for name in family.text_encoder_names],
+        tokenizers=[load_tokenizer(path / name) for name in tokenizers],
         scheduler_config=scheduler,
         source=path,
         says=said if said in ("epsilon", "v_prediction") else None,

@@ -33,7 +33,8 @@ def load_base_model(settings: Settings, device: torch.device, say: Callable[[str
     for line in contradictions(settings, model):
         say(line)
     if not mapped:
-        say(f"{model.source.name} was read without mapping it into memory")
+        how = "is a folder, to which `disable_mmap_load_safetensors` does not apply"
+        say(f"{model.source.name} {how if model.source.is_dir() else 'was read without mapping it into memory'}")
     return model
 
 

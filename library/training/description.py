@@ -32,6 +32,7 @@ from library.training.clock import Clock
 # Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume.
 DECISIVE = (
     *("pretrained_model_name_or_path", "vae", "seed", "mixed_precision", "full_fp16", "full_bf16", "clip_skip"),
+    *("fp8_base", "fp8_base_unet"),
     *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
     *("network_train_unet_only", "network_train_text_encoder_only", "unet_lr", "text_encoder_lr", "learning_rate"),
     *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length", "min_timestep", "max_timestep"),

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from library.models.family import Family, StableDiffusion
 from library.models.float8 import STORED
+from library.models.load import load_model
+from library.models.save import save_single_file
+from library.models.text import TextConditioner
 from library.sampling.generate import decode, to_pictures
 from library.training.memory import MemorySpec, place, save_memory
 from library.training.sources import VaeEncoder
 from miniworld.tiny import build
+from networks import lora
 
 CPU = torch.device("cpu")
 
@@ -133,6 +137,33 @@ def bytes_for_backward(model: StableDiffusion) -> tuple[int, Tensor]:
     return total, latents.grad
 
 
+@pytest.mark.parametrize("family", [Family.SD1, Family.SDXL])
+def test_text_encoders_that_are_trained_through_recompute_their_layers_too(family: Family, tiny) -> None:
+    kept, gradients = [], []
+    for spec in (MemorySpec(), MemorySpec(gradient_checkpointing=True)):
+        model = deepcopy(tiny[family])
+        save_memory(model, spec, CPU, train_text_encoder=True)
+        encoders = model.text_encoders if len(model.text_encoders) > 1 else model.text_encoders[0]
+        torch.manual_seed(0)
+        network = lora.create_network(1.0, 2, 2, None, encoders, model.unet)
+        network.apply_to(encoders, model.unet, True, False)
+        for module in network.loras:
+            torch.nn.init.normal_(module.lora_up.weight)
+        for encoder in model.text_encoders:
+            encoder.train()
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor
+        ):
+            text = TextConditioner(model).encode(["a red cat", "a dog"], grad=True)
+        text.hidden.square().mean().backward()
+        kept.append(sum(sizes))
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert kept[1] < 0.5 * kept[0]
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
 def test_parts_that_are_not_named_leave_the_device(tiny) -> None:
     """ "meta" stands for a GPU: nothing comes back from it, so each case has a copy."""
     device = torch.device("meta")
@@ -150,13 +181,15 @@ def trained(tmp_path: Path, name: str) -> dict[str, Tensor]:
     return load_file(tmp_path / name / "t.safetensors")
 
 
-def test_switches_in_a_run_say_what_they_did_and_change_what_they_should(train, tmp_path, capsys) -> None:
+def test_switches_in_a_run_say_what_they_did_and_change_what_they_should(train, tiny_model, tmp_path, capsys) -> None:
+    file = tmp_path / "model.safetensors"
+    save_single_file(load_model(tiny_model), file)
     loading = {"disable_mmap_load_safetensors": True, "lowram": True, "highvram": True, "sdxl": True, "v2": True}
-    assert train(output_dir=tmp_path / "plain", max_train_steps=2) == 0
+    assert train(output_dir=tmp_path / "plain", max_train_steps=2) == 0  # on the folder
     capsys.readouterr()
-    assert train(output_dir=tmp_path / "loading", max_train_steps=2, **loading) == 0
+    assert train(output_dir=tmp_path / "loading", max_train_steps=2, pretrained_model_name_or_path=file, **loading) == 0
     said = capsys.readouterr().err
-    assert "was read without mapping" in said
+    assert "model.safetensors was read without mapping" in said
     assert "lowram: it loads the model straight to the GPU, and there is none here" in said
     assert "highvram: it keeps what PyTorch has reserved" in said
     for name in ("v2", "sdxl"):
