@@ -13,12 +13,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.rehearsal.__main__ import flat, shipped
 from tests.rehearsal.measured import GIB, ROOT, run_measured, seconds_per_step
 from tests.rehearsal.photographs import write_photographs
 
@@ -85,23 +85,25 @@ def counted_configs() -> Iterator[str]:
 
     yield "| config | model | network | optimizer | a step | together, GiB |"
     yield "|---|---|---|---|---|---|"
-    for path in sorted((ROOT / "configs").glob("*_lora_*gb.toml")):
-        held = count(config_case(path))
+    for name, family in shipped(ROOT / "configs").items():
+        path = ROOT / "configs" / name
+        if "network_module" not in flat(path):
+            continue
+        held = count(config_case(path, family))
         parts = (held.model, held.network, held.optimizer, max(held.step, held.encode), held.peak)
-        yield f"| {path.name} | {' | '.join(f'{part / GIB:.2f}' for part in parts)} |"
+        yield f"| {name} | {' | '.join(f'{part / GIB:.2f}' for part in parts)} |"
 
 
-def config_case(path: Path) -> Any:
-    tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    keys = {key: value for table in tables.values() for key, value in table.items()}
-    on = [key for key, value in keys.items() if value is True] + [str(keys["optimizer_type"])]
+def config_case(path: Path, family: str) -> Any:
+    keys = flat(path)
+    on = [key for key, value in keys.items() if value is True] + [str(keys.get("optimizer_type"))]
     if keys.get("cache_latents_to_disk"):
         on.append("cache_latents")
-    family = path.name.partition("_")[0]
-    case = counted_case(family, int(keys["resolution"].split(",")[0]), keys["network_dim"], on)
+    side = int(str(keys["resolution"]).split(",")[0])
+    case = counted_case(family, side, keys["network_dim"], on)
     unet_alone = keys.get("fp8_base_unet", False)
     memory = replace(case.memory, fp8_base=keys.get("fp8_base", False), fp8_base_unet=unet_alone)
-    return replace(case, batch=keys["train_batch_size"], memory=memory)
+    return replace(case, batch=keys.get("train_batch_size", 1), memory=memory)
 
 
 def write_tables(write: bool) -> None:

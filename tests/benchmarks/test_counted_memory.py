@@ -61,7 +61,7 @@ def test_the_rows_are_each_switch_alone_and_all_together() -> None:
 
 
 def test_a_config_is_counted_with_its_own_options() -> None:
-    case = config_case(ROOT / "configs" / "sdxl_lora_8gb.toml")
+    case = config_case(ROOT / "configs" / "sdxl_lora_8gb.toml", "sdxl")
     assert (case.family, case.side, case.rank, case.batch) == (Family.SDXL, 1024, 16, 1)
     assert (case.cache_latents, case.network_train_unet_only, case.adamw_8bit, case.full_bf16) == (True,) * 4
     assert (case.memory.fp8_base, case.memory.fp8_base_unet, case.memory.gradient_checkpointing) == (False, True, True)
