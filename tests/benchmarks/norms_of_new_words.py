@@ -1,14 +1,8 @@
 """Do new vectors grow away from a word's start, and stay near a crossed one?
 
-<<<<<<< HEAD
-`python -m tests.benchmarks.norms_of_new_words` makes a world of its own: a frozen text encoder whose outputs are some 70
-times as large as its token rows, as CLIP's are; faces of 8 x 8 pixels that a given name and a surname make together; and
-a small denoiser trained on them for 2,000 steps. Then one face that has no name is learnt from one picture, as the
-=======
 `python -m tests.benchmarks.norms_of_new_words` makes a world of its own: a frozen text encoder whose outputs are some
 70 times as large as its token rows, as CLIP's are; faces of 8 x 8 pixels that a given name and a surname make together;
 and a small denoiser trained on them for 2,000 steps. Then one face that has no name is learnt from one picture, as the
->>>>>>> c44d694 (wip)
 trainer does it. Prints norms, cosines and losses beside what is wanted; exit code 1 if something is missed.
 """
 
