@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from torch import nn
 
 from library.config.option import Settings
 from library.config.values import split_key_values
+from library.diffusion.noise import NoiseSpec
 from library.errors import UserError
-from library.training.assemble import assemble, build_optimizers, check_room, check_surroundings
+from library.training.assemble import assemble, build_optimizers, check_rates, check_room, check_surroundings
 from library.training.build import SAVED_AS
 from library.training.clock import Clock
 from library.training.description import fingerprint, optimizer_text
@@ -26,6 +27,7 @@ from library.training.plugins import check_arguments, import_plugin
 from library.training.run import Run
 from library.training.schedules import parse_arguments
 from library.training.sources import VaeEncoder
+from library.training.state import read_position
 from library.training.trainables import Trainable
 from restoration.batches import Latents, RestorationBatches
 from restoration.budget import budget, count_of
@@ -34,7 +36,7 @@ from restoration.faces import Face, about_number, find_faces
 from restoration.load import Restorer, load_restorer
 from restoration.objective import Restoration, text_timesteps
 from restoration.options import TEXT, degradation_of
-from restoration.person import People, Person, base_mark, class_prompt_of, give_weights
+from restoration.person import People, Person, base_mark, class_prompt_of, give_weights, read_person
 from restoration.previews import build_previews
 from restoration.prior import draw_prior, prior_folder
 from restoration.sampling import lowest_noise_timesteps
@@ -79,6 +81,7 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     file_of_g = person_file(settings)
     settings = settings_of(settings, pivot)
     resumed = check_surroundings(settings, say)
+    check_rates(settings, settings["max_train_steps"])
     footing = stand(settings, resumed.fingerprint, say)
     processes = footing.processes
     restorer = load_restorer(
@@ -124,7 +127,7 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     place(model, processes.device, vae=not settings["cache_conditions"], text_encoders=False)
     freeze(system, trainable, footing)
 
-    optimizers, *notes = _flat(build_optimizers(settings, [trainable], clock, processes))
+    optimizers, notes = build_optimizers(settings, [trainable], clock, processes)
     for line in [*restorer.notes, *notes, *describe(settings, pivot, system, trainable, pictures, footing)]:
         say(line)
     options: dict[str, Any] = settings.values | {"seed": footing.seed}
@@ -252,9 +255,13 @@ def build_objective(settings: Settings, pivot: str, system: System, footing: Foo
             in_context=settings["in_context"],
         )
     null = lowest_noise_timesteps(settings["gamma"]) if settings["high_noise_text"] == "null" else None
-    noise = replace(text_timesteps(0.0, low, high))
     return Restoration(
-        system, footing.processes.device, noise=noise, trains_encoder=True, null_above=null, before=people.show
+        system,
+        footing.processes.device,
+        noise=NoiseSpec(min_timestep=low, max_timestep=high),
+        trains_encoder=True,
+        null_above=null,
+        before=people.show,
     )
 
 
@@ -311,8 +318,6 @@ def metadata_writer(
 
 def _several_people(files: Mapping[str, str], side: int) -> Pictures:
     """`identities`: folders of references, each with its person's file of step 1, which has the prompt."""
-    from restoration.person import read_person
-
     faces: list[Face] = []
     people: dict[str, Path] = {}
     for folder, file in files.items():
@@ -325,12 +330,4 @@ def _several_people(files: Mapping[str, str], side: int) -> Pictures:
 
 
 def _position(state: Path | None) -> int:
-    from library.training.state import read_position
-
     return read_position(state) if state else 0
-
-
-def _flat(made: tuple[Any, Any]) -> Sequence[Any]:
-    """Optimizers, then the lines worth knowing."""
-    optimizers, notes = made
-    return [optimizers, *(notes if isinstance(notes, list) else [notes] if notes else [])]

@@ -74,9 +74,9 @@ def open_studio(settings: Settings, say: Say) -> Studio:
     text = system.text([prompt])
     for line in restorer.notes:
         say(line)
-    dtype = DTYPES[settings["mixed_precision"]]
-    for module in (system.unet, system.encoder, system.model.vae):
-        nn.Module.to(module, device=device, dtype=dtype)
+    for module in (system.unet, system.encoder):
+        nn.Module.to(module, device=device, dtype=DTYPES[settings["mixed_precision"]])
+    nn.Module.to(system.model.vae, device=device)  # in float32, as the conditions of the training were made
     side = settings["resolution"] or system.model.native_size
     blur = settings["swap_blur"] * side / REFERENCE_SIDE if settings["mode"] == "swap" else 0.0
     return Studio(system, text, load_cleaner(settings["cleaner"], device, restorer.cleaner), sampling, side, blur)
