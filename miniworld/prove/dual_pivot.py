@@ -87,8 +87,8 @@ ARMS = (*FIRST, *REST)
 class Lengths:
     """Steps and learning rates of the two pivots."""
 
-    text_steps: int = 160
-    model_steps: int = 80
+    text_steps: int = 120
+    model_steps: int = 64
     text_rate: float = 2e-4
     model_rate: float = 2e-4
     batch: int = 4

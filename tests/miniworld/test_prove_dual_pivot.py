@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from library.errors import UserError
+from miniworld.pretrain_restorer.faces import DAMAGE
 from miniworld.prove import dual_pivot
 from miniworld.prove.dual_pivot import ARMS, Lengths, arm_keys, next_person, table, write_sheet
 from miniworld.prove.likeness import Likeness, identity_features
+from miniworld.prove.pivots import OTHERS, Studio
+from restoration.options import degradation_of
+from restoration.train import read_settings
 
 LENGTHS = Lengths(text_steps=40, model_steps=20)
 
@@ -108,3 +114,34 @@ def test_a_sheet_shows_what_there_is_row_by_row(tmp_path):
     sheet = np.asarray(dual_pivot.Image.open(tmp_path / "sheet-id01.png"))
     assert sheet.shape == (12, 8, 3)
     assert sheet[::4, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_the_pivots_are_told_in_words_that_the_trainer_understands(tmp_path):
+    studio = Studio(tmp_path, LENGTHS, 3)
+    config = tmp_path / "id03.toml"
+    config.write_text(studio._config("text", "id03", "id03-out", {"in_context": "false"}), encoding="utf-8")
+    settings = read_settings(["--config_file", str(config)])
+    assert not settings["in_context"]
+    assert settings["text_max_train_steps"] == 40
+    assert degradation_of(settings).for_size(128) == DAMAGE
+    assert len(list(settings["reference_dir"].glob("*.png"))) == 10
+    assert "man" in settings["prompt"].split()
+    assert len(list(settings["reg_data_dir"].glob("*.png"))) == OTHERS
+
+
+def test_a_pivot_is_trained_once(tmp_path, monkeypatch):
+    calls = []
+
+    def train(argv: list[str]) -> int:
+        calls.append(argv)
+        Path(argv[1]).with_suffix(".safetensors").touch()
+        return 0
+
+    monkeypatch.setattr("restoration.train.main", train)
+    studio = Studio(tmp_path, LENGTHS, 0)
+    assert studio.unet("id03", "in context") == studio.unet("id03", "in context")
+    assert len(calls) == 1
+    assert studio.unet("id03", "out of context").name == "id03-out-of-context_G.safetensors"
+    both = next(arm for arm in ARMS if arm.row == "B8 in context 0.5")
+    assert studio.encoder("id03", both).name == "id03-in-context-prompt_E-step00000010.safetensors"
+    assert len(calls) == 3
