@@ -35,7 +35,6 @@ from library.config.image_folders import (
     why_not_a_folder,
 )
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
-from library.config.options.not_yet import NOT_YET
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
 from library.config.values import is_unset, read_value
@@ -247,7 +246,7 @@ class _Reading:
             level.unread.add(name)
             self.problems.append(Problem(f"`{name}` {phrase} {error}."))
             return
-        why = NO_EFFECT.get(name) or NOT_YET.get(name)
+        why = NO_EFFECT.get(name)
         if why and not is_off(value, option.default):
             self.warnings.append(f"`{name}` {phrase} has no effect: {why}.")
 
