@@ -34,6 +34,7 @@ from library.config.image_folders import (
     why_not_a_file,
     why_not_a_folder,
 )
+from library.config.lonely_keys import lonely_keys
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
@@ -50,10 +51,7 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
     plan = reading.read()
     raise_all(reading.problems, ConfigError)
     settings.warnings.extend(reading.warnings)
-    subsets = [subset for dataset in plan for subset in dataset.subsets]
-    if settings["masked_loss"] and not any(s.alpha_mask or s.conditioning_data_dir for s in subsets):
-        lacks = "no subset has masks; give one a `conditioning_data_dir` or `alpha_mask`"
-        settings.warnings.append(f"{settings.place('masked_loss')} has no effect: {lacks}.")
+    settings.warnings.extend(lonely_keys(plan, settings))
     require_images(plan, settings["train_data_dir"])
     return plan
 
@@ -143,7 +141,7 @@ class _Reading:
                 self.warnings.append("`--train_data_dir` on the command line is used instead of the config's datasets.")
             return folder_tables(settings, self.problems, self.warnings)
         if path is not None:
-            ignored = [name for name in ("train_data_dir", "in_json") if settings[name]]
+            ignored = [name for name in ("train_data_dir", "reg_data_dir", "in_json") if settings[name]]
             ignored += [f"[[datasets]] in {embedded.path.name}"] if embedded else []
             if ignored:
                 self.warnings.append(f"`dataset_config` is used, not {' or '.join(ignored)}.")

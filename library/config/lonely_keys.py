@@ -1,0 +1,46 @@
+"""Keys of datasets that do nothing without another one: said at the start when they are set alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from library.config.dataset_keys import BY_NAME
+from library.config.dataset_specs import DatasetPlan
+from library.config.option import Settings, is_off
+
+VARY_TAGS = ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step")
+NEEDS = {
+    "keep_tokens": VARY_TAGS,
+    "caption_separator": (*VARY_TAGS, "secondary_separator"),
+    "token_warmup_min": ("token_warmup_step",),
+    "min_bucket_reso": ("enable_bucket",),
+    "max_bucket_reso": ("enable_bucket",),
+    "bucket_reso_steps": ("enable_bucket",),
+    "bucket_no_upscale": ("enable_bucket",),
+    "validation_seed": ("validation_split",),
+}
+"""Key -> those of which one must be on for it to have an effect."""
+
+
+def lonely_keys(plan: DatasetPlan, settings: Settings) -> Iterator[str]:
+    """A line for each key that is set somewhere and has no effect anywhere in the plan."""
+    specs: list[Any] = [*plan, *(subset for dataset in plan for subset in dataset.subsets)]
+    for name, partners in NEEDS.items():
+        default = BY_NAME[name].option.default
+        mine = [spec for spec in specs if hasattr(spec, name)]
+        is_set = any(not is_off(getattr(spec, name), default) for spec in mine)
+        if is_set and not any(getattr(spec, partner, None) for spec in mine for partner in partners):
+            others = " or ".join(f"`{partner}`" for partner in partners)
+            yield f"{settings.place(name)} has no effect without {others}."
+    subsets = [subset for dataset in plan for subset in dataset.subsets]
+    repeats = settings["dataset_repeats"]
+    if settings.explicit("dataset_repeats") and repeats != 1 and all(s.num_repeats != repeats for s in subsets):
+        yield f"{settings.place('dataset_repeats')} has no effect: every subset has a number of repeats of its own."
+    to_disk = "cache_text_encoder_outputs_to_disk"
+    if settings[to_disk] and any(getattr(subset, name) for subset in subsets for name in VARY_TAGS):
+        what = "keeps nothing: captions whose tags vary are made anew in each epoch and encoded as they come"
+        yield f"{settings.place(to_disk)} {what}."
+    if settings["masked_loss"] and not any(s.alpha_mask or s.conditioning_data_dir for s in subsets):
+        lacks = "no subset has masks; give one a `conditioning_data_dir` or `alpha_mask`"
+        yield f"{settings.place('masked_loss')} has no effect: {lacks}."
