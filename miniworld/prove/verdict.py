@@ -14,6 +14,8 @@ Label = tuple[str, int]
 """A method and its rank."""
 
 FIXED = "LoRA"
+SWEEP = (1, 4, 16, 64)
+"""The ranks that a search tries, at the least: where one is not measured yet, nothing is compared with the best."""
 ORDER = ("base model", FIXED, "DyLoRA", "LoKr", "AC-LoRA paper", "AC-LoRA product")
 
 
@@ -21,7 +23,8 @@ def report(results: Sequence[Arm], steps: int) -> str:
     """The table of every style, the one over all styles, and the verdict."""
     arms = [arm for arm in results if arm.get("steps", steps) == steps]
     styles = sorted({arm["style"] for arm in arms if arm["method"] != "base model"})
-    parts = [over_styles(arms), *(f"**{style}**\n\n{of_style(arms, style)}" for style in styles), *verdict(arms)]
+    parts = [*verdict(arms), over_styles(arms), winners(arms)]
+    parts += [f"**{style}**\n\n{of_style(arms, style)}" for style in styles]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -85,12 +88,18 @@ def over_styles(arms: Sequence[Arm]) -> str:
 
 
 def best_fixed(arms: Sequence[Arm], column: str) -> float | None:
-    """The lowest value among the fixed ranks: what a sweep would have chosen."""
-    return min((arm[column] for arm in arms if arm["method"] == FIXED), default=None)
+    """The lowest value among the fixed ranks: what a sweep would have chosen. None while the sweep is not complete."""
+    fixed = {arm["dim"]: arm[column] for arm in arms if arm["method"] == FIXED}
+    return min(fixed.values()) if set(SWEEP) <= set(fixed) else None
 
 
 def largest_fixed(arms: Sequence[Arm], column: str) -> float | None:
     return next((arm[column] for arm in arms if label(arm) == (FIXED, 64)), None)
+
+
+def beside(arms: Iterable[Arm], arm: Arm) -> list[Arm]:
+    """The arms of the same style and seed."""
+    return [other for other in arms if (other["style"], other["seed"]) == (arm["style"], arm["seed"])]
 
 
 def ratios(
@@ -100,8 +109,7 @@ def ratios(
     found = []
     for arm in arms:
         if label(arm) == name:
-            beside = [other for other in arms if (other["style"], other["seed"]) == (arm["style"], arm["seed"])]
-            value = reference(beside, column)
+            value = reference(beside(arms, arm), column)
             if value is not None:
                 found.append(arm[column] / value)
     return found
@@ -113,6 +121,35 @@ def ratio_cell(values: Sequence[float], digits: int = 2) -> str:
         return ""
     spread = f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{spread}"
+
+
+COLUMNS = {
+    "held-out loss at the end": ("end", min),
+    "at its best step": ("best", min),
+    "prior": ("prior", min),
+    "Fréchet distance": ("frechet", min),
+    "similarity": ("similarity", max),
+    "style": ("style_score", max),
+    "content": ("content_score", max),
+}
+"""Title -> the figure, and which of two values is the better one."""
+
+
+def winners(arms: Sequence[Arm]) -> str:
+    """The method with the best mean of each figure, among those that have every style and seed of the sweep."""
+    trained = [arm for arm in arms if arm["method"] != "base model"]
+    swept: list[Arm] = [arm for arm in trained if best_fixed(beside(trained, arm), "end") is not None]
+    whole = {(arm["style"], arm["seed"]) for arm in swept}
+    measured: dict[Label, list[Arm]] = {}
+    for arm in swept:
+        measured.setdefault(label(arm), []).append(arm)
+    complete = {name: same for name, same in measured.items() if len(same) == len(whole)}
+    if not complete:
+        return ""
+    best = {}
+    for title, (column, better) in COLUMNS.items():
+        best[title] = better(complete, key=lambda name, column=column: _mean(complete[name], column))
+    return "Best by " + "; ".join(f"{title}: {_title(name)}" for title, name in best.items()) + "."
 
 
 def verdict(arms: Sequence[Arm]) -> list[str]:
@@ -128,12 +165,11 @@ def verdict(arms: Sequence[Arm]) -> list[str]:
 
 
 def about_product(trained: Sequence[Arm], name: Label, mine: Sequence[Arm]) -> list[str]:
-    ranks = sorted({arm["dim"] for arm in trained if arm["method"] == FIXED})
-    sweep = sum(_mean([arm for arm in trained if label(arm) == (FIXED, rank)], "cpu_seconds") for rank in ranks)
+    sweep = sum(_mean([arm for arm in trained if label(arm) == (FIXED, rank)], "cpu_seconds") for rank in SWEEP)
     sentences = [
         f"One run of `ac_mode=product` at R = 32 ended at {ratio_cell(ratios(trained, name, 'end', best_fixed))} times "
-        f"the held-out loss of the best of the fixed ranks {', '.join(map(str, ranks))}, in "
-        f"{_mean(mine, 'cpu_seconds') / sweep:.2f} of the time of that sweep; the mean rank that it found was "
+        f"the held-out loss of the best fixed rank, in {_mean(mine, 'cpu_seconds') / sweep:.2f} of the time of "
+        f"training at ranks {', '.join(map(str, SWEEP))}; the mean rank that it found was "
         f"{ratio_cell([arm['rank_found'] for arm in mine], 1)}."
     ]
     largest = [arm for arm in trained if label(arm) == (FIXED, 64)]

@@ -20,7 +20,7 @@ from miniworld.prove.measures import frechet_distance, similarity
 from miniworld.prove.results import Results, measure_what_is_missing
 from miniworld.prove.sweep import arms
 from miniworld.prove.tables import cell, write_between_marks
-from miniworld.prove.verdict import report
+from miniworld.prove.verdict import SWEEP, report
 from networks import ac_lora_report
 
 
@@ -139,17 +139,30 @@ def test_the_curve_has_a_row_for_each_style_and_rank_with_the_number_of_seeds():
     assert "| oil | 4 | 2 | 0.2000 | 0.1500 ± 0.0707 |" in text
 
 
+def sweep(style, seed, ends):
+    return [arm(style, "LoRA", rank, seed, end) for rank, end in zip(SWEEP, ends, strict=True)]
+
+
 def test_the_tables_say_who_wins_whoever_it_is():
     found = [base("oil")]
-    for seed, (small, large, product, paper) in enumerate([(0.10, 0.16, 0.12, 0.15), (0.10, 0.20, 0.09, 0.18)]):
-        found += [arm("oil", "LoRA", 1, seed, small), arm("oil", "LoRA", 64, seed, large)]
+    for seed, (largest, product, paper) in enumerate([(0.16, 0.12, 0.15), (0.20, 0.09, 0.18)]):
+        found += sweep("oil", seed, ends=(0.10, 0.11, 0.12, largest))
         found += [arm("oil", "AC-LoRA product", 32, seed, product, rank_found=2.0, kilobytes=1600, cpu_seconds=50.0)]
-        found += [arm("oil", "AC-LoRA paper", 32, seed, paper, rank_found=15.0)]
+        found += [arm("oil", "AC-LoRA paper", 32, seed, paper, rank_found=15.0, style_score=0.9)]
     text = report(found, 600)
-    assert "ended at 1.05 (0.90-1.20) times the held-out loss of the best of the fixed ranks 1, 64, in 0.25" in text
+    assert "ended at 1.05 (0.90-1.20) times the held-out loss of the best fixed rank, in 0.12 of the time" in text
     assert "Against a plain LoRA of rank 64 it ended at 0.60 (0.45-0.75) times the loss, with a file 4.0 times" in text
     assert "| AC-LoRA product 32 | 2 | 0.1050 ± 0.0212 |" in text
     assert "15.0 (15.0-15.0) of 32" in text
+    assert "held-out loss at the end: LoRA 1;" in text
+    assert "style: AC-LoRA paper 32;" in text
+
+
+def test_nothing_is_compared_with_the_best_rank_before_all_ranks_of_the_sweep_are_measured():
+    product = arm("oil", "AC-LoRA product", 32, 0, 0.1, rank_found=2.0)
+    ranks = sweep("oil", 0, ends=(0.2, 0.2, 0.2, 0.2))
+    assert "ac_mode" not in report([base("oil"), *ranks[:3], product], 600)
+    assert "0.50" in report([base("oil"), *ranks, product], 600)
 
 
 def test_a_table_without_ac_lora_makes_no_claim_about_it():
