@@ -16,7 +16,7 @@ from miniworld.draw import write_dataset
 from miniworld.identities import HELD_OUT
 from miniworld.pretrain.preview import to_pixels
 from miniworld.pretrain_restorer.__main__ import MODEL, RESTORER
-from miniworld.pretrain_restorer.faces import PART, RANGES, portraits
+from miniworld.pretrain_restorer.faces import RANGES, portraits
 from miniworld.prove.likeness import Likeness
 from miniworld.prove.measures import through_vae
 from miniworld.sets import identity_set
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STEPS = 25
 """From noise to picture."""
-OTHERS = 100
+OTHERS = 60
 """Drawn faces of a class for prior preservation; the paper has 200."""
 TOKEN = "sks"
 CONTEXTS: dict[str, str] = {"in context": "true", "out of context": "false"}
@@ -149,6 +149,6 @@ class Studio:
         """Drawn faces of the person's class, of whom the restorer was pretrained: never a held-out one."""
         folder = self._folder / f"other-{gender}"
         if not folder.is_dir():
-            drawn = [picture for picture in portraits("train", 0, 0, PART) if picture.facts.gender == gender]
-            write_dataset(folder, drawn[:OTHERS])
+            drawn = portraits("train", 0, 0, 3 * OTHERS)
+            write_dataset(folder, [picture for picture in drawn if picture.facts.gender == gender][:OTHERS])
         return folder

@@ -8,10 +8,10 @@ import torch
 
 from library.errors import UserError
 from miniworld.pretrain_restorer.faces import DAMAGE
-from miniworld.prove import dual_pivot
+from miniworld.prove import dual_pivot, pivots
 from miniworld.prove.dual_pivot import ARMS, Lengths, arm_keys, next_person, table, write_sheet
 from miniworld.prove.likeness import Likeness, identity_features
-from miniworld.prove.pivots import OTHERS, Studio
+from miniworld.prove.pivots import Studio
 from restoration.options import degradation_of
 from restoration.train import read_settings
 
@@ -116,6 +116,12 @@ def test_a_sheet_shows_what_there_is_row_by_row(tmp_path):
     assert sheet[::4, 0, 0].tolist() == [10, 20, 30]
 
 
+@pytest.fixture
+def _few_others(monkeypatch):
+    monkeypatch.setattr(pivots, "OTHERS", 4)
+
+
+@pytest.mark.usefixtures("_few_others")
 def test_the_pivots_are_told_in_words_that_the_trainer_understands(tmp_path):
     studio = Studio(tmp_path, LENGTHS, 3)
     config = tmp_path / "id03.toml"
@@ -126,9 +132,10 @@ def test_the_pivots_are_told_in_words_that_the_trainer_understands(tmp_path):
     assert degradation_of(settings).for_size(128) == DAMAGE
     assert len(list(settings["reference_dir"].glob("*.png"))) == 10
     assert "man" in settings["prompt"].split()
-    assert len(list(settings["reg_data_dir"].glob("*.png"))) == OTHERS
+    assert len(list(settings["reg_data_dir"].glob("*.png"))) == 4
 
 
+@pytest.mark.usefixtures("_few_others")
 def test_a_pivot_is_trained_once(tmp_path, monkeypatch):
     calls = []
 
