@@ -106,6 +106,20 @@ def test_an_embedding_file_is_a_start_and_samples_know_the_word(train: Train, tm
     assert Image.open(sample).info["prompt"] == "a photo of zwx"
 
 
+def test_what_is_transparent_does_not_count(train: Train, tmp_path):
+    folder = tmp_path / "photo" / "8_person"
+    folder.mkdir(parents=True)
+    rows = {}
+    for name, alpha in (("whole", 255), ("half", 0)):
+        picture = Image.effect_noise((64, 64), 80).convert("RGBA") if not rows else Image.open(folder / "a.png")
+        picture.paste((*(200, 20, 20), alpha), (32, 0, 64, 64))
+        picture.save(folder / "a.png")
+        options = {**ALONE, "train_data_dir": tmp_path / "photo", "output_dir": tmp_path / name, "alpha_mask": True}
+        assert train(**options, max_train_steps=2) == 0
+        rows[name] = load_file(tmp_path / name / "t.safetensors")["emb_params"]
+    assert not torch.equal(rows["whole"], rows["half"])
+
+
 def test_an_initializer_s_defaults_count_where_nothing_is_written(train: Train, tmp_path, capfd):
     options = {**ALONE, "embedding_lr": None, "learning_rate": None, "max_train_steps": None}
     options["initializer_args"] = ["preset=fast"]
