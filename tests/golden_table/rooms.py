@@ -6,7 +6,7 @@ Each takes the content of its file and yields `Comparison`s; a file may have sev
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.golden_table import captions, images, noise, optimizers, prompts
+from tests.golden_table import captions, files, images, networks, noise, optimizers, prompts
 from tests.golden_table.comparison import Comparison
 
 COMPARED: tuple[tuple[str, Callable[[Any], Iterable[Comparison]]], ...] = (
@@ -15,6 +15,16 @@ COMPARED: tuple[tuple[str, Callable[[Any], Iterable[Comparison]]], ...] = (
     ("weighted_prompts.json.gz", prompts.weighted_prompts),
     ("buckets.json.gz", images.buckets),
     ("folders.json.gz", images.folders),
+    ("caption_tokens.json.gz", prompts.caption_tokens),
+    ("sample_prompts.json", prompts.sample_prompts),
+    ("lora_keys_sd1.json.gz", networks.keys("sd1")),
+    ("lora_keys_sd2_single_file.json.gz", networks.keys("sd2_single_file")),
+    ("lora_keys_sd2_diffusers.json.gz", networks.keys("sd2_diffusers")),
+    ("lora_keys_sdxl.json.gz", networks.keys("sdxl")),
+    ("lora_keys_block_dims.json.gz", networks.blocks),
+    ("file_names.json", files.file_names),
+    ("metadata_sd15.json.gz", files.metadata_of_runs),
+    ("metadata_families.json.gz", files.metadata_of_families),
     ("noise_schedule.json.gz", noise.noise_schedule),
     ("noise_schedule.json.gz", noise.drawn),
     ("loss_weights.json.gz", noise.weights),

@@ -17,6 +17,9 @@ The golden files in `tests/golden/` hold inputs and outputs of an unmodified sd-
 48d368fa). Every figure in them was put through this program. *Equal* counts those that agree within the tolerance;
 where ours is another one on purpose, the reason stands below with the number of figures that it concerns. A difference
 without a reason fails the tests.
+
+Left out are examples of single random draws, which come from one generator there and from each sample's own here, and
+five captions in which the word of an embedding is replaced: embeddings are trained in another way here.
 """
 
 

@@ -1,11 +1,8 @@
-"""Captions to embeddings: sd-scripts' chunks of ids, and the layers that each family reads."""
+"""Captions to embeddings: the layers that each family reads. That ids are cut into sd-scripts' chunks is compared in
+tests/golden_table/prompts.py."""
 
 from __future__ import annotations
 
-import gzip
-import json
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,48 +10,11 @@ import torch
 
 from library.errors import ConfigError
 from library.models.family import Family, StableDiffusion
-from library.models.text import TextConditioner, TextEmbeddings, chunked, rejoined
+from library.models.text import TextConditioner, TextEmbeddings, rejoined
 from miniworld.tiny import build
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "caption_tokens.json.gz"
 CAPTIONS = ["a photo of a red cat", "sks"]
 LONG = "red cat on a stone bridge, " * 20  # 7 tokens each
-
-
-def golden() -> dict[str, Any]:
-    return json.loads(gzip.decompress(GOLDEN.read_bytes()))
-
-
-def expanded(chunks: list[list[Any]]) -> list[list[int]]:
-    """The file's notation: a last element [id, n] stands for n more copies."""
-    return [[*c[:-1], *[c[-1][0]] * c[-1][1]] if isinstance(c[-1], list) else list(c) for c in chunks]
-
-
-def caption_ids(chunks: list[list[int]], end: int, pad: int) -> list[int]:
-    """A caption's own ids out of its chunks, without start, end and padding."""
-    ids: list[int] = []
-    for _, *inner in chunks:
-        while inner and inner[-1] == pad:
-            inner.pop()
-        if pad != end and inner and inner[-1] == end:
-            inner.pop()
-        ids += inner
-    return ids
-
-
-@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl_te1", "sdxl_te2"])
-def test_ids_are_cut_into_sd_scripts_chunks(layout: str) -> None:
-    data = golden()
-    special = data["special"]
-    marks: Any = SimpleNamespace(
-        bos_token_id=special["bos"], eos_token_id=special["eos"], pad_token_id=special[f"pad_{layout}"]
-    )
-    for row in data["rows"]:
-        longest = expanded(row["ids"][f"{layout}/225"]["chunks"])
-        ids = caption_ids(longest, marks.eos_token_id, marks.pad_token_id)
-        for length in (75, 150, 225):
-            expected = expanded(row["ids"][f"{layout}/{length}"]["chunks"])
-            assert chunked(ids, length, marks) == expected, (row["caption"], length)
 
 
 def test_chunks_are_joined_to_one_sequence_with_one_start_and_one_end() -> None:

@@ -1,84 +1,14 @@
-"""Prompt files against what sd-scripts' reader made of them, but for the quirks that are listed here."""
+"""Prompt files: what is wrong with them, and what has no effect. That the rest means what it means to sd-scripts is
+compared in tests/golden_table/prompts.py."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from library.errors import Problem, UserError
-from library.sampling.prompts import SamplePrompt, parse_line, read_prompts
-
-GOLDEN: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "golden" / "sample_prompts.json").read_text(encoding="utf-8")
-)
-DEFAULTS = asdict(SamplePrompt(""))
-
-# Lines of which we make something else: the options we read, or None where we refuse the line.
-OTHER_LINES: dict[str, dict[str, Any] | None] = {
-    # option letters at the start of the prompt are text
-    "d 943583 a cat": {"prompt": "d 943583 a cat"},
-    "w 640 a cat": {"prompt": "w 640 a cat"},
-    "n blue house": {"prompt": "n blue house"},
-    # more spaces than one before a value or its option
-    "a cat --w 640  --h   448 ": {"prompt": "a cat", "width": 640, "height": 448},
-    # values of the wrong kind are refused, where sd-scripts drops or cuts them
-    "a cat --w abc": None,
-    "a cat --d 1.5": None,
-    "a cat --l 7,5": None,
-    # an unknown sampler is refused before the training, not at the first sample
-    "a cat --ss  ddim extra": None,
-}
-# Files in the recorded order: what we read instead; a text is a part of our error.
-OTHER_FILES: dict[int, list[dict[str, Any]] | str] = {
-    0: [{"prompt": "a cat", "seed": 3}, {"prompt": "blue house # tail"}],  # an indented "#" begins a comment too
-    1: "hold no prompt",  # an empty file
-    3: [{"prompt": "a cat", "width": 64}],  # a subset may override what all share
-    6: "write them as .txt, .toml or .json",  # p.csv
-    7: [{"prompt": "a cat"}],  # a single prompt needs no subset
-}
-
-
-def given(prompt: SamplePrompt) -> dict[str, Any]:
-    """What a prompt says beyond the defaults."""
-    values = asdict(prompt)
-    del values["warnings"]
-    return {key: value for key, value in values.items() if value != DEFAULTS[key] or key == "prompt"}
-
-
-def meant(recorded: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value for key, value in recorded.items() if (key != "enum" and value != DEFAULTS[key]) or key == "prompt"
-    }
-
-
-@pytest.mark.parametrize("row", GOLDEN["lines"], ids=lambda row: row["line"])
-def test_a_line_means_what_it_means_to_sd_scripts(row: dict[str, Any]) -> None:
-    problems: list[Problem] = []
-    prompt = parse_line(row["line"], "p.txt line 1", problems)
-    expected = OTHER_LINES.get(row["line"], row["out"])
-    if expected is None:
-        assert problems
-        return
-    assert problems == []
-    assert given(prompt) == meant(expected)
-
-
-@pytest.mark.parametrize("number", range(len(GOLDEN["files"])))
-def test_a_file_means_what_it_means_to_sd_scripts(number: int, tmp_path: Path) -> None:
-    row = GOLDEN["files"][number]
-    path = tmp_path / row["file"]
-    path.write_text(row["content"], encoding="utf-8")
-    expected = OTHER_FILES.get(number, row.get("out"))
-    if isinstance(expected, str):
-        with pytest.raises(UserError, match=expected):
-            read_prompts(path)
-        return
-    assert expected is not None
-    assert [given(prompt) for prompt in read_prompts(path)] == [meant(entry) for entry in expected]
+from library.sampling.prompts import parse_line, read_prompts
 
 
 def test_every_problem_of_a_file_is_reported_with_its_line(tmp_path: Path) -> None:
