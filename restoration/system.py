@@ -102,13 +102,14 @@ class Controls:
 class System:
     """B = {G, E} with the VAE and the text encoder that belong to G.
 
-    `null` (1, tokens, width) is the text encoder's reading of "", what E is given at every evaluation.
+    `null` (1, tokens, width) is the text encoder's reading of "", what E is given at every evaluation; given, it saves
+    the reading.
     """
 
-    def __init__(self, model: StableDiffusion, encoder: IRControlNet) -> None:
+    def __init__(self, model: StableDiffusion, encoder: IRControlNet, null: Tensor | None = None) -> None:
         self.model = model
         self.encoder = encoder
-        self.null = TextConditioner(model).encode([""]).hidden.float().cpu()
+        self.null = TextConditioner(model).encode([""]).hidden.float().cpu() if null is None else null
 
     @property
     def unet(self) -> UNet2DConditionModel:

@@ -64,7 +64,7 @@ def test_a_face_is_cut_for_arcface_where_its_landmarks_belong():
 def test_a_blurred_face_is_less_sharp(faces):
     import cv2
 
-    face = np.uint8(faces[0] * 255)
+    face = (faces[0] * 255).astype(np.uint8)
     assert sharpness(cv2.GaussianBlur(face, (0, 0), 3)) < sharpness(face) / 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -62,8 +63,8 @@ def test_checkpointing_keeps_a_small_part_and_gives_the_same_gradients(trained: 
 
 def test_the_budget_is_what_the_tensors_count_and_both_steps_at_full_size_fit_24_gib():
     with init_empty_weights():
-        unet = UNet2DConditionModel.from_config(standard_configs(Family.SD2)["unet"])
-        encoder = IRControlNet.for_config(standard_configs(Family.SD2)["unet"])
+        unet: Any = UNet2DConditionModel.from_config(standard_configs(Family.SD2)["unet"])
+        encoder: Any = IRControlNet.for_config(standard_configs(Family.SD2)["unet"])
     assert (count_of(unet), count_of(encoder)) == (865_910_724, 363_153_280)
     for trained, frozen, expected in ((unet, encoder, 10.4), (encoder, unet, 5.5)):
         frozen.to(torch.bfloat16)

@@ -158,7 +158,7 @@ def test_a_folder_is_damaged_the_same_way_each_time(tmp_path, faces):
 def scene() -> np.ndarray:
     y, x = np.mgrid[0:900, 0:1200]
     waves = np.stack([np.sin(x / 37), np.cos(y / 29), np.sin((x + y) / 53)], -1)
-    return np.uint8(127 + 80 * waves)
+    return (127 + 80 * waves).astype(np.uint8)
 
 
 def turned_landmarks(scale: float, angle: float) -> np.ndarray:

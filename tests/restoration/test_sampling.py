@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +34,9 @@ class Calls:
             self.texts_of_e.append(text)
             return [torch.zeros(1)], torch.zeros(1)
 
-        system.model.unet.forward = unet
-        system.encoder.forward = encoder
+        g: Any = system.model.unet
+        e: Any = system.encoder
+        g.forward, e.forward = unet, encoder
 
 
 def run(system: System, sampling: Sampling) -> torch.Tensor:
@@ -93,7 +95,8 @@ def test_the_sampler_is_ddpm_with_the_smaller_variance_in_float64(system: System
     y = x.numpy().astype(np.float64)
     steps = scheduler.timesteps.tolist()
     for t, previous in zip(steps, [*steps[1:], -1], strict=True):
-        x = scheduler.step(x * 0.3, t, x, generator=generator).prev_sample
+        taken: Any = scheduler.step(x * 0.3, t, x, generator=generator)
+        x = taken.prev_sample
         a, a_previous = alpha_bar[t], alpha_bar[previous] if previous >= 0 else 1.0
         beta = 1 - a / a_previous
         start = (y - np.sqrt(1 - a) * 0.3 * y) / np.sqrt(a)

@@ -213,6 +213,7 @@ def test_e_is_trained_on_several_people_each_with_their_own_g(person, restorer_f
     system = system_of(run)
     seen = {}
     for (batch,) in run.batches.epoch(1):
+        assert isinstance(batch, RestorationBatch)
         run.objective.loss(batch)
         seen[Path(batch.person).name] = system.unet.state_dict()["conv_out.weight"].clone()
     assert seen.keys() == {"ana", "ben"}
