@@ -17,13 +17,13 @@ import json
 import logging
 import math
 from types import ModuleType
-from typing import Any, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
 import torch
 
 import networks.lora
 from networks import ac_lora_report as report
-from networks.ac_lora_export import cut_modules, narrow, padded, read_file, refuse_what_is_no_product
+from networks.ac_lora_export import cut_modules, narrow, padded, read_file, refuse_what_is_no_product, with_one_alpha
 from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, read_options
@@ -32,6 +32,7 @@ from networks.ac_lora_restart import Module, energy_threshold, restart_modules, 
 logger = logging.getLogger(__name__)
 
 OPTIONS = {**getattr(networks.lora, "OPTIONS", {}), **OWN_OPTIONS}
+Base: Any = networks.lora.LoRANetwork if TYPE_CHECKING else object  # whose class the base module's network really has
 STATE_VERSION = 1
 FEW_RESTARTS = 4
 
@@ -62,7 +63,9 @@ def base_module(name: str) -> ModuleType:
         ) from None
 
 
-def create_network(multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=None, **kwargs):
+def create_network(
+    multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=None, **kwargs
+) -> Any:
     """The base module's network with RESTARTs, or with the fixed ranks of `rank_pattern`."""
     options, rest = read_options(kwargs)
     base = base_module(options.base_module)
@@ -107,7 +110,7 @@ def restarting(network: Any, options: Options) -> Any:
     return network
 
 
-class ACLoRANetwork:
+class ACLoRANetwork(Base):
     """What AC-LoRA adds to a network: RESTARTs, their state, and files that are cut.
 
     All that must survive a resume is in the network's extra state, as text: unlike a buffer it keeps its values when
@@ -134,8 +137,7 @@ class ACLoRANetwork:
     def prepare_network(self, args: Any) -> None:
         """Keep the trainer's options; they change while it prepares itself."""
         self.trainer_options = args
-        if hasattr(super(), "prepare_network"):
-            super().prepare_network(args)
+        getattr(super(), "prepare_network", lambda args: None)(args)
 
     def announce(self, total_epochs: int, total_steps: int, observed: bool = False) -> list[str]:
         """Lines worth saying before the first step of a run of this length.
@@ -174,8 +176,7 @@ class ACLoRANetwork:
             self.observer.epoch_starts()
 
     def on_step_start(self, text_encoder, unet) -> None:
-        if hasattr(super(), "on_step_start"):
-            super().on_step_start(text_encoder, unet)
+        getattr(super(), "on_step_start", lambda *models: None)(text_encoder, unet)
         if self.is_observing:
             self.observer.step_starts()
 
@@ -318,13 +319,11 @@ class ACLoRANetwork:
         if self.options.export.kind == "full":
             return tensors, sizes
         found = {name: rank for name, rank in self.restarts[-1]["ranks"].items() if rank} if self.restarts else {}
-        ranks = {}
-        for name, (down, up) in cut_modules(self.modules(), self.options.export, found).items():
-            ranks[name] = down.shape[0]
-            alpha = tensors[f"{name}.alpha"]
-            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down, up
-            tensors[f"{name}.alpha"] = torch.tensor(float(alpha) * ranks[name] / sizes[name])
-        return tensors, ranks
+        cut = cut_modules(self.modules(), self.options.export, found)
+        for name, parts in with_one_alpha(cut, [*self.text_encoder_loras, *self.unet_loras]).items():
+            for part, tensor in zip(("lora_down.weight", "lora_up.weight", "alpha"), parts, strict=True):
+                tensors[f"{name}.{part}"] = tensor
+        return tensors, {name: down.shape[0] for name, (down, _) in cut.items()}
 
     def save_weights(self, file, dtype, metadata) -> None:
         """Let the base module write the cut tensors in its own way; the entries ss_ac_lora_* say what was done."""

@@ -1,7 +1,10 @@
 """Files of AC-LoRA: modules cut to the slots that they need, and taken up again at full rank.
 
-A cut file is a plain LoRA: each module has its own rank I' and alpha' = alpha I' / R, so that alpha' / I' = alpha / R
-and every loader computes the same update. Cutting goes through the singular values of B A, whatever RESTART works on.
+A cut file is a plain LoRA: each module has its own rank I', and every loader computes the same update. Cutting goes
+through the singular values of B A, whatever RESTART works on.
+
+All modules of a file have one alpha: where they differ, diffusers (0.42) gives attention layers that of the majority,
+and so a wrong scale. What alpha / I' is off from alpha / R goes into A and B.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from networks.ac_lora_restart import (
 def cut_modules(
     modules: Sequence[Module], export: Export, found: Mapping[str, int]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """A (I', in, ...) and B (out, I', ...) of every module on the CPU, in its dtype and the balanced gauge.
+    """A (I', in, ...) and B (out, I', ...) of every module on the CPU, in float32 and the balanced gauge.
 
     `energy:<x>` leaves at most sqrt(1 - x) of ||B A|| out. `found` are ranks by module; one without keeps all that it
     has. A module that is zero keeps one slot of zeros.
@@ -52,10 +55,27 @@ def cut_modules(
             new_up = to_up[:, :highest].to(up.dtype) @ up
             for i, (module, r) in enumerate(zip(batch, ranks, strict=True)):
                 cut[module.name] = (
-                    new_down[i, :r].reshape(r, *module.down.shape[1:]).to("cpu", module.down.dtype).contiguous(),
-                    new_up[i, :r].mT.reshape(-1, r, *module.up.shape[2:]).to("cpu", module.up.dtype).contiguous(),
+                    new_down[i, :r].reshape(r, *module.down.shape[1:]).float().cpu().contiguous(),
+                    new_up[i, :r].mT.reshape(-1, r, *module.up.shape[2:]).float().cpu().contiguous(),
                 )
     return cut
+
+
+def with_one_alpha(
+    cut: Mapping[str, tuple[Tensor, Tensor]], loras: Sequence[Any]
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """A, B and alpha of each module, in its dtype: alpha is the same for all, the updates are those of alpha / R.
+
+    The common alpha is the mean of alpha I' / R: loaders then scale by what is near the scale of the training.
+    """
+    alpha = sum(float(lora.scale) * cut[lora.lora_name][0].shape[0] for lora in loras) / len(loras)
+    out = {}
+    for lora in loras:
+        down, up = cut[lora.lora_name]
+        factor = (float(lora.scale) * down.shape[0] / alpha) ** 0.5
+        dtype = lora.lora_down.weight.dtype
+        out[lora.lora_name] = ((down * factor).to(dtype), (up * factor).to(dtype), torch.tensor(alpha))
+    return out
 
 
 @torch.no_grad()

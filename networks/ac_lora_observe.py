@@ -100,7 +100,7 @@ class Observer:
     def total_epochs(self) -> Optional[int]:
         asked = getattr(self.network.trainer_options, "max_train_epochs", None)
         if self.num_epochs or asked:
-            return self.num_epochs or int(asked)
+            return int(self.num_epochs or asked or 0)
         steps = self.total_steps()
         if steps and self.epochs_started > 1:
             return math.ceil(steps * (self.epochs_started - 1) / max(self.optimizer_steps, 1))
@@ -164,10 +164,10 @@ class Observer:
         self._is_listening = True
         _observers.add(self)
         self._step_hook = register_optimizer_step_post_hook(_to_observer(self, "step_taken"))
-        accelerate = sys.modules.get("accelerate")
+        accelerate: Any = sys.modules.get("accelerate")
         if accelerate is not None:
             _listen_to(accelerate.Accelerator, "backward", "loss_arrived")
-        kohya = sys.modules.get("library.train_util")  # never imported: another project's `library` may be meant
+        kohya: Any = sys.modules.get("library.train_util")  # never imported: another project's `library` may be meant
         if hasattr(kohya, "LossRecorder"):
             _listen_to(kohya.LossRecorder, "add", "loss_recorded")
 

@@ -77,16 +77,11 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak_bytes(work: Callable[[], object], device: str) -> int:
-    """What `work` takes at most beside what is there."""
+def most_bytes(device: str) -> int:
+    """The most memory that this process has had so far."""
     if device != "cpu":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
@@ -102,13 +97,11 @@ def main() -> None:
     product = Choices(of_product=True, noise="tail", noise_scale=0.1)
     restart_modules(modules[:1], 0.9, product)  # the first call of a decomposition loads its library
     took: dict[str, float] = {}
+    before = most_bytes(options.device)
     for name, choices in (("product", product), ("paper", Choices())):
-
-        def work(name: str = name, choices: Choices = choices) -> None:
-            took[name] = seconds(lambda: restart_modules(modules, 0.9, choices), options.device)
-
-        extra = peak_bytes(work, options.device)
-        print(f"{name}: {took[name]:.2f} s, {extra / 1e6:.0f} MB beside the weights", flush=True)
+        took[name] = seconds(lambda choices=choices: restart_modules(modules, 0.9, choices), options.device)
+        extra = (most_bytes(options.device) - before) / 1e6
+        print(f"{name}: {took[name]:.2f} s; by now at most {extra:.0f} MB beside the weights", flush=True)
     took["svd"] = seconds(lambda: naive_restart(modules, 0.9), options.device)
     print(f"torch.linalg.svd of A and B: {took['svd']:.2f} s")
     print(f"times faster: paper {took['svd'] / took['paper']:.1f}, product {took['svd'] / took['product']:.1f}")

@@ -42,14 +42,14 @@ class ResnetBlock2D(nn.Module):
 class SmallUNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.down_blocks = nn.ModuleList([ResnetBlock2D(), Transformer2DModel()])
+        self.down_blocks: Any = nn.ModuleList([ResnetBlock2D(), Transformer2DModel()])
 
     def forward(self, x: Tensor) -> Tensor:
         convolved, transformer = self.down_blocks[0].conv1(x), self.down_blocks[1]
         return transformer.ff(transformer.attn1_to_q(transformer.proj_in(convolved).flatten(2).mT))
 
 
-def a_network(rank: int = 8, module: str = "networks.ac_lora", **arguments: str) -> tuple[Any, nn.Module, SmallUNet]:
+def a_network(rank: int = 8, module: str = "networks.ac_lora", **arguments: Any) -> tuple[Any, nn.Module, SmallUNet]:
     """A network on a small text encoder and U-Net, applied and with a B that is not zero."""
     torch.manual_seed(0)
     text_encoder, unet = nn.Sequential(CLIPMLP()), SmallUNet()
@@ -303,6 +303,7 @@ def test_a_cut_file_has_the_same_update_within_what_was_promised(tmp_path):
         network.save_weights(str(tmp_path / "cut.safetensors"), None, {"ss_note": "x"})
         tensors = load_file(tmp_path / "cut.safetensors")
         assert not any("_extra_state" in name for name in tensors)
+        assert len({float(tensor) for name, tensor in tensors.items() if name.endswith("alpha")}) == 1
         for name, delta in expected.items():
             missing = (delta_of(tensors, name) - delta.flatten(1)).norm()
             assert missing <= (math.sqrt(1 - share) + 1e-5) * delta.norm()
@@ -426,7 +427,8 @@ def test_the_file_of_a_finished_run_is_a_rank_pattern(tmp_path):
 
 def test_plain_training_and_ours_without_restarts_are_the_same_to_the_bit():
     outputs = []
-    for module, more in (("networks.lora", {}), ("networks.ac_lora", {"ac_every_n_epochs": "0"})):
+    cases: list[tuple[str, dict[str, Any]]] = [("networks.lora", {}), ("networks.ac_lora", {"ac_every_n_epochs": "0"})]
+    for module, more in cases:
         network, text_encoder, unet = a_network(module=module, dropout="0.2", **more)
         groups, _ = network.prepare_optimizer_params(None, 1e-2, 1e-2)
         optimizer = torch.optim.AdamW(groups)
@@ -454,7 +456,7 @@ def test_lycoris_locon_is_a_base_module(tmp_path):
         "preset": "full",
         "ac_mode": "product",
     }
-    network = ac_lora.create_network(1.0, 6, 3, None, text_encoder, unet, **arguments)
+    network: Any = ac_lora.create_network(1.0, 6, 3, None, text_encoder, unet, **arguments)
     network.apply_to(text_encoder, unet, True, True)
     network.prepare_grad_etc(text_encoder, unet)
     for module in network.modules():

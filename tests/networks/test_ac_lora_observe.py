@@ -59,7 +59,7 @@ class Trainer:
         accumulation = how.get("accumulation", 1)
         self.args = types.SimpleNamespace(max_train_epochs=epochs, max_train_steps=1600)
         torch.manual_seed(0)
-        self.unet = nn.Sequential(Transformer2DModel())
+        self.unet: Any = nn.Sequential(Transformer2DModel())
         arguments = {"dropout": None, **how.get("arguments", {})}
         self.network: Any = ac_lora.create_network(1.0, 6, 6, None, None, self.unet, neuron_dropout=None, **arguments)
         self.network.prepare_network(self.args)
