@@ -19,19 +19,26 @@ Spec = TypeVar("Spec")
 
 @dataclass(frozen=True)
 class Needs:
-    """Another option without which one has no effect: on at all, or (with `among`) set to one of these values."""
+    """Another option without which one has no effect: on at all, or (with `among`) set to one of these values.
+
+    `others` are options that would do as well.
+    """
 
     name: str
     among: tuple[Any, ...] = ()
+    others: tuple[str, ...] = ()
 
     def met(self, values: Mapping[str, Any]) -> bool:
+        if self.name not in values:
+            return True  # a command that does not have the other option means it to work without
         value = values[self.name]
-        return value in self.among if self.among else bool(value)
+        return (value in self.among if self.among else bool(value)) or any(values.get(other) for other in self.others)
 
     @property
     def phrase(self) -> str:
         """To be read after "without"."""
-        return f"`{self.name}`" + (f" = {' or '.join(map(str, self.among))}" if self.among else "")
+        first = f"`{self.name}`" + (f" = {' or '.join(map(str, self.among))}" if self.among else "")
+        return " or ".join([first, *(f"`{other}`" for other in self.others)])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Option
+from library.config.option import Group, Needs, Option
 from library.config.values import period
 
 # Those with "k_" are the same samplers as those without.
@@ -14,10 +14,12 @@ SAMPLERS = (
 # fmt: off
 SAMPLING = Group("Samples", (
     Option("sample_prompts",             Path,   None,   "file of prompts: .txt, .toml or .json",
-           known_as=("sample_prompt", "prompts", "prompt_file")),
+           known_as=("sample_prompt", "prompts", "prompt_file"),
+           needs=Needs("sample_every_n_epochs", others=("sample_every_n_steps", "sample_at_first"))),
     Option("sample_every_n_epochs",      period, None,   "make samples after each nth epoch; goes before steps",
            minimum=1),
     Option("sample_every_n_steps",       period, None,   "make samples after each nth step", minimum=1),
     Option("sample_at_first",            bool,   False,  "make samples before training"),
-    Option("sample_sampler",             str,    "ddim", "how they are made", choices=SAMPLERS, known_as=("sampler",)),
+    Option("sample_sampler",             str,    "ddim", "how they are made", choices=SAMPLERS, known_as=("sampler",),
+           needs=Needs("sample_prompts")),
 ))
