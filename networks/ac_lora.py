@@ -246,12 +246,13 @@ class ACLoRANetwork(Base):
             )
         return loss
 
-    def modules(self) -> list[Module]:
+    def matrices(self) -> list[Module]:
+        """Name, A and B of every module."""
         loras = [*self.text_encoder_loras, *self.unet_loras]
         return [Module(lora.lora_name, lora.lora_down.weight, lora.lora_up.weight) for lora in loras]
 
     def sizes(self) -> dict[str, int]:
-        return {module.name: module.down.shape[0] for module in self.modules()}
+        return {module.name: module.down.shape[0] for module in self.matrices()}
 
     def restart(self, p: Any, loss: Optional[float]) -> Optional[dict[str, Any]]:
         """One RESTART of all modules that are trained, as an event. None if all of them are still zero."""
@@ -264,7 +265,7 @@ class ACLoRANetwork(Base):
             )
             strength = separation_strength(max(position - 1, 0), p.total_epochs)
             threshold = energy_threshold(loss, strength, *options.p_bounds)
-        trained = [m for m in self.modules() if m.down.requires_grad and m.up.requires_grad]
+        trained = [m for m in self.matrices() if m.down.requires_grad and m.up.requires_grad]
         number = len(self.restarts) + 1
         done = restart_modules(trained, threshold, options.choices, options.seed, number)
         alive = [r for r in done.values() if r.rank]
@@ -319,7 +320,7 @@ class ACLoRANetwork(Base):
         if self.options.export.kind == "full":
             return tensors, sizes
         found = {name: rank for name, rank in self.restarts[-1]["ranks"].items() if rank} if self.restarts else {}
-        cut = cut_modules(self.modules(), self.options.export, found)
+        cut = cut_modules(self.matrices(), self.options.export, found)
         for name, parts in with_one_alpha(cut, [*self.text_encoder_loras, *self.unet_loras]).items():
             for part, tensor in zip(("lora_down.weight", "lora_up.weight", "alpha"), parts, strict=True):
                 tensors[f"{name}.{part}"] = tensor
@@ -333,7 +334,7 @@ class ACLoRANetwork(Base):
                 own = report.metadata(self.restarts, self.options.mode, str(self.options.export), ranks)
                 metadata = {**(metadata or {}), **own}
             kept = sum(tensor.numel() for tensor in self._tensors_to_save.values() if tensor.dim())
-            self._written = (kept, sum(module.down.numel() + module.up.numel() for module in self.modules()))
+            self._written = (kept, sum(module.down.numel() + module.up.numel() for module in self.matrices()))
             super().save_weights(file, dtype, metadata)
         finally:
             self._tensors_to_save = None

@@ -38,7 +38,7 @@ class Facts(NamedTuple):
 
 
 class Observer:
-    """Watches a trainer for `network`, and tells it how training stands after each epoch."""
+    """Watches a trainer for `network`, and tells it how training stands after each epoch, or as often as it asks."""
 
     def __init__(self, network: Any, options: Any) -> None:
         self._network = weakref.ref(network)
@@ -52,6 +52,7 @@ class Observer:
         self.num_epochs: Optional[int] = None
         self.epochs_started = 0
         self.optimizer_steps = 0
+        self._told_at = 0
         self.micro_batches = 0
         self.loss_sum = 0.0
         self.count = 0
@@ -78,7 +79,9 @@ class Observer:
             self._tell()  # a trainer that does not call on_step_start
 
     def step_starts(self) -> None:
-        if self._epoch_has_ended:
+        every = self._options.every_n_steps
+        steps_are_due = every and self.optimizer_steps > self._told_at and self.optimizer_steps % every == 0
+        if self._epoch_has_ended or steps_are_due:
             self._tell()
         self.micro_batches += 1
         if self.micro_batches == 3 and self.num_epochs and self._options.needs_loss and not self.heard & LOSSES:
@@ -112,6 +115,7 @@ class Observer:
 
     def _tell(self) -> None:
         self._epoch_has_ended = False
+        self._told_at = self.optimizer_steps
         self.micro_batches = 0
         self.collect()
         sums = self._over_all_processes(self.loss_sum, self.count)

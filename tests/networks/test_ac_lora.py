@@ -241,7 +241,7 @@ def test_without_a_loss_it_refuses_unless_p_is_given():
 def test_the_event_says_what_became_of_every_module():
     network, _, _ = a_network(ac_mode="product")
     event = network.on_progress(progress(1, 10))
-    assert list(event["ranks"]) == list(event["energy"]) == [m.name for m in network.modules()]
+    assert list(event["ranks"]) == list(event["energy"]) == [m.name for m in network.matrices()]
     assert (event["event"], event["restart"], event["epoch"], event["p"]) == ("restart", 1, 1, 0.9)
     assert event["mean_rank"] == pytest.approx(sum(event["ranks"].values()) / len(event["ranks"]))
     assert all(1 <= rank <= 8 for rank in event["ranks"].values())
@@ -261,7 +261,7 @@ def test_modules_that_are_not_trained_are_left_alone():
 
 def test_a_network_that_has_learned_nothing_yet_makes_no_restart():
     network, _, _ = a_network()
-    for module in network.modules():
+    for module in network.matrices():
         module.up.data.zero_()
     assert network.on_progress(progress(1, 10)) is None
     assert not network.restarts
@@ -360,7 +360,7 @@ def test_going_on_from_a_cut_file_fills_up_to_the_maximum_rank(tmp_path):
     result = again.load_weights(str(tmp_path / "cut.safetensors"))
     assert not result.missing_keys
     tensors = load_file(tmp_path / "cut.safetensors")
-    for module in again.modules():
+    for module in again.matrices():
         assert module.down.shape[0] == 12
         assert module.down.flatten(1).any(1).all()  # fresh rows of A, so that every slot can be trained
         assert not module.up[:, tensors[f"{module.name}.lora_up.weight"].shape[1] :].any()
@@ -394,7 +394,7 @@ def ranks_in(file: str) -> dict[str, Tensor]:
 
 
 def test_a_rank_pattern_trains_fixed_ranks_at_the_same_scale(tmp_path):
-    names = [module.name for module in a_network()[0].modules()]
+    names = [module.name for module in a_network()[0].matrices()]
     pattern = dict(zip(names, (3, 5, 0, 2, 8), strict=False))
     (tmp_path / "pattern.json").write_text(json.dumps(pattern), encoding="utf-8")
     for given in (json.dumps(pattern), str(tmp_path / "pattern.json")):
@@ -459,9 +459,9 @@ def test_lycoris_locon_is_a_base_module(tmp_path):
     network: Any = ac_lora.create_network(1.0, 6, 3, None, text_encoder, unet, **arguments)
     network.apply_to(text_encoder, unet, True, True)
     network.prepare_grad_etc(text_encoder, unet)
-    for module in network.modules():
+    for module in network.matrices():
         nn.init.normal_(module.up)
-    before = {m.name: (m.up.flatten(1) @ m.down.flatten(1)).detach() for m in network.modules()}
+    before = {m.name: (m.up.flatten(1) @ m.down.flatten(1)).detach() for m in network.matrices()}
     assert before
     network.save_weights(str(tmp_path / "x.safetensors"), None, {})
     tensors = load_file(tmp_path / "x.safetensors")

@@ -148,6 +148,17 @@ def test_steps_are_the_optimizers_under_accumulation(tmp_path):
     assert [event["step"] for event in trainer.network.restarts] == [3, 6, 9]
 
 
+def test_restarts_can_be_counted_in_steps(tmp_path):
+    trainer = Trainer(tmp_path, 4, arguments={"ac_every_n_steps": "3"})
+    trainer.train()
+    assert [event["step"] for event in trainer.network.restarts] == [3, 6, 9, 12, 15, 18]
+
+
+def test_what_torch_and_accelerate_ask_of_a_module_is_answered_as_before(tmp_path):
+    network = Trainer(tmp_path, 4, arguments=THREE).network
+    assert {type(module) for module in network.modules()} >= {type(network), nn.Linear}
+
+
 @pytest.mark.parametrize("last", [4, 6])
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, last):
     """Stopped where a RESTART is due, and inside a window."""

@@ -157,7 +157,7 @@ def test_a_cut_file_gives_the_same_noise_in_diffusers(tmp_path):
     theirs: Any = deepcopy(ours)
     network: Any = ac_lora.create_network(1.0, 6, 3, None, ours.text_encoders[0], ours.unet, export_rank="energy:1")
     network.apply_to(ours.text_encoders[0], ours.unet, True, True)
-    for i, module in enumerate(network.modules()):
+    for i, module in enumerate(network.matrices()):
         nn.init.normal_(module.up, std=0.05)
         module.up.data[:, 2 + i % 4 :] = 0  # of different ranks
     network.eval()
@@ -170,7 +170,7 @@ def test_a_cut_file_gives_the_same_noise_in_diffusers(tmp_path):
     )  # fmt: skip
     pipeline.load_lora_weights(str(tmp_path), weight_name="cut.safetensors")
     layers = [name for part in (pipeline.unet, pipeline.text_encoder) for name, _ in part.named_modules()]
-    assert sum(name.endswith("lora_A.default_0") for name in layers) == len(network.modules())
+    assert sum(name.endswith("lora_A.default_0") for name in layers) == len(network.matrices())
     generator = torch.Generator().manual_seed(0)
     inputs = (torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([3, 700]))
     context = torch.randn(2, 77, 32, generator=generator)
