@@ -349,3 +349,43 @@ def test_masks_are_taken_from_a_folder_or_missed():
         "`--masked_loss` on the command line has no effect: no subset has masks; give one a `conditioning_data_dir` "
         "or `alpha_mask`."
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "said"),
+    [
+        (
+            "keep_tokens = 2",
+            [],
+            "`keep_tokens` has no effect without `shuffle_caption` or `caption_tag_dropout_rate` or",
+        ),
+        ("keep_tokens = 2", ["--shuffle_caption"], None),
+        ("keep_tokens = 0", [], None),
+        (
+            "",
+            ["--max_bucket_reso=768"],
+            "`--max_bucket_reso` on the command line has no effect without `enable_bucket`.",
+        ),
+        ("", ["--max_bucket_reso=768", "--enable_bucket"], None),
+        ("", ["--max_bucket_reso=1024"], None),
+        ("num_repeats = 3", ["--dataset_repeats=2"], "has no effect: every subset has a number of repeats of its own."),
+        ("", ["--dataset_repeats=2"], None),
+        (
+            "",
+            ["--validation_seed=3"],
+            "`--validation_seed` on the command line has no effect without `validation_split`.",
+        ),
+        (
+            "shuffle_caption = true",
+            ["--cache_text_encoder_outputs_to_disk"],
+            "`--cache_text_encoder_outputs_to_disk` on the command line keeps nothing: captions whose tags vary",
+        ),
+    ],
+)
+def test_what_does_nothing_alone_says_so_unless_its_partner_is_on_somewhere(
+    key: str, words: list[str], said: str | None
+):
+    settings = described(ONE + key + "\n", *words)
+    plan_datasets(settings)
+    assert len(settings.warnings) == (said is not None), settings.warnings
+    assert said is None or said in settings.warnings[0]
