@@ -23,6 +23,7 @@ from library.adapters.metadata import (
 )
 from library.adapters.modelspec import modelspec
 from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.data.buckets import Buckets
 from library.training.clock import Clock, total_steps
 from library.training.file_names import SavingSpec, due_stems, outdated
 from tests.golden_table.comparison import Comparison
@@ -81,7 +82,7 @@ def left_behind(spec: SavingSpec, clock: Clock) -> set[str]:
 def metadata_of_runs(data: dict[str, Any]) -> Iterator[Comparison]:
     for name, case in data["cases"].items():
         described = bool(case.get("dataset_toml"))
-        datasets = [described_dataset(case)] if described else [folder_dataset(case, BUCKETS.get(name, {}))]
+        datasets = [described_dataset(case)] if described else [folder_dataset(case)]
         ours, theirs = header(case, datasets, datasets_from_config=described)
         c = Comparison(f"every entry of {name}")
         c.add("names of the entries", sorted(ours), sorted(theirs))
@@ -121,16 +122,18 @@ def settings_of(case: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def folder_dataset(case: dict[str, Any], buckets: dict[str, tuple[int, int]]) -> DatasetFacts:
+def folder_dataset(case: dict[str, Any]) -> DatasetFacts:
     settings = settings_of(case)
     numbers = [int(n) for n in str(settings["resolution"]).split(",")]
     resolution = (numbers[0], numbers[-1])
+    limits = settings["min_bucket_reso"], settings["max_bucket_reso"], settings["bucket_reso_steps"]
+    rule = Buckets(resolution, bool(settings["enable_bucket"]), *limits, bool(settings["bucket_no_upscale"]))
     folders: dict[str, list[ImageFacts]] = {}
     for file in case["files"]:
         folder = Path(file["path"]).parent.name
         repeats, class_tokens = folder.split("_", 1)
         size = (file["size"][0], file["size"][1])
-        bucket = buckets.get(Path(file["path"]).name, size)
+        bucket = rule.choose(size).bucket
         folders.setdefault(folder, []).append(ImageFacts(size, bucket, int(repeats), file["caption"] or class_tokens))
     enable = bool(settings["enable_bucket"])
     return DatasetFacts(
@@ -141,12 +144,6 @@ def folder_dataset(case: dict[str, Any], buckets: dict[str, tuple[int, int]]) ->
         max_bucket_reso=settings["max_bucket_reso"] if enable else None,
         subsets=[SubsetFacts(Path("train", name), int(name.split("_")[0]), images) for name, images in folders.items()],
     )
-
-
-BUCKETS = {
-    "sd15_folder": {"img00.png": (128, 128), "img01.png": (128, 128), "img02.png": (256, 64), "img03.png": (64, 192)},
-    "sd15_vpred_options": {"img00.png": (128, 128), "img01.png": (64, 128), "img02.png": (192, 64)},
-}
 
 
 def described_dataset(case: dict[str, Any]) -> DatasetFacts:
@@ -190,7 +187,8 @@ def header(case: dict[str, Any], datasets: list[DatasetFacts], **more: Any) -> t
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base.safetensors")  # its bytes are all that enters the metadata
         base.write_bytes(bytes((131 * k + k // 4096) % 251 for k in range(2097152)))
-        model = ModelFacts("sd1", bool(settings["v_parameterization"]), str(base))
+        family = "sdxl" if case["script"].startswith("sdxl") else "sd1"
+        model = ModelFacts(family, bool(settings["v_parameterization"]), str(base))
         metadata = training_metadata(settings, model, datasets, run_facts(case, theirs, network_dim=4, **more))
     epoch, steps = int(theirs.get("ss_epoch", 0)), int(theirs.get("ss_steps", 0))
     ours = saving_metadata(metadata, epoch=epoch, steps=steps, finished_at=3.5)

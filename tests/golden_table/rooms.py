@@ -24,6 +24,7 @@ COMPARED: tuple[tuple[str, Callable[[Any], Iterable[Comparison]]], ...] = (
     ("lora_keys_block_dims.json.gz", networks.blocks),
     ("file_names.json", files.file_names),
     ("metadata_sd15.json.gz", files.metadata_of_runs),
+    ("metadata_sdxl.json.gz", files.metadata_of_runs),
     ("metadata_families.json.gz", files.metadata_of_families),
     ("noise_schedule.json.gz", noise.noise_schedule),
     ("noise_schedule.json.gz", noise.drawn),
