@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -128,6 +129,11 @@ class RestorationBatches:
         self.faces, self.prior, self.latents, self.texts = list(faces), list(prior), latents, texts
         self._seed, self._batch_size, self._geometry = seed, batch_size, geometry or Geometry()
         self._weight = prior_loss_weight
+        # Orders of the epochs and of the prior's laps that are in use: a step asks for them several times.
+        self._order = lru_cache(maxsize=2)(self._ordered)
+        self._lap = lru_cache(maxsize=2)(
+            lambda lap: permutation(len(self.prior), self._seed, lap, "order of prior pictures")
+        )
         if self.prior and not prior_loss_weight:
             raise ValueError("prior pictures without a weight would be computed for nothing")
         names = [face.sample_id for face in [*faces, *prior]]
@@ -155,7 +161,7 @@ class RestorationBatches:
                 seen += [(face, epoch) for face in faces]
         return list(dict.fromkeys(seen))
 
-    def _order(self, epoch: int) -> list[list[int]]:
+    def _ordered(self, epoch: int) -> list[list[int]]:
         """Global batches of face indices; a batch has one person's faces, whose G is used for all of it."""
         size = self._batch_size * self._geometry.parts
         people = list(dict.fromkeys(face.person for face in self.faces))
@@ -176,7 +182,7 @@ class RestorationBatches:
         for sample in part.samples:
             place = before + order[number].index(sample)
             lap, index = divmod(place, len(self.prior))
-            chosen.append(self.prior[permutation(len(self.prior), self._seed, lap, "order of prior pictures")[index]])
+            chosen.append(self.prior[self._lap(lap)[index]])
         return chosen
 
     def _batch(self, part: MicroBatch, true_count: int, epoch: int, prior: list[Face]) -> RestorationBatch:
