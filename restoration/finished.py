@@ -10,7 +10,10 @@ from library.training.file_names import SavingSpec
 
 
 def is_finished(settings: Settings) -> bool:
-    """True where `--resume latest` finds the pivot's file with all its steps; the settings are the pivot's."""
+    """True where `--resume latest` finds the pivot's file with all its steps, made by the same words, rate and seed.
+
+    The settings are the pivot's.
+    """
     if settings["resume"] != LATEST:
         return False
     spec = settings.take(SavingSpec)
@@ -21,4 +24,6 @@ def is_finished(settings: Settings) -> bool:
         header = read_metadata(file)
     except UserError:
         return False  # damaged: it is made again
-    return int(header.get("ss_steps", 0)) >= settings["max_train_steps"]
+    same = {"pivot_prompt": "prompt", "ss_learning_rate": "learning_rate", "ss_seed": "seed"}
+    agrees = all(header.get(entry) == str(settings[name]) for entry, name in same.items())
+    return agrees and int(header.get("ss_steps", 0)) >= settings["max_train_steps"]
