@@ -22,24 +22,46 @@ from torch import Tensor
 class Context(Protocol):
     """One text encoder with its new tokens, as the trainer shows it to an initializer."""
 
-    tokenizer: Any
-    text_encoder: Any
-    name: str
-    """"clip_l" (SD1, SDXL), "clip_h" (SD2) or "clip_g" (SDXL)."""
-    index: int
-    """0, or 1 for SDXL's second text encoder."""
-    hidden_size: int
-    num_vectors: int
-    placeholder_ids: list[int]
-    token_string: str
-    init_word: str | None
-    device: torch.device
-    model_version: str
-    """"sd1", "sd2" or "sdxl"."""
-    args: Any
-    """All options of the run as attributes."""
-    start: Tensor | None
-    """The start in use, (num_vectors, hidden_size) float32; known from the first step on."""
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def text_encoder(self) -> Any: ...
+    @property
+    def name(self) -> str:
+        """ "clip_l" (SD1, SDXL), "clip_h" (SD2) or "clip_g" (SDXL)."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """0, or 1 for SDXL's second text encoder."""
+        ...
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_vectors(self) -> int: ...
+    @property
+    def placeholder_ids(self) -> list[int]: ...
+    @property
+    def token_string(self) -> str: ...
+    @property
+    def init_word(self) -> str | None: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def model_version(self) -> str:
+        """ "sd1", "sd2" or "sdxl"."""
+        ...
+
+    @property
+    def args(self) -> Any:
+        """All options of the run as attributes."""
+        ...
+
+    @property
+    def start(self) -> Tensor | None:
+        """The start in use, (num_vectors, hidden_size) float32; known from the first step on."""
+        ...
 
     def ids(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of a text; `special` puts the start and the end token around them. `{}` is all new tokens."""

@@ -41,7 +41,8 @@ def build(model: Path, device: str) -> System:
     """The pretrained G, frozen, and an E that is a copy of its encoder and says nothing yet."""
     parts = load_model(model)
     system = System(parts, IRControlNet.copy_of(parts.unet))
-    for module in (*parts.modules.values(), system.encoder):
+    modules: list[nn.Module] = [*parts.modules.values(), system.encoder]
+    for module in modules:
         module.to(device)
     if device == "cpu":
         use_plain_attention(parts.unet, parts.vae, system.encoder)

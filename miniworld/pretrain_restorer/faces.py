@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,8 @@ def _encode(part: tuple[Path, Path, int, str, int, int, int, str]) -> int:
     folder, model, seed, name, start, count, versions, device = part
     if device == "cpu":
         torch.set_num_threads(1)
-    vae = load_model(model).vae.to(device)
+    vae: Any = load_model(model).vae
+    vae.to(device)
     if device == "cpu":
         use_plain_attention(vae)
     pictures = portraits(name, seed, start, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,8 @@ def measure(folder: Path, model: Path, restorer: Path, seed: int, device: str, c
     if (folder / "measured.json").exists():
         return
     parts = load_model(model, device=device)
-    encoder = IRControlNet.from_pretrained(restorer).to(device).eval()
+    encoder: Any = IRControlNet.from_pretrained(restorer)
+    encoder.to(device).eval()
     pictures, degraded = unseen(seed, count)
     truth = to_plus_minus(images(pictures))
     with Process(device=device).autocast():

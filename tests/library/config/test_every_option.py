@@ -68,6 +68,7 @@ class Trainer:
         self.world.mkdir()
         make_world(self.world)
         self._root, self._monkeypatch = root, monkeypatch
+        self._model: Any = None
         self._parts: dict[str, str] = {}
         self._seen: dict[str, Observation] = {}
         self._folders: dict[str, Path] = {}
@@ -81,13 +82,14 @@ class Trainer:
 
         def load(*arguments: Any, **keywords: Any) -> Any:
             model = load_micro_model(*arguments, **keywords)
-            encode = model.vae.encode
+            vae: Any = model.vae
+            encode = vae.encode
 
             def counting(images: Any, *rest: Any, **more: Any) -> Any:
                 encoded.append(len(images))
                 return encode(images, *rest, **more)
 
-            model.vae.encode = counting
+            vae.encode = counting
             self._model = model
             return model
 

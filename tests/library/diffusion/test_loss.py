@@ -127,9 +127,10 @@ def test_weights_at_pure_noise_are_finite_or_refused_by_name():
     zero = torch.tensor([10.0, 0.0])
     assert min_snr_weight(zero, 5.0, "epsilon").tolist() == [0.5, 1.0]
     assert min_snr_weight(zero, 5.0, "v_prediction").tolist() == pytest.approx([5 / 11, 0.0])
-    for name, value in (("debiased_estimation_loss", True), ("v_pred_like_loss", 0.5)):
+    debiased, like_velocity = WeightSpec(debiased_estimation_loss=True), WeightSpec(v_pred_like_loss=0.5)
+    for name, spec in (("debiased_estimation_loss", debiased), ("v_pred_like_loss", like_velocity)):
         with pytest.raises(UserError, match=f"{name}.*zero terminal SNR"):
-            timestep_weights(WeightSpec(**{name: value}), zero, "epsilon")
+            timestep_weights(spec, zero, "epsilon")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -132,7 +134,8 @@ def test_the_pooled_embedding_is_taken_at_the_end_token_although_new_ids_are_lar
     placeholders = Placeholders(model, "zwx", 1)
     placeholders.rows[1].rows = torch.randn(1, 40, generator=torch.Generator().manual_seed(0))
     pooled = ExpandingConditioner(model, placeholders).encode(["a zwx cat"]).pooled
-    encoder, tokenizer = model.text_encoders[1], model.tokenizers[1]
+    encoder: Any = model.text_encoders[1]
+    tokenizer = model.tokenizers[1]
     ids = tokenizer("a zwx cat").input_ids
     states = encoder(input_ids=torch.tensor([ids])).last_hidden_state[0]
     at_the_end = encoder.text_projection(states[ids.index(tokenizer.eos_token_id)])

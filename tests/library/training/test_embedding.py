@@ -186,7 +186,7 @@ def test_clipping_sees_the_rows_only():
     rows, conditioner = new_word()
     loss_of(conditioner).backward()
     own = rows.rows[0].grad.norm()  # type: ignore[union-attr]
-    optimizers = Optimizers(adamw(rows), lambda step: 1.0, rows.group_names, 1e-3)
+    optimizers = Optimizers(adamw(rows), None, rows.group_names, 1e-3)
     norm = optimizers.clip(rows.clipped_parameters())
     torch.testing.assert_close(norm, own)
     torch.testing.assert_close(rows.rows[0].grad.norm(), torch.tensor(1e-3), rtol=1e-2, atol=0)  # type: ignore[union-attr]

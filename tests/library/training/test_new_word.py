@@ -165,7 +165,8 @@ class OneBatch:
 
     def epoch(self, epoch: int, start: int = 0):
         empty = torch.zeros(3, 1)
-        batch = Batch(epoch, list(self.ids), ["", "", ""], ["one", "", "a man"], empty, None, empty, 3, *[empty] * 3, 5)
+        captions = ["one", "", "a man"]
+        batch = Batch(epoch, list(self.ids), [""] * 3, captions, empty, None, empty, 3, empty, empty, empty, 5)
         yield [batch]
 
 

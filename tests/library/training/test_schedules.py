@@ -1,5 +1,7 @@
 """Schedules beyond those that tests/golden_table compares with sd-scripts, and what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from library.training.schedules import ScheduleSpec, create_schedule, learning_r
 
 
 def optimizer(*rates: float, kind: type[torch.optim.Optimizer] = torch.optim.AdamW) -> torch.optim.Optimizer:
-    return kind([{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in rates])
+    make: Any = kind  # a class of its own has defaults of its own
+    return make([{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in rates])
 
 
 NEEDED = {

@@ -23,16 +23,22 @@ def shows(value: Any, *channels: str, code: int = 0, **beside: Any) -> Case:
     return Case(value, channels or ("weights",), beside, code)
 
 
-EPOCHS = {"max_train_epochs": 3, "train_batch_size": 4}  # of one step each
-STEPS = {"max_train_steps": 4, "save_every_n_steps": 1}
-WORD = {"token_string": "zwx", "init_word": "person"}
-SCHEDULED = {"lr_scheduler": "cosine", "max_train_steps": 4}
-WANDB = {"log_with": "wandb", "logging_dir": "logs"}
-TENSORBOARD = {"logging_dir": "logs"}
-HELD_OUT = {"validation_split": 0.5}
-CACHED = {"cache_latents": True}
-BUCKETS = {"enable_bucket": True, "min_bucket_reso": 64, "resolution": 128}
-UNET_ONLY = {"network_train_unet_only": True}
+Beside = dict[str, Any]
+
+
+def scheduled(lr_scheduler: str) -> Beside:
+    return {"lr_scheduler": lr_scheduler, "max_train_steps": 4}
+
+
+EPOCHS: Beside = {"max_train_epochs": 3, "train_batch_size": 4}  # of one step each
+STEPS: Beside = {"max_train_steps": 4, "save_every_n_steps": 1}
+WORD: Beside = {"token_string": "zwx", "init_word": "person"}
+WANDB: Beside = {"log_with": "wandb", "logging_dir": "logs"}
+TENSORBOARD: Beside = {"logging_dir": "logs"}
+HELD_OUT: Beside = {"validation_split": 0.5}
+CACHED: Beside = {"cache_latents": True}
+BUCKETS: Beside = {"enable_bucket": True, "min_bucket_reso": 64, "resolution": 128}
+UNET_ONLY: Beside = {"network_train_unet_only": True}
 
 CONFIGURATION = {
     "config_file": shows("{config.toml}"),
@@ -73,7 +79,7 @@ EMBEDDING = {
     "init_word": shows("house", **WORD),
     "weights": shows("{word.safetensors}", **WORD),
     "embedding_initializer": shows("embeddings.cross_init", **WORD),
-    "initializer_args": shows(["scale=3.0"], **WORD | {"embedding_initializer": "embeddings.random"}),
+    "initializer_args": shows(["scale=3.0"], embedding_initializer="embeddings.random", **WORD),
     "use_object_template": shows(True, **WORD),
     "use_style_template": shows(True, **WORD),
     "caption_template": shows(["a stone {}"], **WORD),
@@ -157,15 +163,13 @@ OPTIMIZER = {
     "max_grad_norm": shows(1e-4, "weights", "log", optimizer_type="SGDNesterov"),
     "lr_scheduler": shows("linear", "weights", "log"),
     "lr_scheduler_type": shows("StepLR", "weights", "log", lr_scheduler_args=["step_size=1"]),
-    "lr_scheduler_args": shows(["num_cycles=1.5"], "weights", "log", **SCHEDULED),
-    "lr_warmup_steps": shows(2, "weights", "log", **SCHEDULED),
-    "lr_decay_steps": shows(2, "weights", "log", **SCHEDULED | {"lr_scheduler": "warmup_stable_decay"}),
-    "lr_scheduler_num_cycles": shows(2, "log", **SCHEDULED | {"lr_scheduler": "cosine_with_restarts"}),
-    "lr_scheduler_power": shows(2, "log", **SCHEDULED | {"lr_scheduler": "polynomial"}),
-    "lr_scheduler_timescale": shows(1, "log", **SCHEDULED | {"lr_scheduler": "inverse_sqrt"}),
-    "lr_scheduler_min_lr_ratio": shows(
-        0.5, "log", **SCHEDULED | {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 2}
-    ),
+    "lr_scheduler_args": shows(["num_cycles=1.5"], "weights", "log", **scheduled("cosine")),
+    "lr_warmup_steps": shows(2, "weights", "log", **scheduled("cosine")),
+    "lr_decay_steps": shows(2, "weights", "log", **scheduled("warmup_stable_decay")),
+    "lr_scheduler_num_cycles": shows(2, "log", **scheduled("cosine_with_restarts")),
+    "lr_scheduler_power": shows(2, "log", **scheduled("polynomial")),
+    "lr_scheduler_timescale": shows(1, "log", **scheduled("inverse_sqrt")),
+    "lr_scheduler_min_lr_ratio": shows(0.5, "log", **scheduled("warmup_stable_decay"), lr_decay_steps=2),
 }
 LOSS = {
     "loss_type": shows("l1", "weights", "log"),
