@@ -20,7 +20,7 @@ rehearsal: $(VENV)/.installed-dev  ## every shipped config on full-size models: 
 	$(RUN) -m tests.rehearsal $(REHEARSE)
 
 test: lint  ## everything that CI checks
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

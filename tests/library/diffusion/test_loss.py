@@ -98,7 +98,7 @@ def test_the_snr_threshold_stays_finite_at_zero_terminal_snr():
             lambda s: min(s, 5) / s / math.sqrt(min(s, 1000)),
         ),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),
 )
 def test_a_weight_is_its_formula(spec, kind, formula):
     ours = timestep_weights(spec, SNR, kind)
