@@ -38,7 +38,7 @@ def measure_what_is_missing(
     results: Results, keys: Iterable[Key], measure: Callable[[Any], Mapping[str, Any]], minutes: float | None = None
 ) -> None:
     """Measure the arms that are not among the results, in their order; begin none after `minutes`."""
-    end = time.monotonic() + 60 * minutes if minutes else float("inf")
+    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     for key in keys:
         if time.monotonic() >= end:
             return
