@@ -192,11 +192,14 @@ def restart_matrix(
 
 def sum_of_rows(matrix: Tensor) -> Tensor:
     """M 1 as a column, in float64 where it counts: the result."""
-    return (matrix @ matrix.new_ones(matrix.shape[-1], 1)).double()
+    return matrix.sum(-1, keepdim=True).double()
 
 
-Draw = Callable[[int], Tensor]
-"""Standard normal numbers for A (0) or B^T (1) of the whole batch, (modules, R, n), fresh, in the layout of A or B."""
+Draw = Callable[[int, Tensor], Tensor]
+"""Fresh standard normal numbers for A (0) or B^T (1) of the whole batch, (modules, R, n), in the layout of A or B.
+
+The second argument, (modules,), says from which slot on each module needs them; the slots before it hold zeros.
+"""
 
 
 def restart_separately(
@@ -214,7 +217,7 @@ def restart_separately(
         bases.append(basis)
     rank = union_of_signal_ranks([signal_rank(d, p, choices.squared) for d in values])
     for i, matrix in enumerate((down, up)):
-        noise = None if choices.noise == "none" else draw(i)
+        noise = None if choices.noise == "none" else draw(i, torch.zeros_like(rank))
         new.append(restart_matrix(matrix, values[i], bases[i], rank, noise, choices))
     energy = torch.minimum(energy_kept(values[0], rank), energy_kept(values[1], rank))
     return new[0], new[1], rank, energy
@@ -239,7 +242,8 @@ def restart_product(
             result = torch.zeros_like(matrix)
         else:
             sigma, where = noise_in_balanced_slots(matrix, change, s, kept, choices)
-            result = draw(i).mul_((sigma.unsqueeze(-1) * where).to(matrix.dtype).unsqueeze(-1))
+            first = rank if choices.noise == "tail" else torch.zeros_like(rank)
+            result = draw(i, first).mul_((sigma.unsqueeze(-1) * where).to(matrix.dtype).unsqueeze(-1))
         result[..., :highest, :] += (shares * change)[..., :highest, :].to(matrix.dtype) @ matrix
         new.append(result)
     return new[0], new[1], rank, energy_kept(s, rank)
@@ -325,11 +329,12 @@ def restart_modules(
             refuse_non_finite(batch, *grams)
             generators = [generator_for(seed, restart, module.name) for module in batch]
 
-            def draw(which: int, generators=generators, shapes=(down.shape, up.mT.shape), like=down) -> Tensor:
-                numbers = torch.empty(shapes[which], dtype=like.dtype)
-                for generator, out in zip(generators, numbers, strict=True):
-                    torch.randn(out.shape, generator=generator, dtype=like.dtype, out=out)
-                numbers = numbers.to(like.device)
+            def draw(which: int, first: Tensor, generators=generators, shapes=(down.shape, up.mT.shape)) -> Tensor:
+                numbers = torch.zeros(shapes[which], dtype=down.dtype)
+                for generator, slot, out in zip(generators, first.tolist(), numbers, strict=True):
+                    part = out[:, slot:] if which else out[slot:]
+                    part.copy_(torch.randn(part.shape, generator=generator, dtype=down.dtype))
+                numbers = numbers.to(down.device)
                 return numbers.mT if which else numbers
 
             new_down, new_up, rank, energy = kernel(down, up, grams, p, choices, draw)
