@@ -33,10 +33,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that cannot work. `where` names its place: "style.toml line 14", "image 'a.png'"."""
+    """One thing that cannot work. `where` names its place: "style.toml line 14", "image 'a.png'".
+
+    `understood`: what is written is clear, and only cannot run: as it stands, or on this machine.
+    """
 
     message: str
     where: str | None = None
+    understood: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from library.config.option import Settings
@@ -17,8 +18,8 @@ from library.errors import Problem
 
 
 def problems(settings: Settings) -> list[Problem]:
-    """Everything that the checks find."""
-    return [problem for check in CHECKS for problem in check(settings)]
+    """Everything that the checks find: combinations that cannot run, of values that could be read."""
+    return [replace(problem, understood=True) for check in CHECKS for problem in check(settings)]
 
 
 def there_is_a_model(settings: Settings) -> Iterator[Problem]:

@@ -57,12 +57,14 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
 
 
 def dataset_problems(settings: Settings) -> list[Problem]:
-    """What is wrong in the dataset description, for `parse(checks=...)`."""
+    """What is wrong in the dataset description, for `parse(checks=...)`; with `explain` also what is worth knowing."""
     reading = _Reading(settings)
     try:
-        reading.read()
+        plan = reading.read()
     except ConfigError as error:
         return [Problem(str(error))]
+    if settings["explain"]:
+        settings.warnings.extend([*reading.warnings, *lonely_keys(plan, settings)])
     return reading.problems
 
 
@@ -145,6 +147,9 @@ class _Reading:
             ignored += [f"[[datasets]] in {embedded.path.name}"] if embedded else []
             if ignored:
                 self.warnings.append(f"`dataset_config` is used, not {' or '.join(ignored)}.")
+            if why := why_not_a_file(path):
+                self.problems.append(Problem(f"{settings.place('dataset_config')}: {why}", understood=True))
+                return None
             file = read_json(path) if path.suffix.lower() == ".json" else read_toml(path)
             return DatasetTables(file.tables, file.origin, path)
         if embedded is not None:
@@ -155,7 +160,8 @@ class _Reading:
             self.problems.append(
                 Problem(
                     "No images are given: set `train_data_dir` to a folder of folders like 10_person, "
-                    "or `dataset_config` to a dataset description."
+                    "or `dataset_config` to a dataset description.",
+                    understood=True,
                 )
             )
             return None
@@ -209,9 +215,10 @@ class _Reading:
             return False
         for name, path in (("image_dir", folder), ("conditioning_data_dir", masks)):
             if path is not None and (why := why_not_a_folder(path)):
-                self.problems.append(Problem(f"`{name}` {level.origins[name].phrase}: {why}"))
+                self.problems.append(Problem(f"`{name}` {level.origins[name].phrase}: {why}", understood=True))
         if metadata is not None and (why := why_not_a_file(metadata)):
-            self.problems.append(Problem(f"`metadata_file` {level.origins['metadata_file'].phrase}: {why}"))
+            place = f"`metadata_file` {level.origins['metadata_file'].phrase}"
+            self.problems.append(Problem(f"{place}: {why}", understood=True))
         if masks is not None and not self.settings["masked_loss"]:
             needs = "needs `masked_loss = true`: masks weigh the loss"
             self.problems.append(

@@ -26,7 +26,7 @@ def folder_tables(settings: Settings, problems: list[Problem], warnings: list[st
         if folder is None:
             continue
         if why := why_not_a_folder(folder):
-            problems.append(Problem(f"{settings.place(name)}: {why}"))
+            problems.append(Problem(f"{settings.place(name)}: {why}", understood=True))
             continue
         found = concept_folders(folder, warnings)
         if not found and is_reg:

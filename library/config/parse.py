@@ -20,7 +20,7 @@ def parse(
     """Read the options of a command.
 
     `checks` look at the settings as a whole; what they find is reported together with what could not be read.
-    `--help` and `--output_config` print, and raise SystemExit(0). Raises ConfigError.
+    `--help`, `--output_config` and `--explain` print, and raise SystemExit(0). Raises ConfigError.
     """
     options = by_name(groups)
     if wants_help(argv):
@@ -48,6 +48,12 @@ def parse(
         problems[:0] = map(Problem, file.unknown.values())
         file.unknown.clear()
     settings.warnings[:0] = file.unknown.values()
+    if settings.values.get("explain"):
+        from library.config.explain import explanation
+
+        raise_with_notice([problem for problem in problems if not problem.understood], file.unknown.values())
+        print(explanation(settings, groups, problems))
+        raise SystemExit(0)
     raise_with_notice(problems, file.unknown.values())
     return settings
 

@@ -9,6 +9,8 @@ CONFIG = Group("Configuration", (
     Option("config_file",                Path, None,  "TOML file with options; the ending may be left out",
            known_as=("config",)),
     Option("output_config",              bool, False, "write the options of the command line to config_file and stop"),
+    Option("explain",                    bool, False,
+           "print every value with where it comes from, and what has no effect, and stop; loads no model"),
     Option("strict_config",              bool, False, "treat unknown keys of the config file as errors",
            known_as=("strict",)),
 ))

@@ -13,7 +13,7 @@ from library.config.parse import parse
 
 KOHYA = json.loads((Path(__file__).parent / "kohya_options.json").read_text(encoding="utf-8"))["options"]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-OURS = {"strict_config", "sdxl", *(option.name for option in EMBEDDINGS)}
+OURS = {"explain", "strict_config", "sdxl", *(option.name for option in EMBEDDINGS)}
 
 
 def settings_of(*argv: str) -> Settings:
