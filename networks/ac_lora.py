@@ -228,7 +228,7 @@ class ACLoRANetwork(Base):
     # --- RESTART
 
     def mean_loss(self, window: Mapping[str, float]) -> Optional[float]:
-        """L, the mean of the loss since the last RESTART; None if no p is computed from it."""
+        """L, the mean of the loss since the last RESTART; None if there is none and no p is computed from it."""
         if not self.options.needs_loss:
             return window["loss_sum"] / window["count"] if window["count"] else None
         if not window["count"]:
@@ -303,6 +303,8 @@ class ACLoRANetwork(Base):
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         read = json.loads(bytes(state.cpu().tolist()))
+        if read["version"] != STATE_VERSION:
+            raise ValueError(f"this state of AC-LoRA is of version {read['version']}, not {STATE_VERSION}")
         self.restarts, self.window, self.epochs_seen = read["restarts"], read["window"], read["epochs_seen"]
         self.observer.load_state(read["observed"])
 

@@ -84,7 +84,7 @@ class Observer:
         if self._epoch_has_ended or steps_are_due:
             self._tell()
         self.micro_batches += 1
-        if self.micro_batches == 3 and self.num_epochs and self._options.needs_loss and not self.heard & LOSSES:
+        if self.micro_batches == 3 and self._options.needs_loss and not self.heard & LOSSES:
             raise RuntimeError(
                 "AC-LoRA's threshold follows the training loss, and no way to observe it works in this trainer (no "
                 "call of accelerate's backward() was seen): set ac_p to a number, such as 0.9, which needs no loss"

@@ -11,6 +11,7 @@ which are R x R. They are summed up in float64; modules of one shape go through 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Callable, Iterator, NamedTuple, Sequence
@@ -301,6 +302,16 @@ def generator_for(seed: int, restart: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+def drawn(generators: Sequence[torch.Generator], like: tuple[Tensor, Tensor], which: int, first: Tensor) -> Tensor:
+    """The `Draw` of a batch: `like` are A and B of all modules, each module has its own generator."""
+    numbers = torch.zeros(like[which].shape, dtype=like[which].dtype)
+    for generator, slot, out in zip(generators, first.tolist(), numbers, strict=True):
+        part = out[:, slot:] if which else out[slot:]
+        part.copy_(torch.randn(part.shape, generator=generator, dtype=part.dtype))
+    numbers = numbers.to(like[which].device)
+    return numbers.mT if which else numbers
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Matrix products in true float32, whatever the training allows (TF32, bfloat16)."""
@@ -329,14 +340,7 @@ def restart_modules(
             refuse_non_finite(batch, *grams)
             generators = [generator_for(seed, restart, module.name) for module in batch]
 
-            def draw(which: int, first: Tensor, generators=generators, shapes=(down.shape, up.mT.shape)) -> Tensor:
-                numbers = torch.zeros(shapes[which], dtype=down.dtype)
-                for generator, slot, out in zip(generators, first.tolist(), numbers, strict=True):
-                    part = out[:, slot:] if which else out[slot:]
-                    part.copy_(torch.randn(part.shape, generator=generator, dtype=down.dtype))
-                numbers = numbers.to(down.device)
-                return numbers.mT if which else numbers
-
+            draw = functools.partial(drawn, generators, (down, up.mT))
             new_down, new_up, rank, energy = kernel(down, up, grams, p, choices, draw)
             is_zero = [(g.diagonal(dim1=-2, dim2=-1) == 0).all(-1) for g in grams]
             facts = torch.stack([torch.where(is_zero[0] | is_zero[1], 0, rank).double(), energy]).tolist()

@@ -245,3 +245,64 @@ def test_the_observation_ends_with_its_network(tmp_path):
     steps = observer.optimizer_steps
     trainer.steps_of(1)
     assert observer.optimizer_steps == steps
+
+
+def test_steps_of_an_optimizer_of_something_else_are_not_counted(tmp_path):
+    trainer = Trainer(tmp_path, 4, arguments={"ac_every_n_epochs": "1"})
+    other = nn.Parameter(torch.ones(2))
+    optimizer, begin = torch.optim.SGD([other], 0.1), trainer.network.on_step_start
+
+    def on_step_start(*models: Any) -> None:
+        begin(*models)
+        other.grad = torch.ones(2)
+        optimizer.step()
+
+    trainer.network.on_step_start = on_step_start
+    trainer.train()
+    assert [event["step"] for event in trainer.network.restarts] == [5, 10, 15]
+
+
+def test_a_run_that_begins_at_a_later_epoch_without_a_state_counts_from_there(tmp_path):
+    trainer = Trainer(tmp_path, 12, arguments=THREE)
+    trainer.train(first=3)  # as kohya's --initial_epoch
+    assert trainer.made() == [4, 7, 10]
+
+
+def test_the_number_of_epochs_is_guessed_from_the_steps_where_it_cannot_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(ac_lora_observe.Observer, "_look_at_the_trainer", lambda self: None)
+    trainer = Trainer(tmp_path, 8, arguments=THREE)
+    trainer.network.trainer_options = types.SimpleNamespace(max_train_epochs=None, max_train_steps=5 * 8)
+    trainer.train()
+    assert trainer.made() == [1, 4, 7]
+    event = trainer.network.restarts[1]
+    assert event["p"] == pytest.approx(1 - event["loss"] ** (1 + 3 / 7), rel=1e-5)
+
+
+def test_the_loss_is_summed_over_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ac_lora_observe.Observer,
+        "_over_all_processes",
+        lambda self, loss_sum, count: [loss_sum + 0.5 * count, 2 * count],
+    )
+    trainer = Trainer(tmp_path, 4, arguments={"ac_every_n_epochs": "1"})
+    trainer.train()
+    mean = sum(trainer.losses[0]) / 5
+    assert trainer.network.restarts[0]["loss"] == pytest.approx((mean + 0.5) / 2, rel=1e-5)
+
+
+def test_adding_up_the_loss_reads_nothing_back(tmp_path):
+    """No wait for the device within an epoch: what is added stays a tensor."""
+    trainer = Trainer(tmp_path, 4, arguments=THREE)
+    trainer.losses.append([])
+    trainer.network.on_epoch_start(None, trainer.unet)
+    trainer.steps_of(0)
+    assert isinstance(trainer.network.observer._fresh_sum, torch.Tensor)
+    assert not trainer.network.observer._fresh_sum.requires_grad
+
+
+def test_a_trainer_of_which_nothing_can_be_seen_is_refused_at_its_third_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(ac_lora_observe.Observer, "_look_at_the_trainer", lambda self: None)
+    trainer = Trainer(tmp_path, 5, arguments=THREE, backward=False, recorder=False)
+    with pytest.raises(RuntimeError, match="no way to observe it works"):
+        trainer.train()
+    assert len(trainer.losses[0]) == 2

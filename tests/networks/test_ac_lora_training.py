@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 from library.errors import UserError
 from networks import ac_lora
+from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS
 from networks.ac_lora_restart import Module
 from tests.benchmarks import planted_rank
@@ -122,8 +124,11 @@ def _restart_beside_another(rank: int, folder: str) -> None:
     torch.manual_seed(0)
     modules = [Module(str(i), torch.randn(6, 20), torch.randn(10, 6)) for i in range(3)]
     modules[0].down.add_(1e-7 * rank)  # the last bits may differ between devices
+    modules[1].up.add_(1e-7 * rank)
     event = ac_lora.shared_between_processes(modules, {"ranks": {"0": 3 + rank}})
-    torch.save(([module.down for module in modules], event), f"{folder}/{rank}.pt")
+    observer: Any = SimpleNamespace(network=nn.Linear(1, 1))
+    assert Observer._over_all_processes(observer, 1.0 + rank, 2) == [3.0, 4]
+    torch.save(([factor for m in modules for factor in (m.down, m.up)], event), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
