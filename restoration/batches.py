@@ -55,7 +55,7 @@ class Latents:
     def __init__(
         self, encoder: Encoder, cleaner: Cleaner, degradation: Degradation, scaling_factor: float, side: int, seed: int
     ) -> None:
-        self._encoder, self._cleaner, self._degradation = encoder, cleaner, degradation
+        self._encoder, self.cleaner, self._degradation = encoder, cleaner, degradation
         self._scaling_factor, self._side, self._seed = scaling_factor, side, seed
         self._pictures: dict[str, np.ndarray] = {}
         self._posteriors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -91,7 +91,7 @@ class Latents:
 
     def _degraded(self, face: Face, epoch: int) -> Tensor:
         damaged = self.degraded(face, epoch)
-        cleaned = self._cleaner(torch.from_numpy(damaged).permute(2, 0, 1)[None])
+        cleaned = self.cleaner(torch.from_numpy(damaged).permute(2, 0, 1)[None])
         mean, _ = self._encode(cleaned[0].permute(1, 2, 0).numpy())
         return mean * self._scaling_factor
 

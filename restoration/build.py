@@ -6,26 +6,29 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from library.adapters.metadata import ModelFacts
 from library.config.option import Settings
 from library.config.values import split_key_values
 from library.diffusion.noise import NoiseSpec
 from library.errors import UserError
+from library.files import file_hash
 from library.training.assemble import assemble, build_optimizers, check_rates, check_room, check_surroundings
 from library.training.build import SAVED_AS
 from library.training.clock import Clock
-from library.training.description import fingerprint, optimizer_text
+from library.training.description import digest_of_weights, fingerprint, optimizer_text
 from library.training.footing import Footing, stand
 from library.training.memory import MemorySpec, choose_attention, place
 from library.training.module import ModuleTrainable
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, optimizer_groups
+from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin
 from library.training.run import Run
-from library.training.schedules import parse_arguments
 from library.training.sources import VaeEncoder
 from library.training.state import read_position
 from library.training.trainables import Trainable
@@ -37,20 +40,11 @@ from restoration.load import Restorer, load_restorer
 from restoration.objective import Restoration, text_timesteps
 from restoration.options import TEXT, degradation_of
 from restoration.person import People, Person, base_mark, class_prompt_of, give_weights, read_person
+from restoration.pivot import DECISIVE, MARK, decided_by, person_file, settings_of
 from restoration.previews import build_previews
 from restoration.prior import draw_prior, prior_folder
 from restoration.sampling import lowest_noise_timesteps
 from restoration.system import System
-
-DECISIVE = (
-    *("pretrained_model_name_or_path", "controlnet_model_name_or_path", "cleaner", "prompt", "class_prompt", "pivot"),
-    *("seed", "mixed_precision", "learning_rate", "prior_loss_weight", "in_context", "high_noise_text", "gamma"),
-    *("min_timestep", "max_timestep", "train_batch_size", "degradation", "optimizer_type", "optimizer_args"),
-    *("max_grad_norm", "lr_scheduler", "lr_warmup_steps", "network_module", "network_dim", "network_alpha"),
-    *("network_args", "network_dropout", "resolution"),
-)
-FILES = {"text": "_G", "model": "_E"}
-"""What is added to `output_name` for the file, the log and the states of a pivot."""
 
 
 @dataclass
@@ -63,23 +57,11 @@ class Pictures:
     """Each person's G_p, where step 2 has several."""
 
 
-def settings_of(settings: Settings, pivot: str) -> Settings:
-    """The settings with a pivot's own learning rate, steps and file name under the names that every training reads."""
-    own = {name: settings[f"{pivot}_{name}"] for name in ("learning_rate", "max_train_steps")}
-    name = (settings["output_name"] or "person") + FILES[pivot]
-    return replace(settings, values=settings.values | own | {"output_name": name, "pivot": pivot})
-
-
-def person_file(settings: Settings) -> Path:
-    """The G_p that step 2 and restoring use."""
-    given = settings["unet_weights"]
-    return given or settings["output_dir"] / f"{settings['output_name'] or 'person'}{FILES['text']}.safetensors"
-
-
 def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> Run:
     """The run of one pivot, ready for the loop. `settings` are those of the whole command."""
-    file_of_g = person_file(settings)
+    file_of_g, mark = person_file(settings), decided_by(settings, pivot)
     settings = settings_of(settings, pivot)
+    plugin = network_plugin(settings) if pivot == TEXT and settings["network_module"] else None
     resumed = check_surroundings(settings, say)
     check_rates(settings, settings["max_train_steps"])
     footing = stand(settings, resumed.fingerprint, say)
@@ -99,7 +81,7 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     if pivot != TEXT and not pictures.people:
         give_weights(model, file_of_g)
 
-    trainable = build_trainable(settings, pivot, system, footing, say)
+    trainable = build_trainable(settings, pivot, system, plugin, footing, say)
     check_room(settings["output_dir"], [trainable])
     texts = {face.prompt: system.text([face.prompt])[0] for face in [*pictures.faces, *pictures.prior]}
     latents = Latents(
@@ -131,15 +113,19 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     for line in [*restorer.notes, *notes, *describe(settings, pivot, system, trainable, pictures, footing)]:
         say(line)
     options: dict[str, Any] = settings.values | {"seed": footing.seed}
-    header = {
-        "ss_base_model_version": "sd_v2" if model.family.value == "sd2" else "sd_v1",
+    base = ModelFacts(model.family.value, model.prediction_type == "v_prediction", str(model.source))
+    header: dict[str, str] = {
+        "ss_base_model_version": base.version,
         "ss_network_module": str(settings["network_module"] or "") if pivot == TEXT else "",
-        "ss_optimizer": optimizer_text(
-            optimizers.optimizer, parse_arguments(settings["optimizer_args"] or (), "optimizer_args")
-        ),
+        "ss_optimizer": optimizer_text(optimizers.optimizer, settings.take(OptimizerSpec).arguments),
         "pivot_kind": pivot,
         "pivot_in_context": str(settings["in_context"]),
     }
+
+    def written_mark() -> dict[str, str]:
+        """A pivot that moved nothing is never taken for a finished one."""
+        return {MARK: mark} if trainable.findings().moved else {}
+
     return assemble(
         settings,
         footing,
@@ -149,9 +135,12 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
         batches=batches,
         clock=clock,
         optimizers=optimizers,
-        metadata=metadata_writer(settings, person, pictures, header, footing),
+        metadata=metadata_writer(settings, person, pictures, header, footing, written_mark),
         fingerprint=fingerprint(options, DECISIVE, model, footing.geometry)
-        | {"pictures": [face.sample_id for face in [*pictures.faces, *pictures.prior]]},
+        | {
+            "weights of E": digest_of_weights([system.encoder]) if pivot == TEXT else None,
+            "pictures": [(face.sample_id, file_hash(face.path)) for face in [*pictures.faces, *pictures.prior]],
+        },
         previews=build_previews(settings, system, latents, pictures.faces, person.prompt, processes.device),
     )
 
@@ -195,10 +184,22 @@ def find_pictures(
     return Pictures(faces, find_faces(folder, "reg_data_dir", person.class_prompt, side))
 
 
+def network_plugin(settings: Settings) -> ModuleType:
+    """The module of a network on G, its arguments checked."""
+    module = import_plugin(settings["network_module"], "network_module", ("create_network",))
+    check_arguments(module, split_key_values(settings["network_args"]), "network_args")
+    return module
+
+
 def build_trainable(
-    settings: Settings, pivot: str, system: System, footing: Footing, say: Callable[[str], None]
+    settings: Settings,
+    pivot: str,
+    system: System,
+    plugin: ModuleType | None,
+    footing: Footing,
+    say: Callable[[str], None],
 ) -> Trainable:
-    """G, a network on G, or E; on its device, with attention and checkpointing as the options ask."""
+    """G, a network by the plugin on G, or E; on its device, with attention and checkpointing as the options ask."""
     memory, device, dtype = settings.take(MemorySpec), footing.processes.device, SAVED_AS[settings["save_precision"]]
     for module in (system.unet, system.encoder):
         if line := choose_attention(module, memory, device):
@@ -207,8 +208,8 @@ def build_trainable(
         system.unet.enable_gradient_checkpointing()
         if pivot != TEXT:
             system.encoder.enable_gradient_checkpointing()
-    if pivot == TEXT and settings["network_module"]:
-        return _network_on_g(settings, system, footing, say)
+    if plugin is not None:
+        return _network_on_g(settings, system, plugin, footing, say)
     name, module = ("unet", system.unet) if pivot == TEXT else ("condition_encoder", system.encoder)
     kind = "unet" if pivot == TEXT else "controlnet"
     trainable = ModuleTrainable(name, module, settings["learning_rate"], kind=kind, save_dtype=dtype)
@@ -216,13 +217,13 @@ def build_trainable(
     return trainable
 
 
-def _network_on_g(settings: Settings, system: System, footing: Footing, say: Callable[[str], None]) -> NetworkTrainable:
-    module = import_plugin(settings["network_module"], "network_module", ("create_network",))
-    arguments = split_key_values(settings["network_args"])
-    check_arguments(module, arguments, "network_args")
+def _network_on_g(
+    settings: Settings, system: System, plugin: ModuleType, footing: Footing, say: Callable[[str], None]
+) -> NetworkTrainable:
     torch.manual_seed(footing.seed % 2**63)
     spec = replace(settings.take(NetworkSpec), network_train_unet_only=True)
-    network = create_network(module, spec, arguments, system.model, settings.namespace(), say)
+    arguments = split_key_values(settings["network_args"])
+    network = create_network(plugin, spec, arguments, system.model, settings.namespace(), say)
     groups, names = optimizer_groups(network, None, settings["learning_rate"], settings["learning_rate"])
     network.to(device=footing.processes.device)
     return NetworkTrainable(
@@ -239,10 +240,15 @@ def _network_on_g(settings: Settings, system: System, footing: Footing, say: Cal
 def freeze(system: System, trainable: Trainable, footing: Footing) -> None:
     """What is not trained goes to the device in the precision of the forward pass."""
     device, dtype = footing.processes.device, footing.precision.dtype
+    for module in untrained(system, trainable):
+        nn.Module.to(module.requires_grad_(False), device=device, dtype=dtype)
+
+
+def untrained(system: System, trainable: Trainable) -> list[nn.Module]:
+    """Which of G and E keep all their weights."""
     trained = {id(parameter) for parameter in trainable.parameters}
-    for module in (system.unet, system.encoder):
-        if not any(id(parameter) in trained for parameter in module.parameters()):
-            nn.Module.to(module.requires_grad_(False), device=device, dtype=dtype)
+    modules: tuple[nn.Module, ...] = (system.unet, system.encoder)
+    return [module for module in modules if not any(id(parameter) in trained for parameter in module.parameters())]
 
 
 def build_objective(settings: Settings, pivot: str, system: System, footing: Footing, people: People) -> Restoration:
@@ -271,10 +277,9 @@ def describe(
     """What will be trained on what, and what it needs, for people to read before it begins."""
     trained = trainable.parameters
     number = sum(tensor.numel() for tensor in trained)
-    frozen = count_of(system.unet) + count_of(system.encoder) - (number if not settings["network_module"] else 0)
+    others = untrained(system, trainable)
     low, high = settings["min_timestep"] or 0, settings["max_timestep"]
     high = high or (lowest_noise_timesteps(settings["gamma"]) if pivot == TEXT else 1000)
-    others = [m for m in (system.unet, system.encoder) if all(p is not q for p in m.parameters() for q in trained[:1])]
     needed = budget(
         trained,
         others,
@@ -284,15 +289,20 @@ def describe(
     prior = f" and {len(pictures.prior)} of the prior" if pictures.prior else ""
     return [
         f"step {1 if pivot == TEXT else 2} ({pivot} pivot): {len(pictures.faces)} pictures{prior}; "
-        f"{number:,} parameters are trained, {frozen:,} frozen; timesteps {low} to {high - 1}",
+        f"{number:,} parameters are trained, {sum(map(count_of, others)):,} frozen; timesteps {low} to {high - 1}",
         f"this needs {needed}",
     ]
 
 
 def metadata_writer(
-    settings: Settings, person: Person, pictures: Pictures, header: Mapping[str, str], footing: Footing
+    settings: Settings,
+    person: Person,
+    pictures: Pictures,
+    header: Mapping[str, str],
+    footing: Footing,
+    mark: Callable[[], dict[str, str]],
 ) -> Callable[[Clock, str], dict[str, str]]:
-    """The header of a file: kohya's names where kohya has them, and the person's."""
+    """The header of a file: kohya's names where kohya has them, the person's, and `mark` as it is then."""
     started = time.time()
 
     def metadata(clock: Clock, kind: str) -> dict[str, str]:
@@ -311,7 +321,7 @@ def metadata_writer(
             "ss_num_reg_images": len(pictures.prior),
             "ss_mixed_precision": settings["mixed_precision"],
         }
-        return {name: str(value) for name, value in facts.items()} | dict(header) | person.header()
+        return {name: str(value) for name, value in facts.items()} | dict(header) | person.header() | mark()
 
     return metadata
 

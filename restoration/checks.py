@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from library.config.option import Settings
@@ -14,8 +15,31 @@ from restoration.options import BOTH, MODEL_PIVOT, TEXT
 
 def training_problems(settings: Settings) -> list[Problem]:
     """Everything that stops a training."""
-    checks = (restorer_problems, person_problems, picture_problems, pivot_problems)
-    return [problem for check in checks for problem in check(settings)]
+    return found(settings, restorer_problems, person_problems, picture_problems, pivot_problems)
+
+
+def restoring_problems(settings: Settings) -> list[Problem]:
+    """Everything that stops restoring."""
+    return found(settings, restorer_problems, source_problems)
+
+
+def source_problems(settings: Settings) -> Iterator[Problem]:
+    """Pictures are never written over those that they are made from."""
+    source, target = settings["input"], settings["output"]
+    if source is not None and target is not None and os.path.realpath(source) == os.path.realpath(target):
+        yield Problem(
+            f"{settings.place('output')} is the folder of `input`: its pictures would be overwritten; give another one."
+        )
+
+
+def writing_problems(settings: Settings) -> list[Problem]:
+    """What stops a command that only reads pictures and writes others."""
+    return found(settings, source_problems)
+
+
+def found(settings: Settings, *checks: Callable[[Settings], Iterator[Problem]]) -> list[Problem]:
+    """What the checks say of values that could be read."""
+    return [replace(problem, understood=True) for check in checks for problem in check(settings)]
 
 
 def restorer_problems(settings: Settings) -> Iterator[Problem]:
@@ -66,6 +90,13 @@ def pivot_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             f"{settings.place('gamma')} is 1: restoring never uses the person, so nothing can be trained; 0.5 is usual."
         )
+    low, high = settings["min_timestep"] or 0, settings["max_timestep"]
+    for pivot, highest in ((TEXT, round(1000 * (1 - settings["gamma"]))), (MODEL_PIVOT, 1000)):
+        if settings["pivot"] in (pivot, BOTH) and 0 < (high or highest) <= low:
+            yield Problem(
+                f"{settings.place('min_timestep')} is {low}, but must be below {high or highest}, where the "
+                f"timesteps of the {pivot} pivot end."
+            )
     if settings["pivot"] == MODEL_PIVOT and not settings["identities"] and settings["output_dir"] is not None:
         name = f"{settings['output_name'] or 'person'}_G.safetensors"
         file = settings["unet_weights"] or settings["output_dir"] / name

@@ -12,12 +12,17 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command, show_line
 from library.config.parse import parse
 from library.errors import Problem, UserError, raise_all
+from restoration.checks import writing_problems
 from restoration.options import DEGRADATION, FILES, RUN, degradation_of, groups_for
 
 
 def damage(argv: Sequence[str]) -> None:
     settings = parse(
-        argv, *groups_for(FILES, DEGRADATION, RUN), prog="restoration/degrade.py", description=str(__doc__)
+        argv,
+        *groups_for(FILES, DEGRADATION, RUN),
+        prog="restoration/degrade.py",
+        description=str(__doc__),
+        checks=(writing_problems,),
     )
     for line in settings.warnings:
         show_line(line)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from library.errors import UserError
-from library.files import read_metadata, read_tensors
+from library.files import Tensors, read_metadata, read_tensors
 from library.models.family import StableDiffusion
 from library.models.hashes import weights_hash
 from library.training.network import NetworkSpec, merge_base_weights
@@ -80,6 +80,7 @@ def give_weights(model: StableDiffusion, path: Path) -> None:
     if tensors.keys() == wanted.keys():
         different = [name for name in wanted if tensors[name].shape != wanted[name].shape]
         if not different:
+            refuse_non_finite(tensors, path)
             model.unet.load_state_dict(tensors)
             return
         raise UserError(f"'{path}' is a U-Net of another architecture than '{model.source}' (`{different[0]}`)")
@@ -90,6 +91,15 @@ def give_weights(model: StableDiffusion, path: Path) -> None:
         )
     module = import_plugin(header.get("ss_network_module") or "networks.lora", "ss_network_module", ())
     merge_base_weights(module, NetworkSpec(base_weights=[path]), model, model.unet.dtype)
+
+
+def refuse_non_finite(tensors: Tensors, path: Path) -> None:
+    """Raise `UserError` for weights that would make every picture black."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"'{path}' holds weights that are not finite (`{name}`); train it again, or load another file"
+            )
 
 
 class People:

@@ -16,11 +16,12 @@ if not __package__:  # started by its path: the repository is where `library` an
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command, show_line
+from library.config.image_folders import count_images, what_else_is_there, why_not_a_file, why_not_a_folder
 from library.config.option import Settings
 from library.config.parse import parse
 from library.errors import ConfigError, Problem
 from library.launch import start_the_missing_processes
-from restoration.checks import training_problems
+from restoration.checks import training_problems, writing_problems
 from restoration.evaluate import report
 from restoration.options import DEGRADATION, EVALUATION, FILES, IDENTITY, PIVOTS, RESTORER, SAMPLING, groups_for
 from restoration.restore import restore_folder
@@ -33,9 +34,9 @@ def personalise(argv: Sequence[str]) -> None:
         *groups_for(FILES, IDENTITY, RESTORER, PIVOTS, DEGRADATION, SAMPLING, EVALUATION),
         prog="restoration/personalise.py",
         description=str(__doc__).splitlines()[0],
-        checks=(training_problems, file_problems),
+        checks=(training_problems, file_problems, writing_problems),
     )
-    for line in [*settings.warnings, *settings.effect_notes()]:
+    for line in settings.notes():
         show_line(line)
     if settings["blind"]:
         raise ConfigError("`blind` restores without a person, so there is nothing to train; use restoration/restore.py")
@@ -60,9 +61,19 @@ def file_problems(settings: Settings) -> list[Problem]:
     for name in ("input", "output"):
         if settings[name] is None:
             problems.append(Problem(f"`{name}` is not set: {settings.options[name].help}."))
-    for name in ("input", "reference"):
-        if settings[name] is not None and not settings[name].is_dir():
-            problems.append(Problem(f"{settings.place(name)}: {settings[name]} is not a folder."))
+    for name in ("input", "reference", "identity_refs"):
+        folder = settings[name]
+        if folder is None:
+            continue
+        if why := why_not_a_folder(folder):
+            problems.append(Problem(f"{settings.place(name)}: {why}", understood=True))
+        elif not count_images(folder):
+            problems.append(Problem(f"{settings.place(name)}: {what_else_is_there(folder)}", understood=True))
+    for name in ("face_detector", "identity_model"):
+        if settings[name] is not None and (why := why_not_a_file(settings[name])):
+            problems.append(Problem(f"{settings.place(name)}: {why}", understood=True))
+    if settings["restore_mode"] == "faces" and settings["face_detector"] is None:
+        problems.append(Problem(f"{settings.place('restore_mode')} = faces needs `face_detector`: OpenCV's YuNet."))
     return problems
 
 

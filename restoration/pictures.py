@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -30,9 +31,16 @@ def find_pictures(source: Path | None, option: str) -> list[Path]:
 
 
 def output_names(sources: list[Path], folder: Path) -> dict[Path, Path]:
-    """Each picture's file in the output folder: its name as .png, or name and ending where two would be one."""
-    stems = [source.stem for source in sources]
-    return {s: folder / f"{s.name if stems.count(s.stem) > 1 else s.stem}.png" for s in sources}
+    """Each picture's file in the output folder: its name as .png, or name and ending where two would be one.
+
+    Raises `UserError` where even so two would be one.
+    """
+    stems = Counter(source.stem for source in sources)
+    names = {source: f"{source.name if stems[source.stem] > 1 else source.stem}.png" for source in sources}
+    for name, times in Counter(names.values()).items():
+        if times > 1:
+            raise UserError(f"two pictures would both be written as '{name}'; rename one of them")
+    return {source: folder / name for source, name in names.items()}
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

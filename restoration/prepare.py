@@ -13,6 +13,7 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command, show_line
 from library.config.parse import parse
 from library.errors import UserError
+from restoration.checks import writing_problems
 from restoration.options import DETECTOR, FILES, IDENTITY, groups_for
 
 SIDE = 512  # of the references, unless `resolution` is given
@@ -21,7 +22,11 @@ LEAST_SHARE = 0.5  # of that side: a face that would be enlarged more than twice
 
 def prepare(argv: Sequence[str]) -> None:
     settings = parse(
-        argv, *groups_for(FILES, DETECTOR, IDENTITY), prog="restoration/prepare.py", description=str(__doc__)
+        argv,
+        *groups_for(FILES, DETECTOR, IDENTITY),
+        prog="restoration/prepare.py",
+        description=str(__doc__),
+        checks=(writing_problems,),
     )
     for line in settings.warnings:
         show_line(line)

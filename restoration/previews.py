@@ -30,7 +30,13 @@ def build_previews(
 ) -> Previews:
     spec = settings.take(PreviewSpec)
     wanted = spec.sample_at_first or spec.sample_every_n_steps
-    sampling = Sampling(gamma=settings["gamma"], guidance_scale=1.0, steps=STEPS, seed=settings["seed"])
+    sampling = Sampling(
+        gamma=settings["gamma"],
+        guidance_scale=1.0,
+        steps=STEPS,
+        seed=settings["seed"],
+        color_fix=settings["color_fix"],
+    )
     folder = settings["output_dir"] / "sample"
 
     def draw(epoch: int | None, step: int) -> list[Path]:
@@ -40,7 +46,7 @@ def build_previews(
             text = system.text([prompt])
             for number, face in enumerate(faces[:SHOWN]):
                 damaged = torch.from_numpy(latents.degraded(face, EPOCH_OF_PREVIEWS)).permute(2, 0, 1)[None]
-                restored = restore(system, damaged.to(device), text, [face.sample_id], sampling)
+                restored = restore(system, damaged.to(device), text, [face.sample_id], sampling, latents.cleaner)
                 both = torch.cat([damaged, restored.cpu()], dim=-1)[0].permute(1, 2, 0)
                 path = folder / f"{settings['output_name']}_{step:06d}_{number:02d}.png"
                 with atomic(path) as temporary:

@@ -13,7 +13,7 @@ from library.command import run_command, show_line
 from library.config.option import Settings
 from library.config.parse import parse
 from library.errors import Problem, UserError, raise_all
-from restoration.checks import restorer_problems
+from restoration.checks import restoring_problems
 from restoration.options import DETECTOR, FILES, IDENTITY, RESTORER, RESTORING, RUN, SAMPLING, SAVING_HERE, groups_for
 
 
@@ -23,7 +23,7 @@ def restore(argv: Sequence[str]) -> None:
         *groups_for(FILES, RESTORING, SAMPLING, RESTORER, IDENTITY, DETECTOR, RUN, SAVING_HERE),
         prog="restoration/restore.py",
         description=str(__doc__),
-        checks=(lambda settings: list(restorer_problems(settings)),),
+        checks=(restoring_problems,),
     )
     for line in settings.warnings:
         show_line(line)

@@ -17,12 +17,12 @@ from library.errors import UserError
 from library.files import read_metadata
 from library.training.precision import DTYPES
 from restoration.alignment import align, cut_out, paste_back
-from restoration.build import FILES, person_file
 from restoration.cleaner import Cleaner, load_cleaner
 from restoration.detector import FaceDetector
 from restoration.load import load_encoder, load_restorer
 from restoration.person import base_mark, give_weights, read_person
 from restoration.pictures import at_size, to_pixels, to_tensor, working_size
+from restoration.pivot import person_file, stem_of
 from restoration.ranges import REFERENCE_SIDE
 from restoration.sampling import Sampling, restore
 from restoration.system import System
@@ -49,6 +49,8 @@ class Studio:
             working = [cv2.GaussianBlur(p, (0, 0), self.blur) for p in working]
         batch = torch.stack([to_tensor(p) for p in working]).to(self.system.unet.device)
         restored = restore(self.system, batch, self.text, names, self.sampling, self.cleaner)
+        if not restored.isfinite().all():
+            raise RuntimeError("the restored picture is not finite: the weights of G or E are damaged")
         own = [(p.shape[1], p.shape[0]) for p in pictures]
         return [at_size(to_pixels(r), size) for r, size in zip(restored, own, strict=True)]
 
@@ -115,7 +117,7 @@ def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, flo
 
 
 def _encoder_name(settings: Settings) -> str:
-    return f"{settings['output_name'] or 'person'}{FILES['model']}.safetensors"
+    return f"{stem_of(settings, 'model')}.safetensors"
 
 
 @dataclass(frozen=True)

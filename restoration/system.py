@@ -33,7 +33,7 @@ class _NoEmbedding(nn.Module):
 class IRControlNet(ControlNetModel):
     """E: noisy latents and condition latents (each 4 channels) to one control for each skip connection and the middle.
 
-    Its keys are DiffBIR's, one for one; `restoration.formats` has the names.
+    Its keys are DiffBIR's, one for one; `restoration.layouts` has the names.
     """
 
     @functools.wraps(ControlNetModel.__init__)  # `from_config` reads the names of the arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # started by its path: the repository is where `library` and `restoration` are found
@@ -42,7 +43,7 @@ def read_settings(argv: Sequence[str]) -> Settings:
 
 def train(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
-    for line in [*settings.warnings, *settings.effect_notes()]:
+    for line in settings.notes():
         show_line(line)
     train_pivots(settings)
 
@@ -51,16 +52,18 @@ def train_pivots(settings: Settings) -> None:
     """Step 1, step 2, or one after the other, each a run of its own."""
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.training.loop import fit
-    from restoration.build import build_pivot, settings_of
-    from restoration.finished import is_finished
+    from restoration.build import build_pivot
+    from restoration.pivot import is_finished
 
     for pivot in (TEXT, MODEL_PIVOT) if settings["pivot"] == BOTH else (settings["pivot"],):
-        if is_finished(settings_of(settings, pivot)):
+        if is_finished(settings, pivot):
             show_line(f"the {pivot} pivot is finished already and is taken as it is")
             continue
         run = build_pivot(settings, pivot, show_line)
         with run.lock, run.signals:
             fit(run)
+        if pivot == TEXT and settings["resume"] == "latest":  # states of step 2 are around an older G
+            settings = replace(settings, values=settings.values | {"resume": None})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,3 +102,55 @@ def built(words: Callable[..., list[str]]) -> Callable[..., Run]:
     from restoration.train import read_settings
 
     return lambda pivot, **options: build_pivot(read_settings(words(**options)), pivot, lambda line: None)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may speak to anybody."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def one_picture(folder: Path, face: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(np.uint8(face * 255)).resize((64, 64)).save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, restorer_folder: Path) -> Path:
+    """An output folder with a G_p and an E_pr of a person, without training."""
+    from library.files import write_tensors
+    from library.models.load import load_model
+    from restoration.load import load_encoder
+    from restoration.person import Person, base_mark
+
+    out = tmp_path_factory.mktemp("person")
+    model = load_model(restorer_folder)
+    generator = torch.Generator().manual_seed(9)
+    mark = base_mark(model.unet)
+    header = Person("a photo of a sks woman", "a photo of a woman", "sks", 0.3, mark).header()
+    noise = {n: t + 0.02 * torch.randn(t.shape, generator=generator) for n, t in model.unet.state_dict().items()}
+    write_tensors(out / "ana_G.safetensors", noise, header)
+    encoder = load_encoder(restorer_folder / "controlnet", model).state_dict()
+    write_tensors(out / "ana_E.safetensors", {n: t * 1.01 for n, t in encoder.items()}, header)
+    return out
+
+
+@pytest.fixture
+def restored(trained: Path, restorer_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, Path]]:
+    """`restoration/restore.py` with options as keywords; the exit code and the output folder."""
+    from restoration.restore import main
+
+    def run(source: Path, name: str = "restored", **options: object) -> tuple[int, Path]:
+        argv = ["--pretrained_model_name_or_path", str(restorer_folder), "--output_dir", str(trained)]
+        argv += ["--output_name", "ana", "--input", str(source), "--output", str(tmp_path / name), "--steps", "2"]
+        for option, value in options.items():
+            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        return main(argv), tmp_path / name
+
+    return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,42 +12,8 @@ from PIL import Image
 from restoration.alignment import TEMPLATE, align, cut_out, paste_back
 from restoration.degrade import main as degrade
 from restoration.detector import found_face
-from restoration.restore import main as restore
 from restoration.system import System
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, restorer_folder: Path) -> Path:
-    """An output folder with a G_p and an E_pr of a person, without training."""
-    from library.files import write_tensors
-    from library.models.load import load_model
-    from restoration.load import load_encoder
-    from restoration.person import Person, base_mark
-
-    out = tmp_path_factory.mktemp("person")
-    model = load_model(restorer_folder)
-    generator = torch.Generator().manual_seed(9)
-    mark = base_mark(model.unet)
-    header = Person("a photo of a sks woman", "a photo of a woman", "sks", 0.5, mark).header()
-    noise = {n: t + 0.02 * torch.randn(t.shape, generator=generator) for n, t in model.unet.state_dict().items()}
-    write_tensors(out / "ana_G.safetensors", noise, header)
-    encoder = load_encoder(restorer_folder / "controlnet", model).state_dict()
-    write_tensors(out / "ana_E.safetensors", {n: t * 1.01 for n, t in encoder.items()}, header)
-    return out
-
-
-@pytest.fixture
-def restored(trained: Path, restorer_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, Path]]:
-    """`restoration/restore.py` with options as keywords; the exit code and the output folder."""
-
-    def run(source: Path, name: str = "restored", **options: object) -> tuple[int, Path]:
-        argv = ["--pretrained_model_name_or_path", str(restorer_folder), "--output_dir", str(trained)]
-        argv += ["--output_name", "ana", "--input", str(source), "--output", str(tmp_path / name), "--steps", "2"]
-        for option, value in options.items():
-            argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]
-        return restore(argv), tmp_path / name
-
-    return run
+from tests.restoration.conftest import one_picture
 
 
 def messy_folder(folder: Path) -> Path:
@@ -80,12 +45,6 @@ def test_a_second_call_restores_only_what_is_missing(restored, tmp_path):
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert after.keys() == before.keys()
     assert sorted(name for name in before if after[name] == before[name]) == ["rgba.png", "small.png", "wide.png"]
-
-
-def one_picture(folder: Path, face: np.ndarray) -> Path:
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(np.uint8(face * 255)).resize((64, 64)).save(folder / "a.png")
-    return folder
 
 
 def pixels(folder: Path) -> np.ndarray:
