@@ -22,6 +22,8 @@ def read_names(path: Path | str) -> list[str]:
     """The lines of a UTF-8 file, without blank ones. Raises ValueError where it cannot be read or holds nothing."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"the file of names {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the names {path} cannot be read as UTF-8 text: {error}") from error
     names = [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]

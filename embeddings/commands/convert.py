@@ -40,7 +40,8 @@ def convert(argv: Sequence[str]) -> None:
     for embedding, target in targets:
         if arguments.model:
             vectors_for(embedding, WIDTHS[arguments.model], first)
-        embedding.token = arguments.token or embedding.token or target.stem
+        named = embedding.token or embedding.metadata.get("ss_token_string")
+        embedding.token = arguments.token or named or target.stem
         for file in write_embedding(target, embedding, arguments.layout, own_metadata(embedding.metadata)):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in embedding.vectors.items())
             print(f"Wrote {file}: {shapes}, token {embedding.token}")

@@ -50,7 +50,8 @@ class Studio:
 
     def __init__(self, folder: Path, lengths: Lengths, seed: int) -> None:
         self._lengths, self._seed = lengths, seed
-        self._folder = folder / f"{lengths.text_steps}-{lengths.text_rate:g}-{lengths.model_steps}-{seed}"
+        steps = f"{lengths.text_steps}-{lengths.text_rate:g}-{lengths.model_steps}-{lengths.model_rate:g}"
+        self._folder = folder / f"{steps}-{seed}"
 
     @cached_property
     def _pretrained(self) -> System:

@@ -219,7 +219,7 @@ def test_a_column_s_mean_is_exact_in_double_precision():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"names": "missing.txt"}, "cannot be read"),
+        ({"names": "missing.txt"}, "does not exist"),
         ({"names": "default", "columns": "a,b"}, "exclude each other"),
         ({"layer": "last"}, "must be one of conditioning, final"),
         ({"context": "a photo"}, "must hold {} once"),

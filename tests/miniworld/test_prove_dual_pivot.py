@@ -152,3 +152,7 @@ def test_a_pivot_is_trained_once(tmp_path, monkeypatch):
     both = next(arm for arm in ARMS if arm.row == "B8 in context 0.5")
     assert studio.encoder("id03", both).name == "id03-in-context-prompt_E-step00000010.safetensors"
     assert len(calls) == 3
+
+
+def test_weights_of_another_learning_rate_lie_elsewhere(tmp_path: Path):
+    assert Studio(tmp_path, Lengths(), 0)._folder != Studio(tmp_path, Lengths(model_rate=1e-3), 0)._folder
