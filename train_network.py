@@ -23,7 +23,7 @@ def train(argv: Sequence[str]) -> None:
         checks=(problems, dataset_problems),
     )
     plan, say = plan_datasets(settings), Console(settings.take(ConsoleSpec)).note
-    for line in [*settings.warnings, *settings.effect_notes()]:
+    for line in settings.notes():
         say(line)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.

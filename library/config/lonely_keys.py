@@ -37,10 +37,18 @@ def lonely_keys(plan: DatasetPlan, settings: Settings) -> Iterator[str]:
     repeats = settings["dataset_repeats"]
     if settings.explicit("dataset_repeats") and repeats != 1 and all(s.num_repeats != repeats for s in subsets):
         yield f"{settings.place('dataset_repeats')} has no effect: every subset has a number of repeats of its own."
+    steps, epochs = "max_train_steps", "max_train_epochs"
+    if settings.origins[steps].kind == "command line" and settings[epochs] is not None:
+        yield f"{settings.place(steps)} has no effect: {settings.place(epochs)} counts, as in sd-scripts; take it out."
     to_disk = "cache_text_encoder_outputs_to_disk"
     if settings[to_disk] and any(getattr(subset, name) for subset in subsets for name in VARY_TAGS):
         what = "keeps nothing: captions whose tags vary are made anew in each epoch and encoded as they come"
         yield f"{settings.place(to_disk)} {what}."
+    if not any(getattr(spec, "validation_split", 0) for spec in specs):
+        for name in ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"):
+            if settings.explicit(name) and settings[name] is not None:
+                lacks = "no picture is held out; set `validation_split`, say to 0.1"
+                yield f"{settings.place(name)} has no effect: {lacks}."
     if settings["masked_loss"] and not any(s.alpha_mask or s.conditioning_data_dir for s in subsets):
         lacks = "no subset has masks; give one a `conditioning_data_dir` or `alpha_mask`"
         yield f"{settings.place('masked_loss')} has no effect: {lacks}."

@@ -81,7 +81,7 @@ class Group(tuple[Option, ...]):
 class Origin:
     """Where a value was written."""
 
-    kind: str  # "default", "implied", "file", "command line"
+    kind: str  # "default", "implied", "plugin", "file", "command line"
     file: Path | None = None
     line: int | None = None
 
@@ -174,6 +174,10 @@ class Settings:
         """What may be shown to others: the effective values without secrets, as texts and numbers."""
         values = self.effective()
         return {name: plain(values[name]) for name, option in self.options.items() if not option.secret}
+
+    def notes(self) -> list[str]:
+        """All that is worth saying before the run starts."""
+        return [*self.warnings, *self.effect_notes()]
 
     def effect_notes(self) -> list[str]:
         """One line for each option that was set and has no effect."""

@@ -17,7 +17,7 @@ from transformers import AddedToken, CLIPTokenizer
 
 from library.errors import UserError
 from library.models.family import Family, StableDiffusion, TextEncoder
-from library.models.text import TextConditioner, TextEmbeddings
+from library.models.text import TextConditioner
 
 ENCODER_NAMES: dict[Family, tuple[str, ...]] = {
     Family.SD1: ("clip_l",),
@@ -152,5 +152,5 @@ class ExpandingConditioner(TextConditioner):
         super().__init__(model, **options)
         self._placeholders = placeholders
 
-    def encode(self, captions: Sequence[str], *, grad: bool = False) -> TextEmbeddings:
-        return super().encode([self._placeholders.expand(caption) for caption in captions], grad=grad)
+    def _tokens_and_weights(self, captions: Sequence[str], encoder: int) -> tuple[Tensor, Tensor | None]:
+        return super()._tokens_and_weights([self._placeholders.expand(caption) for caption in captions], encoder)

@@ -47,7 +47,7 @@ from library.training.processes import Processes
 from library.training.run import BatchSource, Run
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.trainables import Trainable
-from library.training.validation import Validation, ValidationSpec, without_effect
+from library.training.validation import Validation, ValidationSpec
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -106,8 +106,7 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     )
     batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
-    idle = [] if held_out else without_effect(settings)
-    for line in [*model.notes, *notes, *idle]:
+    for line in [*model.notes, *notes]:
         say(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}

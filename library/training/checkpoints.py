@@ -138,6 +138,7 @@ def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
         say(f"{folder} is damaged and passed over")
     mine = [folder for folder in whole if read_fingerprint(folder).get("output_name") == spec.output_name]
     if not mine:
+        say(f"`resume = {LATEST}`: no state of '{spec.last_stem}' is in {spec.output_dir}: this is a new run")
         return None
     newest = max(mine, key=lambda folder: folder.stat().st_mtime_ns)
     session = read_fingerprint(newest).get("session")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import torch
+from torch import nn
 
 from library.adapters.metadata import (
     DatasetFacts,
@@ -26,6 +27,7 @@ from library.adapters.metadata import (
 from library.adapters.modelspec import modelspec
 from library.data.dataset import Dataset
 from library.data.order import Geometry
+from library.files import file_hash
 from library.models.family import StableDiffusion
 from library.training.clock import Clock
 
@@ -40,7 +42,7 @@ DECISIVE = (
     *("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio", "network_weights", "base_weights"),
     *("token_string", "num_vectors_per_token", "init_word", "weights", "embedding_initializer", "initializer_args"),
     *("embedding_lr", "reg_weight", "embedding_start_step", "embedding_stop_step", "network_start_step"),
-    *("use_object_template", "use_style_template", "caption_template", "lr_scheduler_type"),
+    *("use_object_template", "use_style_template", "caption_template", "lr_scheduler_type", "weighted_captions"),
     *("v_parameterization", "prior_loss_weight", "loss_type", "huber_schedule", "huber_c", "huber_scale"),
     *("min_snr_gamma", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "debiased_estimation_loss"),
     *("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale", "zero_terminal_snr"),
@@ -122,7 +124,7 @@ def fingerprint(
     The length of the run is not part of it: a run may be resumed to go on for longer.
     """
     return {name: _plain(options[name]) for name in decisive} | {
-        "weights of the base model": _some_weights(model),
+        "weights of the base model": digest_of_weights(model.modules.values()),
         "batches per optimizer step": geometry.parts,
         "processes": geometry.num_processes,
     }
@@ -131,22 +133,24 @@ def fingerprint(
 def dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
     """What of the data a state must agree with: not where it lies or when it was copied, but what it holds."""
     digests = {p.path: dataset.digests.get(p.path, p.stamp.size) for p in dataset.pictures}
-    rows = [(s.sample_id, digests[s.picture.path], s.picture.choice.bucket, s.picture.caption) for s in dataset.samples]
+    masks = {p.path: file_hash(p.mask.file) for p in dataset.pictures if p.mask and p.mask.file}
+    rows = [
+        (s.sample_id, digests[s.picture.path], masks.get(s.picture.path), s.picture.choice.bucket, s.picture.caption)
+        for s in dataset.samples
+    ]
     nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
     subsets = [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
     return {
         "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
         "samples per epoch": len(dataset.samples),
-        "images, captions and buckets": _digest(json.dumps(rows).encode()),
+        "images, masks, captions and buckets": _digest(json.dumps(rows).encode()),
         "batch sizes": [spec.batch_size for spec in dataset.plan],
     }
 
 
-def _some_weights(model: StableDiffusion) -> str:
+def digest_of_weights(modules: Iterable[nn.Module]) -> str:
     """A digest of a few elements of every tensor: enough to see another model, without reading gigabytes."""
-    some = [
-        tensor.reshape(-1)[:: max(1, tensor.numel() // 8)] for m in model.modules.values() for tensor in m.parameters()
-    ]
+    some = [tensor.reshape(-1)[:: max(1, tensor.numel() // 8)] for m in modules for tensor in m.parameters()]
     return _digest(torch.cat([elements.detach().float().cpu() for elements in some]).numpy().tobytes())
 
 

@@ -15,7 +15,7 @@ from library.errors import UserError
 from library.models.embedding_files import read_embedding, vectors_for
 from library.models.placeholders import Placeholders, TokenRows, token_table
 from library.models.text import TextConditioner
-from library.training.plugins import check_arguments
+from library.training.plugins import check_arguments, telling
 
 LONGEST = 77
 """Tokens that a text encoder reads at once, with the start and the end token."""
@@ -116,7 +116,7 @@ class EncoderContext:
 def create_initializer(module: ModuleType, arguments: Mapping[str, str], args: Any) -> Any:
     """The plugin's initializer. Raises `UserError` for arguments that it does not take."""
     check_arguments(module, arguments, "initializer_args")
-    with _told(module.__name__):
+    with telling(module.__name__):
         initializer = module.create_initializer(args, **arguments)
     if not callable(getattr(initializer, "initial_embeddings", None)):
         raise UserError(f"{module.__name__}.create_initializer() returned nothing with initial_embeddings()")
@@ -136,7 +136,7 @@ def starting_vectors(initializer: Any, ctx: EncoderContext) -> Tensor:
     who = type(initializer).__module__
     encoder.eval()
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), _told(who):
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), telling(who):
             vectors = initializer.initial_embeddings(ctx)
     finally:
         for module, training in modes:
@@ -159,16 +159,3 @@ def checked_vectors(vectors: Any, ctx: EncoderContext, who: str) -> Tensor:
     if not vectors.isfinite().all():
         raise UserError(f"{who} gave vectors for {ctx.name} that are not finite")
     return vectors.detach().to(device=ctx.device, dtype=torch.float32, copy=True)
-
-
-class _told:
-    """A ValueError of a plugin, its way of refusing something, as a message without a traceback."""
-
-    def __init__(self, who: str) -> None:
-        self.who = who
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError):
-            raise UserError(f"{self.who}: {error}") from error

@@ -29,6 +29,8 @@ from library.training.trainables import Trainable
 if TYPE_CHECKING:
     from library.training.run import Run
 
+SILENCE = 60.0  # seconds: after so long a log without a terminal gets a line
+
 
 class Journal:
     """Writes `path`, one JSON object a line, flushed as it goes. Only the main process has a path; others are silent.
@@ -53,7 +55,8 @@ class Journal:
         self._stream: TextIO | None = None
         self._bar: tqdm | None = None
         self._started = time.monotonic()
-        self._last_time = self._started
+        self._last_time = self._last_said = self._started
+        self._total_steps = 0
         self.last_bad_step: BadStep | None = None
         self.saved: list[Path] = []
         self.resumed_from: Path | None = None
@@ -72,6 +75,7 @@ class Journal:
         elif self._path.exists():
             _set_aside(self._path)
         self._stream = self._path.open("a", encoding="utf-8")
+        self._total_steps, self._last_said = clock.total_steps, self._started
         self._bar = tqdm(
             total=clock.total_steps, initial=clock.global_step, desc="steps", smoothing=0.1, disable=None, leave=True
         )
@@ -162,6 +166,9 @@ class Journal:
         if self._bar is not None:
             self._bar.update(1)
             self._bar.set_postfix_str(f"avr_loss={self.average_loss:.4f}", refresh=False)
+            if self._bar.disable and time.monotonic() - self._last_said > SILENCE:  # no terminal: nobody sees the bar
+                self._last_said = time.monotonic()
+                self.say(f"step {line['step']} of {self._total_steps}, average loss {self.average_loss:.4f}")
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -202,6 +209,10 @@ class Journal:
                 self._console.result(line)
         for name, found in findings.items():
             refuse_idleness(name, found, run.guard.skipped)
+        if steps and self.average_loss == 0.0:
+            raise UserError(
+                "the loss was 0 in every step: nothing of the pictures counts (are all masks black, or all weights 0?)"
+            )
 
 
 def refuse_idleness(name: str, found: Findings, skipped: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import IO
@@ -37,7 +38,9 @@ class OutputLock:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None and self._path is not None:
-            self._path.unlink(missing_ok=True) if os.name != "nt" else None
+            if os.name != "nt":
+                with contextlib.suppress(OSError):  # a folder that became read-only has a story of its own to tell
+                    self._path.unlink(missing_ok=True)
             self._file.close()
 
 

@@ -87,7 +87,9 @@ def checkpoint_gradients(model: StableDiffusion, train_text_encoder: bool) -> No
     model.unet.enable_gradient_checkpointing()
     if train_text_encoder:
         for text_encoder in model.text_encoders:
-            text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            name = "activation_checkpointing_enable"  # transformers' new name for it; 5.17 has the old one only
+            enable = getattr(text_encoder, name, text_encoder.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
 
 
 def place(

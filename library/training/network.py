@@ -19,6 +19,7 @@ from library.files import Tensors, read_tensors, save_network, temporary_tensors
 from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
 from library.training.findings import Findings, read_figures
+from library.training.plugins import telling
 from library.training.progress import Progress
 from library.training.trainables import Movement, Trainable
 
@@ -52,7 +53,7 @@ def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffu
     multipliers = list(spec.base_weights_multiplier or ())
     for i, path in enumerate(spec.base_weights or ()):
         multiplier = multipliers[i] if i < len(multipliers) else 1.0
-        with named_for_modules(path, model) as file:
+        with named_for_modules(path, model) as file, telling(f"{module.__name__}, `base_weights = {path}`"):
             network, weights = _pair(
                 module,
                 module.create_network_from_weights(
@@ -82,7 +83,7 @@ def create_network(
     text_encoder = text_encoder_argument(model)
     if spec.dim_from_weights:
         assert spec.network_weights is not None  # checked with the options
-        with named_for_modules(spec.network_weights, model) as file:
+        with named_for_modules(spec.network_weights, model) as file, telling(module.__name__):
             network, _ = _pair(
                 module,
                 module.create_network_from_weights(1, str(file), model.vae, text_encoder, model.unet, **arguments),
@@ -90,16 +91,17 @@ def create_network(
     else:
         # LyCORIS reads `dropout` where kohya's own modules read `neuron_dropout`.
         keywords: dict[str, Any] = {"dropout": spec.network_dropout} | arguments
-        network = _created(module)(
-            1.0,
-            spec.network_dim,
-            spec.network_alpha,
-            model.vae,
-            text_encoder,
-            model.unet,
-            neuron_dropout=spec.network_dropout,
-            **keywords,
-        )
+        with telling(module.__name__):
+            network = module.create_network(
+                1.0,
+                spec.network_dim,
+                spec.network_alpha,
+                model.vae,
+                text_encoder,
+                model.unet,
+                neuron_dropout=spec.network_dropout,
+                **keywords,
+            )
     if network is None:
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
     if hasattr(network, "prepare_network"):
@@ -108,27 +110,16 @@ def create_network(
         text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
     )
     if spec.network_weights is not None:
-        with named_for_modules(spec.network_weights, model) as file:
-            try:
-                found = network.load_weights(str(file))
-            except ValueError as error:  # what modules raise for a file of another architecture
-                raise UserError(f"`network_weights = {spec.network_weights}`: {error}") from error
+        # A ValueError is what modules raise for a file of another architecture.
+        with (
+            named_for_modules(spec.network_weights, model) as file,
+            telling(f"`network_weights = {spec.network_weights}`"),
+        ):
+            found = network.load_weights(str(file))
             say(f"started from {spec.network_weights}: {found}")
     if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
         network.enable_gradient_checkpointing()
     return network
-
-
-def _created(module: ModuleType) -> Callable[..., Any]:
-    """The module's create_network; what it refuses with ValueError (a wrong argument) is told without a traceback."""
-
-    def create(*arguments: Any, **keywords: Any) -> Any:
-        try:
-            return module.create_network(*arguments, **keywords)
-        except ValueError as error:
-            raise UserError(f"{module.__name__}: {error}") from error
-
-    return create
 
 
 def _pair(module: ModuleType, made: Any) -> tuple[Any, Any]:

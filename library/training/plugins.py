@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -37,6 +38,15 @@ def import_plugin(name: str, option: str, functions: Sequence[str]) -> ModuleTyp
     if missing:
         raise UserError(f"`{option} = {name}` has no function {missing[0]}(), so it is not a module for this option")
     return module
+
+
+@contextlib.contextmanager
+def telling(who: str) -> Iterator[None]:
+    """A ValueError of a plugin, its way of refusing something, becomes a message without a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{who}: {error}") from error
 
 
 def check_arguments(module: ModuleType, arguments: Mapping[str, str], option: str) -> None:

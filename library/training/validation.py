@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from library.config.option import Settings
 from library.data.batches import Batch
 from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.objectives import SampleLoss
@@ -144,16 +143,6 @@ class Validation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.lowest = Lowest(**state)
-
-
-def without_effect(settings: Settings) -> list[str]:
-    """A line for each option that was set although no picture is held out."""
-    names = ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps", "validation_seed")
-    return [
-        f"{settings.place(name)} has no effect: no picture is held out; set `validation_split`, for example to 0.1"
-        for name in names
-        if settings.explicit(name) and settings[name] is not None
-    ]
 
 
 def _at_most(batches: Iterable[Sequence[Batch]], count: int | None) -> Iterable[Sequence[Batch]]:

@@ -89,7 +89,7 @@ def test_a_state_of_another_dataset_or_model_is_refused(train, pictures, tmp_pat
     shutil.copytree(pictures, other)
     (other / "1_sks" / "3.txt").write_text("another caption", encoding="utf-8")
     assert train(train_data_dir=other, resume="latest", max_train_steps=8) == 1
-    assert "images, captions and buckets" in capsys.readouterr().err
+    assert "images, masks, captions and buckets" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_state_is_refused_before_a_model_is_loaded(train, tmp_path, capsys):
