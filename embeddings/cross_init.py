@@ -1,7 +1,7 @@
 """Cross Initialization (Pang et al., CVPR 2024, arXiv 2312.15905): start new vectors where training would take them.
 
 Textual inversion moves a token's vector until its norm is tens of times that of a word. Such a vector passes the text
-encoder almost unchanged, so the encoder's *output* is a start from which little is left to do:
+encoder almost unchanged, so the encoder's *output* is, the paper says, a start from which little is left to do:
 
     m_i = mean over the names of the token embedding of a name's i-th token        (mean textual embedding)
     v0  = TextEncoder([start, m_1 ... m_n, end]) at the positions 1 ... n           (cross step)

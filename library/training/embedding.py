@@ -68,7 +68,8 @@ class EmbeddingRows(Trainable):
 
     def announce(self, total_epochs: int, total_steps: int) -> list[str]:
         last = total_steps if self.stop_step is None else min(self.stop_step, total_steps)
-        note = travel_note(self.learning_rate, max(0, last - self.start_step))
+        sizes = [context.start.square().mean().sqrt() for context in self._contexts if context.start is not None]
+        note = travel_note(self.learning_rate, max(0, last - self.start_step), float(torch.stack(sizes).mean()))
         return [note] if note else []
 
     def penalty(self) -> Tensor | None:
@@ -217,18 +218,20 @@ def travelled(rows: Tensor, start: Tensor) -> Tensor:
     return torch.stack([ratio, F.cosine_similarity(rows, start, dim=-1)], dim=-1)
 
 
-def travel_note(learning_rate: float, steps: int) -> str | None:
+def travel_note(learning_rate: float, steps: int, size: float) -> str | None:
     """A warning where Adam, which moves a number by about the learning rate in each step, goes nowhere or too far.
 
-    A start of about 1 in each number (as a text encoder's output has) needs 1 to 2 in all; 4 leaves nothing of it.
+    `size` is the root mean square of the start's numbers: about 1 for a text encoder's output, which needs 1 to 2 in
+    all, and some hundredths for a word's own embedding. 4 leaves nothing of either.
     """
     reach = learning_rate * steps
-    if 0.2 <= reach <= 4 or not math.isfinite(reach):
+    too_little = reach < 0.2 * min(size, 1.0)
+    if not (too_little or reach > 4) or not math.isfinite(reach):
         return None
-    what = "hardly move the vectors" if reach < 0.2 else "carry the vectors far beyond what one concept needs"
+    what = "hardly move the vectors" if too_little else "carry the vectors far beyond what one concept needs"
     return (
-        f"embedding_lr {learning_rate:g} over {steps} steps lets a number move by up to {reach:.3g} and will {what}; "
-        "between 0.2 and 4 is usual, such as 0.005 for 320 steps"
+        f"embedding_lr {learning_rate:g} over {steps} steps lets a number move by up to {reach:.3g} and will {what} "
+        f"(the start's numbers are about {size:.2g}); 0.005 for 320 steps is usual"
     )
 
 

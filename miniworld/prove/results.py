@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from library.training.lock import OutputLock
+
 Key = Mapping[str, Any]
 """The settings of an arm: what tells it from every other."""
 
@@ -39,10 +41,13 @@ def measure_what_is_missing(
 ) -> None:
     """Measure the arms that are not among the results, in their order; begin none after `minutes`."""
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    for key in keys:
-        if time.monotonic() >= end:
-            return
-        if results.find(key) is None:
+    missing = [key for key in keys if results.find(key) is None]
+    if not missing or minutes == 0:
+        return
+    with OutputLock(results.path.parent, results.path.stem):  # two processes would measure the same arms
+        for key in missing:
+            if time.monotonic() >= end:
+                return
             results.add(key, measure(key))
 
 

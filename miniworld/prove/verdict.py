@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -88,8 +89,8 @@ def over_styles(arms: Sequence[Arm]) -> str:
 
 
 def best_fixed(arms: Sequence[Arm], column: str) -> float | None:
-    """The lowest value among the fixed ranks: what a sweep would have chosen. None while the sweep is not complete."""
-    fixed = {arm["dim"]: arm[column] for arm in arms if arm["method"] == FIXED}
+    """The lowest value among the ranks of the sweep: what it would have chosen. None while it is not complete."""
+    fixed = {arm["dim"]: arm[column] for arm in arms if arm["method"] == FIXED and arm["dim"] in SWEEP}
     return min(fixed.values()) if set(SWEEP) <= set(fixed) else None
 
 
@@ -178,9 +179,18 @@ def about_product(trained: Sequence[Arm], name: Label, mine: Sequence[Arm]) -> l
         to_largest = ratio_cell(ratios(trained, name, "end", largest_fixed))
         sentences.append(
             f"Against a plain LoRA of rank 64 it ended at {to_largest} times the loss, with a file {smaller:.1f} times "
-            "smaller."
+            f"smaller; its style score is {_mean(mine, 'style_score'):.2f}, that of rank 64 "
+            f"{_mean(largest, 'style_score'):.2f}."
         )
-    return sentences
+    chosen = [
+        arm for arm in trained if label(arm)[0] == FIXED and arm["end"] == best_fixed(beside(trained, arm), "end")
+    ]
+    ranks = ", ".join(f"{rank} in {times}" for rank, times in sorted(Counter(arm["dim"] for arm in chosen).items()))
+    return [
+        *sentences,
+        f"The best fixed rank was {ranks} of {len(chosen)} arms, with a file of {_mean(chosen, 'kilobytes'):.0f} kB "
+        f"({_mean(mine, 'kilobytes'):.0f} kB for `product`).",
+    ]
 
 
 def about_paper(trained: Sequence[Arm], name: Label, mine: Sequence[Arm]) -> list[str]:

@@ -252,14 +252,23 @@ def test_a_word_that_did_not_move_says_so():
 
 
 @pytest.mark.parametrize(
-    ("rate", "steps", "said"),
-    [(1e-6, 1600, "hardly move"), (0.005, 320, None), (0.08, 25, None), (0.04, 320, "far beyond")],
+    ("rate", "steps", "size", "said"),
+    [
+        (1e-6, 1600, 1.0, "hardly move"),
+        (0.005, 320, 1.0, None),
+        (0.08, 25, 1.0, None),
+        (0.04, 320, 1.0, "far beyond"),
+        (0.0005, 320, 1.0, "hardly move"),
+        (0.0005, 320, 0.014, None),  # a word's own embedding is small: it trebles its norm on the way
+    ],
 )
-def test_rates_and_lengths_that_do_not_go_together_are_told(rate, steps, said):
-    note = travel_note(rate, steps)
+def test_rates_and_lengths_that_do_not_go_together_are_told(rate, steps, size, said):
+    note = travel_note(rate, steps, size)
     assert (note is None) == (said is None)
     assert said is None or said in str(note)
     rows, _ = new_word(rate=rate)
+    size = float(rows.rows[0].detach().square().mean().sqrt())
+    note = travel_note(rate, steps, size)
     assert rows.announce(1, steps) == ([note] if note else [])
     rows.start_step = steps
     assert len(rows.announce(1, steps)) == 1, "no step is left"
