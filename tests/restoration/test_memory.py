@@ -16,6 +16,7 @@ from library.models.standard import standard_configs
 from miniworld.tiny import build
 from restoration.budget import GIB, SMALL, budget, count_of
 from restoration.system import IRControlNet, System
+from tests.benchmarks.restoration_memory import counted as counted_step
 from tests.restoration.conftest import shaken
 
 
@@ -89,3 +90,9 @@ def test_the_budget_of_an_optimizer_is_what_it_keeps():
     assert {state.dtype for state in states if state.numel() >= SMALL} == {torch.uint8}
     counted = budget(list(module.parameters()), [], eight_bit=True, half=False).optimizer
     assert counted == sum(state.nbytes for state in states)
+    assert counted <= 0.35 * sum(2 * 4 * parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("pivot", "most"), [("model", 0.5), ("text", 0.8)])  # one picture; one and one of the prior
+def test_what_a_step_keeps_at_full_size_is_small_beside_the_weights(pivot: str, most: float):
+    assert counted_step(pivot, checkpointing=True)[1] <= most

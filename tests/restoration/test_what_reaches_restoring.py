@@ -146,3 +146,15 @@ def test_step_1_keeps_nothing_of_e_for_the_backward_pass(built):
     system.encoder.requires_grad_(True)  # even then
     run.objective.loss(batch).weighted_mean().backward()
     assert all(parameter.grad is None for parameter in system.encoder.parameters())
+
+
+def test_without_a_weight_the_prior_is_neither_drawn_nor_read(built, words, tmp_path):
+    run = built("text", prior_loss_weight=0, reg_data_dir=tmp_path / "ana")
+    assert run.batches.prior == []
+    assert len(first_batch(run).captions) == 1
+
+
+def test_a_controlnet_is_not_a_base_model(person, restorer_folder, capsys):
+    wrong = restorer_folder / "controlnet" / "diffusion_pytorch_model.safetensors"
+    assert person(pretrained_model_name_or_path=wrong) != 0
+    assert "diffusion_pytorch_model.safetensors" in capsys.readouterr().err
