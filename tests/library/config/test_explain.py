@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from library.command import run_command
+from sdxl_train_network import launched_for_sdxl
 from train_network import main
 
 CONFIG = """
@@ -83,3 +85,10 @@ def test_what_cannot_be_understood_is_an_error(explain, config, message):
     code, out, err = explain(config=config)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_the_name_of_sd_scripts_trainer_for_sdxl_is_the_same_trainer(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("style.toml").write_text(CONFIG)
+    assert run_command(launched_for_sdxl, ["--config_file", "style.toml", "--explain"]) == 0
+    assert line_of("sdxl", capsys.readouterr().out) == "sdxl true on the command line"
