@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from library.config.dataset_keys import GENERAL_KEYS
+from library.config.gui_preset import as_training_config
 from library.config.option import DatasetTables, Option, Origin, Written, by_table, names_elsewhere
 from library.config.suggest import did_you_mean
-from library.config.toml_file import ConfigFile, read_toml
+from library.config.toml_file import ConfigFile, read_json, read_toml
 
 ONLY_ON_THE_COMMAND_LINE = ("config_file", "output_config")
 
@@ -31,13 +32,13 @@ class FromFile:
 
 
 def config_path(name: Path) -> Path:
-    """The file that `--config_file` names; the ending may be left out."""
-    return name if name.suffix == ".toml" else name.with_name(name.name + ".toml")
+    """The file that `--config_file` names; the ending may be left out. A .json is a preset of the kohya_ss GUI."""
+    return name if name.suffix in (".toml", ".json") else name.with_name(name.name + ".toml")
 
 
 def read_config_file(path: Path, options: Mapping[str, Option]) -> FromFile:
     """Read a training config. `options` holds the accepted names, old spellings too."""
-    file = read_toml(path)
+    file = as_training_config(read_json(path)) if path.suffix == ".json" else read_toml(path)
     result = FromFile()
     if isinstance(file.tables.get("datasets"), list) and "dataset_config" in options:
         result.dataset_tables = take_dataset_tables(file)
