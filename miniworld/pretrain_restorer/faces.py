@@ -8,7 +8,7 @@ apart by colours and shapes that a mild blur leaves as they are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,7 +43,15 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Of the preset `face`, in pixels of a 512 px picture: what leaves background, pose and the large colours, and makes
 eyes, glasses, beard, mouth and the form of the hair guesses."""
-DAMAGE: Degradation = PRESETS["face"].with_ranges(RANGES).for_size(IMAGE_SIZE)
+RANGES_OF: dict[str, dict[str, tuple[float, float]]] = {"hard": RANGES, "face": {}}
+"""What pictures can be damaged by: as the restorer was pretrained, or milder, by the preset's own ranges."""
+
+
+def damage_by(ranges: Mapping[str, tuple[float, float]]) -> Degradation:
+    return PRESETS["face"].with_ranges(dict(ranges)).for_size(IMAGE_SIZE)
+
+
+DAMAGE = damage_by(RANGES)
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,9 @@ def portraits(name: str, seed: int, start: int, count: int) -> list[Picture]:
     return [portrait(rng) for _ in range(count)]
 
 
-def damaged(picture: np.ndarray, seed: int, version: int, sample_id: str) -> np.ndarray:
+def damaged(picture: np.ndarray, seed: int, version: int, sample_id: str, damage: Degradation = DAMAGE) -> np.ndarray:
     """A picture uint8 (128, 128, 3), damaged: float32 (128, 128, 3) in [0, 1]."""
-    return degrade(picture.astype(np.float32) / 255.0, DAMAGE, generator(seed, version, sample_id))
+    return degrade(picture.astype(np.float32) / 255.0, damage, generator(seed, version, sample_id))
 
 
 def unseen(seed: int, count: int = UNSEEN) -> tuple[list[Picture], np.ndarray]:

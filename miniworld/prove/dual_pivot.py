@@ -23,6 +23,7 @@ from PIL import Image
 from library.errors import UserError
 from library.files import write_text
 from miniworld.identities import HELD_OUT
+from miniworld.pretrain_restorer.faces import RANGES_OF
 from miniworld.prove.likeness import Likeness
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import markdown, write_between_marks
@@ -85,19 +86,21 @@ ARMS = (*FIRST, *REST)
 
 @dataclass(frozen=True)
 class Lengths:
-    """Steps and learning rates of the two pivots."""
+    """Steps and learning rates of the two pivots, and the damage that is trained and restored."""
 
     text_steps: int = 120
     model_steps: int = 64
     text_rate: float = 2e-4
     model_rate: float = 2e-4
     batch: int = 4
+    damage: str = "hard"
 
 
 def prove(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     torch.set_num_threads(1)
     lengths = Lengths(arguments.text_steps, arguments.model_steps, arguments.text_rate, arguments.model_rate)
+    lengths = replace(lengths, damage=arguments.damage)
     from miniworld.prove.pivots import Studio  # after the options: it imports the engine
 
     results = Results(arguments.output / "arms.jsonl")
@@ -107,7 +110,7 @@ def prove(argv: Sequence[str]) -> None:
 
     def measure(key: dict[str, Any]) -> dict[str, float]:
         person, arm = key["person"], by_row.get(key["row"])
-        exam = likeness(person)
+        exam = likeness(person, lengths.damage)
         if arm is None:
             pictures = studio(key["seed"]).bound(key["row"], exam)
         else:
@@ -122,7 +125,8 @@ def prove(argv: Sequence[str]) -> None:
     text = table(results.arms, lengths)
     write_text(arguments.output / "table.md", text)
     if arguments.write_docs:
-        write_between_marks(arguments.write_docs, "prove dual_pivot", text)
+        mark = "prove dual_pivot" if lengths.damage == "hard" else f"prove dual_pivot {lengths.damage}"
+        write_between_marks(arguments.write_docs, mark, text)
     print(text)
 
 
@@ -137,6 +141,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         ("model_rate", Lengths.model_rate, "learning rate of step 2"),
     ):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{what} ({default:g})")
+    parser.add_argument("--damage", choices=tuple(RANGES_OF), default="hard", help="face: milder than was pretrained")
     parser.add_argument("--write-docs", type=Path, metavar="FILE", help="put the table between its marks in this file")
     add_options(parser, OUTPUT)
     arguments = parser.parse_args(argv)
@@ -172,9 +177,9 @@ def arm_keys(
                     yield {"row": row, "person": person, "seed": seed, **other, **settings_of(arm, lengths)}
 
 
-def settings_of(arm: Arm | None, lengths: Lengths) -> dict[str, float]:
-    """The lengths that an arm depends on: a blind restorer is the same whatever the pivots' are."""
-    settings: dict[str, float] = {}
+def settings_of(arm: Arm | None, lengths: Lengths) -> dict[str, Any]:
+    """What an arm depends on: a blind restorer is the same whatever the pivots' lengths are."""
+    settings: dict[str, Any] = {"damage": None if lengths.damage == "hard" else lengths.damage}
     if arm is not None and arm.unet != "pretrained":
         settings |= {"text_steps": lengths.text_steps, "text_rate": lengths.text_rate}
     if arm is not None and arm.encoder != "pretrained":
@@ -206,6 +211,7 @@ def write_sheet(output: Path, person: str) -> None:
 def table(results: Sequence[Mapping[str, Any]], lengths: Lengths) -> str:
     """Mean and standard error over people, and of each person's difference to their own blind restoration."""
     lines = []
+    results = [arm for arm in results if (arm.get("damage") or "hard") == lengths.damage]
     blind = {(arm["person"], arm["seed"]): arm for arm in results if arm["row"] == BLIND.row}
     told = BOUNDS | {arm.row: arm.told for arm in ARMS}
     by_row = {arm.row: arm for arm in ARMS}

@@ -12,7 +12,7 @@ from torch import Tensor
 from library.metrics.quality import psnr, ssim
 from miniworld.identities import HELD_OUT
 from miniworld.judge import HEADS, Images, Judge, to_pictures
-from miniworld.pretrain_restorer.faces import damaged
+from miniworld.pretrain_restorer.faces import RANGES_OF, damage_by, damaged
 from miniworld.pretrain_restorer.measure import IDENTITY
 from miniworld.scenes import draw
 from miniworld.sets import identity_set, stream
@@ -24,13 +24,16 @@ FACES_IN_GENERAL = 128
 class Likeness:
     """Ten test pictures of a person, damaged, and what the ten reference pictures say of them."""
 
-    def __init__(self, name: str, seed: int = 0) -> None:
+    def __init__(self, name: str, damage: str = "hard", seed: int = 0) -> None:
         self.identity = HELD_OUT[name]
         self.references = identity_set(name, "train", seed)
         self.tests = identity_set(name, "test", seed)
         self.truth = np.stack([picture.image for picture in self.tests])  # (10, 128, 128, 3) uint8
         self.degraded = np.stack(
-            [damaged(picture.image, seed, 0, f"{name}-{i}") for i, picture in enumerate(self.tests)]
+            [
+                damaged(picture.image, seed, 0, f"{name}-{i}", damage_by(RANGES_OF[damage]))
+                for i, picture in enumerate(self.tests)
+            ]
         )  # the same, float32 in [0, 1]
         self._person = identity_features(np.stack([picture.image for picture in self.references])).mean(0)
 

@@ -16,7 +16,7 @@ from miniworld.draw import write_dataset
 from miniworld.identities import HELD_OUT
 from miniworld.pretrain.preview import to_pixels
 from miniworld.pretrain_restorer.__main__ import MODEL, RESTORER
-from miniworld.pretrain_restorer.faces import RANGES, portraits
+from miniworld.pretrain_restorer.faces import RANGES_OF, portraits
 from miniworld.prove.likeness import Likeness
 from miniworld.prove.measures import through_vae
 from miniworld.sets import identity_set
@@ -51,7 +51,8 @@ class Studio:
     def __init__(self, folder: Path, lengths: Lengths, seed: int) -> None:
         self._lengths, self._seed = lengths, seed
         steps = f"{lengths.text_steps}-{lengths.text_rate:g}-{lengths.model_steps}-{lengths.model_rate:g}"
-        self._folder = folder / f"{steps}-{seed}"
+        damage = "" if lengths.damage == "hard" else f"-{lengths.damage}"
+        self._folder = folder / f"{steps}-{seed}{damage}"
 
     @cached_property
     def _pretrained(self) -> System:
@@ -131,7 +132,7 @@ class Studio:
             "model_max_train_steps": steps.model_steps,
             "model_learning_rate": steps.model_rate,
             "train_batch_size": steps.batch,
-            **{option: list(values) for option, values in RANGES.items()},
+            **{option: list(values) for option, values in RANGES_OF[steps.damage].items()},
             "seed": self._seed,
             "output_dir": quoted(self._folder),
             "output_name": quoted(name),

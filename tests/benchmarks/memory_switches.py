@@ -160,8 +160,9 @@ def measure(model: Path, side: int, rank: int, batch: int, more: list[str], writ
             on_gpu = int(re.findall(r"on the GPU: (\d+)", measured.output)[-1])
             peak = (on_gpu or measured.peak) / GIB
             most = peak if most is None else most
-            seconds = seconds_per_step(Path(folder, "row-log.jsonl"))
-            table.append(f"| {name} | {peak:.2f} | {most - peak:.2f} | {seconds:.1f} |")
+            # Time on a CPU is that of whatever else runs there; three steps are too few to say anything.
+            seconds = f"{seconds_per_step(Path(folder, 'row-log.jsonl')):.1f}" if on_gpu else ""
+            table.append(f"| {name} | {peak:.2f} | {most - peak:.2f} | {seconds} |")
             print(table[-1], flush=True)
     if write:
         put("measured", "\n".join(table))
