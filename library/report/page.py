@@ -1,0 +1,101 @@
+"""The frame of every page: one HTML file that needs nothing else and runs nothing.
+
+    html = render(Path(__file__).parent / "templates" / "run.html", title="...", facts=...)
+    write_page(path, html)
+
+A template extends "frame.html" (blocks `head_facts` and `body`) and may import "parts.html" (tables, facts, strips).
+Pictures come from `pictures.data_uri`, figures from `plots.svg`.
+
+Two walls keep strangers' texts (captions, prompts, names of files) from becoming a part of the page. Everything is
+escaped: there is no `|safe`, and the only markup that is believed is the SVG that `plots.svg` made. And the policy in
+the page's head allows no script and no file beside it, whatever were to stand in it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from library.atomic import atomic
+
+TEMPLATES = Path(__file__).parent / "templates"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+LONGEST = 2000
+"""Characters of a text that are shown; who wants the rest finds it in the run's files."""
+
+# What HTML cannot hold or an eye would be deceived by: control characters, halves of surrogate pairs, and the marks
+# that turn the direction of the text that follows.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def render(template: Path, **context: Any) -> str:
+    """The page that `template`, a file, makes of `context`. Raises where the template names what is not there."""
+    environment = _environment(FileSystemLoader(template.parent))
+    return environment.get_template(template.name).render(policy=POLICY, **context)
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page whole or not at all. Raises `UserError` where the disk is full or the folder cannot be written."""
+    with atomic(path) as temporary:
+        temporary.write_text(html, encoding="utf-8", newline="\n")
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen or written spelled out: a NUL becomes \\x00, a right-to-left override \\u202e."""
+    return _INVISIBLE.sub(lambda found: _spelled(ord(found[0])), text.replace("\r\n", "\n"))
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """The beginning of a text that is too long to be read on a page, and how much is left out."""
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest:,} more characters)"
+
+
+def _spelled(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _environment(theirs: BaseLoader) -> Environment:
+    environment = Environment(
+        autoescape=True,
+        loader=ChoiceLoader([theirs, FileSystemLoader(TEMPLATES)]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_shown,
+    )
+    del environment.filters["safe"]  # a template that uses it cannot even be read
+    environment.filters |= {"shortened": shortened, "bytes": file_size, "figure": number}
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """What every {{ expression }} passes through before it is escaped."""
+    if isinstance(value, Markup):
+        return value
+    return visible(value) if isinstance(value, str) else value
+
+
+def file_size(count: int) -> str:
+    """197 kB, 1.4 MB, 6.9 GB (powers of 1000, as disks are sold)."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """A figure for people: `digits` significant ones, whole numbers with thousands, "–" where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.{digits}g}"
