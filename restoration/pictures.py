@@ -9,11 +9,18 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from library.atomic import atomic
 from library.data.images import discover
 from library.errors import UserError
+
+MAKER = "made by"
+"""The text of a PNG that says which weights made it."""
+
+LONGEST = 8
+"""The most that a picture may be longer than wide: its shorter side is brought to the model's size, whatever the other."""
 
 
 def find_pictures(source: Path | None, option: str) -> list[Path]:
@@ -43,10 +50,23 @@ def output_names(sources: list[Path], folder: Path) -> dict[Path, Path]:
     return {source: folder / name for source, name in names.items()}
 
 
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 RGB (height, width, 3), whole or not at all."""
+def write_png(path: Path, picture: np.ndarray | Image.Image, maker: str | None = None) -> None:
+    """Write uint8 RGB (height, width, 3), whole or not at all; the file tells by what it was made."""
+    note = PngInfo()
+    if maker is not None:
+        note.add_text(MAKER, maker)
     with atomic(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        image.save(temporary, pnginfo=note)
+
+
+def maker_of(path: Path) -> str | None:
+    """What a picture says that it was made by; None where it does not, or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(MAKER)
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -68,7 +88,12 @@ def at_size(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(width, height) at which a picture is restored: its shorter side becomes `side`."""
+    """(width, height) at which a picture is restored: its shorter side becomes `side`.
+
+    Raises `ValueError` for a strip, which would become a picture of any size at all.
+    """
     width, height = size
+    if max(size) > LONGEST * min(size):
+        raise ValueError(f"{width}x{height} pixels are more than {LONGEST} times as long as wide; crop it")
     factor = side / min(width, height)
     return max(side, round(width * factor)), max(side, round(height * factor))

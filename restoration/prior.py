@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from library.atomic import atomic
 from library.models.family import StableDiffusion
 from library.models.text import TextConditioner
 from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
+from restoration.person import base_mark
+from restoration.pictures import maker_of, write_png
 
 AT_ONCE = 8  # pictures between two looks at what is on disk
 
@@ -24,11 +25,14 @@ def prior_folder(output_dir: Path, class_prompt: str) -> Path:
 def draw_prior(
     model: StableDiffusion, class_prompt: str, folder: Path, count: int, side: int, say: Callable[[str], None]
 ) -> None:
-    """Let G draw what is missing of `count` pictures of the class; those that are there are kept.
+    """Let G draw what is missing of `count` pictures of the class.
 
-    Picture i is a function of the prompt and i alone, so that an interrupted call goes on where it stopped.
+    Picture i is a function of G, the prompt, the side and i alone, so that an interrupted call goes on where it stopped.
+    Those that another G drew, or this one at another size, are drawn anew; those that were put there are kept.
     """
-    missing = [i for i in range(count) if not (folder / f"{i:04d}.png").is_file()]
+    maker = f"{base_mark(model.unet)} at {side}"
+    files = [folder / f"{i:04d}.png" for i in range(count)]
+    missing = [i for i, file in enumerate(files) if not file.is_file() or maker_of(file) not in (None, maker)]
     if not missing:
         return
     say(f"drawing {len(missing)} pictures of '{class_prompt}' into {folder}; give reg_data_dir to use others")
@@ -38,5 +42,4 @@ def draw_prior(
         numbers = missing[start : start + AT_ONCE]
         prompts = [SamplePrompt(class_prompt, width=side, height=side, seed=i) for i in numbers]
         for number, picture in zip(numbers, generate(model, conditioner, prompts), strict=True):
-            with atomic(folder / f"{number:04d}.png") as temporary:
-                picture.save(temporary)
+            write_png(files[number], picture, maker)

@@ -40,13 +40,15 @@ def restore_folder(settings: Settings) -> None:
     from library.files import check_writable
     from restoration.detector import FaceDetector
     from restoration.pictures import find_pictures, output_names, write_png
-    from restoration.restoring import open_studio, restore_aligned, restore_photos
+    from restoration.restoring import check_makers, open_studio, restore_aligned, restore_photos, restorer_of
 
     raise_all(check_writable(settings["output"]))
     sweep_temporaries(settings["output"])
     sources = find_pictures(settings["input"], "input")
     names = output_names(sources, settings["output"])
+    maker = restorer_of(settings)
     if settings["skip_existing"]:
+        check_makers(names.values(), maker)
         sources = [source for source in sources if not names[source].is_file()]
     if not sources:
         show_line("every picture is restored already")
@@ -61,7 +63,7 @@ def restore_folder(settings: Settings) -> None:
     written = 0
     for picture in done:
         if picture.pixels is not None:
-            write_png(names[picture.source], picture.pixels)
+            write_png(names[picture.source], picture.pixels, maker)
             written += 1
         if picture.problem:
             problems.append(Problem(picture.problem, f"image '{picture.source}'"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from restoration.cleaner import Cleaner, load_cleaner
 from restoration.detector import FaceDetector
 from restoration.load import load_encoder, load_restorer
 from restoration.person import base_mark, give_weights, read_person
-from restoration.pictures import at_size, to_pixels, to_tensor, working_size
+from restoration.pictures import at_size, maker_of, to_pixels, to_tensor, working_size
 from restoration.pivot import person_file, stem_of
 from restoration.ranges import REFERENCE_SIDE
 from restoration.sampling import Sampling, restore
@@ -116,6 +116,22 @@ def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, flo
     return prompt, person.gamma if person else 0.5
 
 
+def restorer_of(settings: Settings) -> str:
+    """By what pictures are restored, as their files tell it: the person's weights by name, or no one's."""
+    return "blind restoring" if settings["blind"] else person_file(settings).name
+
+
+def check_makers(files: Iterable[Path], maker: str) -> None:
+    """Refuse to go on in a folder where pictures were restored as somebody else. Raises `UserError`."""
+    for file in files:
+        other = maker_of(file) if file.is_file() else None
+        if other not in (None, maker):
+            raise UserError(
+                f"'{file}' was made by {other}, and this call restores by {maker}: give another `output`, or leave "
+                "out `skip_existing` to replace it"
+            )
+
+
 def _encoder_name(settings: Settings) -> str:
     return f"{stem_of(settings, 'model')}.safetensors"
 
@@ -136,10 +152,10 @@ def restore_aligned(studio: Studio, sources: list[Path], batch_size: int) -> Ite
     for source in sources:
         try:
             pixels = load(source)
-        except BadImage as error:
+            mine = working_size((pixels.shape[1], pixels.shape[0]), studio.side)
+        except (BadImage, ValueError) as error:
             yield Done(source, problem=str(error))
             continue
-        mine = working_size((pixels.shape[1], pixels.shape[0]), studio.side)
         if waiting and (mine != size or len(waiting) == batch_size):
             yield from _restored(studio, waiting)
             waiting = []

@@ -47,6 +47,24 @@ def test_a_second_call_restores_only_what_is_missing(restored, tmp_path):
     assert sorted(name for name in before if after[name] == before[name]) == ["rgba.png", "small.png", "wide.png"]
 
 
+def test_pictures_of_another_person_are_not_mixed_with_this_one_s(restored, tmp_path, faces, capfd):
+    source = one_picture(tmp_path / "in", faces[0])
+    assert restored(source, blind=True)[0] == 0
+    assert restored(source, skip_existing=True)[0] != 0
+    assert "a.png' was made by blind restoring" in capfd.readouterr().err
+    assert restored(source)[0] == 0  # without skip_existing it is replaced
+    assert restored(source, skip_existing=True)[0] == 0
+
+
+def test_a_strip_is_refused_before_it_becomes_a_picture_of_any_size(restored, tmp_path, capfd):
+    folder = one_picture(tmp_path / "in", np.zeros((64, 64, 3), np.float32))
+    Image.new("RGB", (900, 10)).save(folder / "strip.png")
+    code, out = restored(folder)
+    assert code != 0
+    assert [path.name for path in out.iterdir()] == ["a.png"]
+    assert "900x10 pixels are more than 8 times as long as wide" in capfd.readouterr().err
+
+
 def pixels(folder: Path) -> np.ndarray:
     return np.asarray(Image.open(folder / "a.png"), np.int16)
 
