@@ -20,7 +20,7 @@ MAKER = "made by"
 """The text of a PNG that says which weights made it."""
 
 LONGEST = 8
-"""The most that a picture may be longer than wide: its shorter side is brought to the model's size, whatever the other."""
+"""How often a picture may be as long as wide: its shorter side is brought to the model's size, whatever the other."""
 
 
 def find_pictures(source: Path | None, option: str) -> list[Path]:

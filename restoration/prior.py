@@ -27,8 +27,8 @@ def draw_prior(
 ) -> None:
     """Let G draw what is missing of `count` pictures of the class.
 
-    Picture i is a function of G, the prompt, the side and i alone, so that an interrupted call goes on where it stopped.
-    Those that another G drew, or this one at another size, are drawn anew; those that were put there are kept.
+    Picture i is a function of G, prompt, side and i alone, so that an interrupted call goes on where it stopped. Those
+    that another G drew, or this one at another size, are drawn anew; those that were put there are kept.
     """
     maker = f"{base_mark(model.unet)} at {side}"
     files = [folder / f"{i:04d}.png" for i in range(count)]

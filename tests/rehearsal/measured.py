@@ -57,5 +57,5 @@ def run_measured(arguments: Sequence[str | Path]) -> Measured:
 def seconds_per_step(log: Path) -> float:
     """The median over a run's log, the first step left out: it waits for what is prepared once."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    seconds = [line["seconds"] for line in lines if "loss" in line]
+    seconds = [line["seconds"] for line in lines if "gradient_norm" in line]
     return statistics.median(seconds[1:] or seconds)
