@@ -1,0 +1,28 @@
+"""What a network tool needs before it starts: a device to calculate on, and a place for its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from library.errors import UserError, raise_all
+from library.files import check_writable
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that `device` names. Raises `UserError` where it is none or is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device, dtype=torch.float64)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"`device` is `{name}`, which cannot be used here ({reason}); give cpu") from error
+    return device
+
+
+def check_target(path: Path) -> None:
+    """Raise `UserError` if `path` is a folder or its folder cannot be written."""
+    if path.is_dir():
+        raise UserError(f"`save_to` is the folder `{path}`; give the name of a file in it")
+    raise_all(check_writable(path.parent))
