@@ -82,7 +82,3 @@ class NearStart(EmbeddingInitializer):
 def cycled(ids: list[int], count: int) -> list[int]:
     """The first `count` of the ids, from the beginning again where they run out."""
     return [ids[i % len(ids)] for i in range(count)]
-
-
-def repeated_rows(rows: Tensor, count: int) -> Tensor:
-    return rows[torch.arange(count) % len(rows)]

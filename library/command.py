@@ -44,9 +44,3 @@ def quiet_optional_libraries() -> None:
     """Keep libraries that only a GPU needs from announcing at import that there is none: we say so where it matters."""
     for name in ("xformers", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def show_line(line: str) -> None:
-    """A line worth knowing, once: only by the first of the processes that `accelerate launch` starts."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"note: {line}", file=sys.stderr)

@@ -64,3 +64,9 @@ class Console:
         with self._file.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {logging.getLevelName(level)} {line}\n")
         return False
+
+
+def show_line(line: str) -> None:
+    """A line worth knowing, once: only by the first of the processes that `accelerate launch` starts."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {line}", file=sys.stderr)

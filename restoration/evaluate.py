@@ -13,7 +13,8 @@ from pathlib import Path
 if not __package__:  # started by its path: the repository is where `library` and `restoration` are found
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from library.command import run_command, show_line
+from library.command import run_command
+from library.console import show_line
 from library.config.option import Settings
 from library.config.parse import parse
 from library.config.values import split_key_values

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from library.command import show_line
+from library.console import show_line
 from library.config.checks import model_files_exist, there_is_a_model
 from library.config.option import Group, Option, Settings
 from library.config.options.embeddings import EMBEDDINGS

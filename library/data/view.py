@@ -71,11 +71,6 @@ def view_of(picture: Picture, draw: Draw) -> View:
     )
 
 
-def varies_pixels(subset: SubsetSpec) -> bool:
-    """Whether visits see other pixels than a cache can hold."""
-    return subset.random_crop or subset.color_aug or subset.face_crop_aug_range is not None
-
-
 def cut_anywhere(choice: BucketChoice, generator: torch.Generator) -> BucketChoice:
     """The bucket cut from anywhere in the resized image."""
     room = [resized - bucket for resized, bucket in zip(choice.resized, choice.bucket, strict=True)]

@@ -93,9 +93,6 @@ class Placeholders:
         """A caption or prompt with all tokens where the first is written ("tok" -> "tok tok_1")."""
         return self._spelled.sub(lambda _: self.text, caption)
 
-    def occurs_in(self, caption: str) -> bool:
-        return self.expand(caption) != caption or self.text in caption
-
     def ids(self, encoder: int) -> list[int]:
         """Their token ids, which follow each other."""
         first = self.rows[encoder].first

@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import CLIPTokenizer
 
-from library.command import show_line
+from library.console import show_line
 from library.errors import UserError
 from library.models.family import Family
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from library.command import show_line
+from library.console import show_line
 from library.data.batches import LatentSource
 from library.data.cache import DiskLatents, LiveLatents, MemoryLatents
 from library.data.dataset import Dataset
