@@ -10,8 +10,8 @@ if not __package__:  # started by its path: the repository is where `library` an
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command
-from library.console import show_line
 from library.config.parse import parse
+from library.console import show_line
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import writing_problems
 from restoration.options import DEGRADATION, FILES, RUN, degradation_of, groups_for

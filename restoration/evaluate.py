@@ -14,10 +14,10 @@ if not __package__:  # started by its path: the repository is where `library` an
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command
-from library.console import show_line
 from library.config.option import Settings
 from library.config.parse import parse
 from library.config.values import split_key_values
+from library.console import show_line
 from library.errors import UserError
 from restoration.options import EVALUATION, FILES, IDENTITY, groups_for
 

@@ -16,10 +16,10 @@ if not __package__:  # started by its path: the repository is where `library` an
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command
-from library.console import show_line
 from library.config.image_folders import count_images, what_else_is_there, why_not_a_file, why_not_a_folder
 from library.config.option import Settings
 from library.config.parse import parse
+from library.console import show_line
 from library.errors import ConfigError, Problem
 from library.launch import start_the_missing_processes
 from restoration.checks import training_problems, writing_problems

@@ -11,9 +11,9 @@ if not __package__:  # started by its path: the repository is where `library` an
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command
-from library.console import show_line
 from library.config.option import Settings
 from library.config.parse import parse
+from library.console import show_line
 from library.launch import start_the_missing_processes
 from restoration.checks import training_problems
 from restoration.options import (

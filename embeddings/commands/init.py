@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from library.console import show_line
 from library.config.checks import model_files_exist, there_is_a_model
 from library.config.option import Group, Option, Settings
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.values import split_key_values
+from library.console import show_line
 from library.errors import Problem, UserError
 
 # fmt: off

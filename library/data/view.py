@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 
-from library.config.dataset_specs import SubsetSpec
 from library.data.buckets import BucketChoice, Size
 from library.data.picture import Picture
 from library.data.wording import Draw
