@@ -186,7 +186,7 @@ def find_pictures(
 
 def network_plugin(settings: Settings) -> ModuleType:
     """The module of a network on G, its arguments checked."""
-    module = import_plugin(settings["network_module"], "network_module", ("create_network",))
+    module = import_plugin(settings["network_module"], "network_module", ("create_network",), settings["config_file"])
     check_arguments(module, split_key_values(settings["network_args"]), "network_args")
     return module
 

@@ -40,7 +40,7 @@ from library.training.network import NetworkSpec, NetworkTrainable, create_netwo
 from library.training.new_word import CheckedWord, about_the_word, build_word, check_word, with_templates
 from library.training.objectives import NoisePrediction
 from library.training.optimizers import OptimizerSpec
-from library.training.plugins import check_arguments, import_plugin
+from library.training.plugins import check_arguments, import_plugin, notes_on
 from library.training.precision import DTYPES
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import Processes
@@ -70,8 +70,12 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
     resumed = check_surroundings(settings, say)
     module, arguments = None, split_key_values(settings["network_args"])
     if settings["network_module"] is not None:
-        module = import_plugin(settings["network_module"], "network_module", ("create_network",))
+        module = import_plugin(
+            settings["network_module"], "network_module", ("create_network",), settings["config_file"]
+        )
         check_arguments(module, arguments, "network_args")
+        for line in notes_on(module):
+            say(line)
     if settings["metadata_thumbnail"]:
         thumbnail(settings["metadata_thumbnail"])
     prompts = read_prompts(settings["sample_prompts"]) if settings["sample_prompts"] else []
@@ -262,7 +266,7 @@ def build_network(
     )
     full = DTYPES["fp16"] if memory.full_fp16 else DTYPES["bf16"] if memory.full_bf16 else None
     network.to(device=processes.device, dtype=full)
-    return NetworkTrainable(
+    trainable = NetworkTrainable(
         network,
         groups,
         names,
@@ -271,6 +275,9 @@ def build_network(
         save_dtype=SAVED_AS[settings["save_precision"]],
         scale_weight_norms=spec.scale_weight_norms,
     )
+    if processes.is_main and not hasattr(module, "OPTIONS"):  # a module that was written for another trainer
+        trainable.save_on_trial(settings["output_dir"], settings.take(SavingSpec).extension)
+    return trainable
 
 
 def build_previews(

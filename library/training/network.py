@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
 from library.files import Tensors, read_tensors, save_network, temporary_tensors
+from library.kohya_names import class_names
 from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
 from library.training.findings import Findings, read_figures
-from library.training.plugins import telling
+from library.training.plugins import check_call, taken, telling
 from library.training.progress import Progress
 from library.training.trainables import Movement, Trainable
 
@@ -54,12 +56,8 @@ def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffu
     for i, path in enumerate(spec.base_weights or ()):
         multiplier = multipliers[i] if i < len(multipliers) else 1.0
         with named_for_modules(path, model) as file, telling(f"{module.__name__}, `base_weights = {path}`"):
-            network, weights = _pair(
-                module,
-                module.create_network_from_weights(
-                    multiplier, str(file), model.vae, text_encoder, model.unet, for_inference=True
-                ),
-            )
+            parts = (multiplier, str(file), model.vae, text_encoder, model.unet)
+            network, weights = _from_weights(module, "base_weights", *parts, for_inference=True)
         if not hasattr(network, "merge_to"):
             raise UserError(f"`base_weights` needs a network module with merge_to(), which {module.__name__} has not")
         network.merge_to(text_encoder, model.unet, weights, dtype, "cpu")
@@ -84,24 +82,16 @@ def create_network(
     if spec.dim_from_weights:
         assert spec.network_weights is not None  # checked with the options
         with named_for_modules(spec.network_weights, model) as file, telling(module.__name__):
-            network, _ = _pair(
-                module,
-                module.create_network_from_weights(1, str(file), model.vae, text_encoder, model.unet, **arguments),
-            )
+            parts = (1, str(file), model.vae, text_encoder, model.unet)
+            network, _ = _from_weights(module, "dim_from_weights", *parts, **arguments)
     else:
         # LyCORIS reads `dropout` where kohya's own modules read `neuron_dropout`.
-        keywords: dict[str, Any] = {"dropout": spec.network_dropout} | arguments
-        with telling(module.__name__):
-            network = module.create_network(
-                1.0,
-                spec.network_dim,
-                spec.network_alpha,
-                model.vae,
-                text_encoder,
-                model.unet,
-                neuron_dropout=spec.network_dropout,
-                **keywords,
-            )
+        dropouts = {"neuron_dropout": spec.network_dropout, "dropout": spec.network_dropout}
+        keywords = taken(module.create_network, dropouts) | arguments
+        parts = (1.0, spec.network_dim, spec.network_alpha, model.vae, text_encoder, model.unet)
+        check_call(module.create_network, *parts, **keywords)
+        with telling(module.__name__), class_names():
+            network = module.create_network(*parts, **keywords)
     if network is None:
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
     if hasattr(network, "prepare_network"):
@@ -117,16 +107,25 @@ def create_network(
         ):
             found = network.load_weights(str(file))
             say(f"started from {spec.network_weights}: {found}")
+    if spec.scale_weight_norms and not hasattr(network, "apply_max_norm_regularization"):
+        say(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
     if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
         network.enable_gradient_checkpointing()
     return network
 
 
-def _pair(module: ModuleType, made: Any) -> tuple[Any, Any]:
+def _from_weights(module: ModuleType, option: str, *parts: Any, **keywords: Any) -> tuple[Any, Any]:
+    """The pair (network, weights) that a module makes of a file. Raises `UserError` where it makes none."""
+    function = getattr(module, "create_network_from_weights", None)
+    if function is None:
+        raise UserError(f"`{option}` needs create_network_from_weights(), which {module.__name__} has not")
+    check_call(function, *parts, **keywords)
+    with class_names():
+        made = function(*parts, **keywords)
     if not (isinstance(made, tuple) and len(made) == 2):
         raise UserError(
             f"{module.__name__}.create_network_from_weights() returned no (network, weights) pair, so it cannot be "
-            "used with dim_from_weights or base_weights"
+            f"used with `{option}`"
         )
     return made
 
@@ -210,10 +209,13 @@ class NetworkTrainable(Trainable):
         self._model = model
         self._device = device
         self._save_dtype = save_dtype
-        self._max_norm = scale_weight_norms
+        self._max_norm = scale_weight_norms if hasattr(network, "apply_max_norm_regularization") else None
         self._text_encoder = text_encoder_argument(model)
         network.prepare_grad_etc(self._text_encoder, model.unet)
         trained = {id(parameter) for group in groups for parameter in group["params"]}
+        for parameter in network.parameters():
+            # What no optimizer updates nothing clears either: its gradients would pile up in what is clipped.
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in trained)
         self._movement = Movement({name: p for name, p in network.named_parameters() if id(p) in trained})
         self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
         self.beside: Callable[[], Tensors] = dict
@@ -229,7 +231,7 @@ class NetworkTrainable(Trainable):
         return self._groups
 
     def clipped_parameters(self) -> list[Tensor]:
-        return list(self.network.get_trainable_params())
+        return [parameter for parameter in self.network.get_trainable_params() if parameter.requires_grad]
 
     def announce(self, total_epochs: int, total_steps: int) -> list[str]:
         return self.network.announce(total_epochs, total_steps) if hasattr(self.network, "announce") else []
@@ -275,6 +277,12 @@ class NetworkTrainable(Trainable):
             return to_file_names(tensors, self._model) | self.beside()
 
         save_network(self.network, path, self._save_dtype, metadata, rename=rename)
+
+    def save_on_trial(self, folder: Path, extension: str) -> None:
+        """Write its file once and forget it: what cannot be written is better known before the training than after."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as place:
+            self.save(Path(place, f"trial{extension}"), {})
 
     def findings(self) -> Findings:
         moved, change = self._movement.measure()

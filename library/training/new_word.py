@@ -61,7 +61,9 @@ def check_word(settings: Settings, dataset: Dataset, say: Callable[[str], None])
         return None
     spec, captions = settings.take(WordSpec), settings.take(CaptionSpec)
     tokens = placeholder_tokens(spec.token_string, spec.num_vectors_per_token)
-    module = import_plugin(spec.embedding_initializer, "embedding_initializer", ("create_initializer",))
+    module = import_plugin(
+        spec.embedding_initializer, "embedding_initializer", ("create_initializer",), settings["config_file"]
+    )
     arguments = split_key_values(settings["initializer_args"])
     initializer = create_initializer(module, arguments, settings.namespace())
     if spec.weights is not None and (count := read_embedding(spec.weights).count) != spec.num_vectors_per_token:

@@ -1,0 +1,115 @@
+"""The names of kohya's own `library` that network modules written for sd-scripts import.
+
+Such a module says `from library.utils import setup_logging`; here `library` is another package. Once `offer()` has been
+called, the few names below can be imported as they can there, also from inside a function while a file is saved. A room
+of ours would win over one of the same name, and any other name of kohya's stays unknown: `unknown_import` tells which.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from library.files import tensor_hashes
+
+
+def setup_logging(args: Any = None, log_level: str | None = None, reset: bool = False) -> None:
+    """Nothing: what a module logs goes where the logging of this process goes."""
+
+
+def precalculate_safetensors_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[str, str]:
+    """The hash of the tensors, and the older one of a window, by which web UIs know a network file."""
+    hashes = tensor_hashes(tensors, metadata)
+    return hashes["sshs_model_hash"], hashes["sshs_legacy_hash"]
+
+
+class SdxlUNet2DConditionModel(nn.Module):
+    """kohya's own U-Net of SDXL, whose parts have the original's names. No U-Net is one here: ours has diffusers'
+    names, and a module that asks must count its blocks and name its parts by these."""
+
+
+class InferSdxlUNet2DConditionModel(SdxlUNet2DConditionModel):
+    """The same for inference."""
+
+
+OFFERED: dict[str, Sequence[Any]] = {
+    "library.utils": [setup_logging],
+    "library.train_util": [precalculate_safetensors_hashes],
+    "library.sdxl_original_unet": [SdxlUNet2DConditionModel, InferSdxlUNet2DConditionModel],
+}
+NAMES = {room: [thing.__name__ for thing in things] for room, things in OFFERED.items()}
+
+
+class _Offer(MetaPathFinder, Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, origin=__file__) if fullname in OFFERED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__.update({thing.__name__: thing for thing in OFFERED[module.__name__]})
+
+
+def offer() -> None:
+    """Let modules import the offered names from now on."""
+    if not any(isinstance(finder, _Offer) for finder in sys.meta_path):
+        sys.meta_path.append(_Offer())  # last: what really exists comes first
+
+
+@contextlib.contextmanager
+def class_names() -> Iterator[None]:
+    """For the block the U-Net's attention layers are called as in kohya's U-Net: modules choose layers by class names.
+
+    It is the one name that differs; LyCORIS' preset `attn-only` and kohya's networks.oft look for it.
+    """
+    own = Attention.__name__
+    Attention.__name__ = "CrossAttention"
+    try:
+        yield
+    finally:
+        Attention.__name__ = own
+
+
+def unknown_import(error: ImportError) -> str | None:
+    """What of kohya's `library` an import wanted that is not offered; None where it is about something else."""
+    name = error.name or ""
+    if isinstance(error, ModuleNotFoundError):
+        return name if name.startswith("library.") else None
+    wanted = re.match(r"cannot import name '(\w+)'", str(error))
+    return f"{name}.{wanted[1]}" if wanted and (name == "library" or name in OFFERED) else None
+
+
+def unknown_imports_in_functions(source: Path) -> list[tuple[int, str]]:
+    """(line, name) of what a file's functions import of kohya's `library` without being offered: calling them fails."""
+    tree = ast.parse(source.read_bytes())
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    found = {place for function in functions for node in ast.walk(function) for place in _imported(node)}
+    return sorted((line, name) for line, name in found if name.startswith("library.") and not _is_offered(name))
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.Import):
+        yield from ((node.lineno, alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _is_offered(name: str) -> bool:
+    room, _, thing = name.rpartition(".")
+    return name in OFFERED or thing in NAMES.get(room, ())
+
+
+def offered_text() -> str:
+    """The offered names in one line."""
+    return ", ".join(f"{room}.{name}" for room, names in NAMES.items() for name in names)
