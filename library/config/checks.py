@@ -38,7 +38,9 @@ def model_files_exist(settings: Settings) -> Iterator[Problem]:
 
 
 def other_files_exist(settings: Settings) -> Iterator[Problem]:
-    single = [(name, settings[name]) for name in ("network_weights", "weights", "sample_prompts", "log_tracker_config")]
+    single = [(name, settings[name]) for name in ("network_weights", "weights", "log_tracker_config")]
+    if isinstance(settings["sample_prompts"], Path):
+        single.append(("sample_prompts", settings["sample_prompts"]))
     several = [("base_weights", path) for path in settings["base_weights"] or []]
     for name, path in single + several:
         if path is not None and not os.path.isfile(path):
@@ -134,12 +136,6 @@ def multipliers_have_weights(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             f"{settings.place(name)} has more numbers ({len(given)}) than `base_weights` has files ({len(files)})."
         )
-
-
-def samples_have_prompts(settings: Settings) -> Iterator[Problem]:
-    for name in ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first"):
-        if settings[name] and settings["sample_prompts"] is None:
-            yield Problem(f"{settings.place(name)} needs `sample_prompts`: a file with one prompt in each line.")
 
 
 def precisions_agree(settings: Settings) -> Iterator[Problem]:
@@ -254,7 +250,6 @@ CHECKS = (
     cached_text_encoder_is_not_trained,
     ranks_from_weights,
     multipliers_have_weights,
-    samples_have_prompts,
     precisions_agree,
     warm_up_fits,
     the_optimizer_is_named_once,

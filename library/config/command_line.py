@@ -1,13 +1,15 @@
 """The command line as a list of written values.
 
 `--name value`, `--name=value`, `--name a b c` for lists; flags also as `--name false`, `--name=false` and `--no-name`.
-Names are never guessed from their beginnings: an unknown one is an error that names the nearest.
+The beginning of one name stands for it, as in sd-scripts, and that is said; any other unknown name is an error that
+names the nearest.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from library.config.option import COMMAND_LINE, Option, Written, names_elsewhere
 from library.config.suggest import did_you_mean
@@ -21,10 +23,19 @@ def wants_help(argv: Sequence[str]) -> bool:
     return any(word in ("--help", "-h") for word in argv)
 
 
-def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> tuple[list[Written], list[Problem]]:
-    """What was written, in order. `options` holds the accepted names, old spellings too."""
-    written: list[Written] = []
-    problems: list[Problem] = []
+@dataclass
+class CommandLine:
+    """What was written, in order, with what is wrong and what is worth knowing about it."""
+
+    written: list[Written] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> CommandLine:
+    """`options` holds the accepted names, old spellings too."""
+    read = CommandLine()
+    written, problems = read.written, read.problems
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -35,7 +46,9 @@ def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> tup
             continue
         name, has_value, value = word.lstrip("-").partition("=")
         values = [value] if has_value else []
-        option = options.get(name)
+        option = options.get(name) or begun(name, options)
+        if option is not None and name not in options:
+            read.warnings.append(f"`--{name}` on the command line is read as `--{option.name}`.")
         if option is None and (positive := switched_off(name, options)) is not None:
             option = positive
             if has_value:
@@ -53,7 +66,13 @@ def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> tup
             written.append(Written(option, values[0] if values else True, COMMAND_LINE))
         else:
             problems.append(Problem(f"`--{name}` on the command line needs a value."))
-    return written, problems
+    return read
+
+
+def begun(name: str, options: Mapping[str, Option]) -> Option | None:
+    """The option of which `name` is the beginning, if it is that of one only."""
+    meant = {option.name: option for known, option in options.items() if known.startswith(name)}
+    return next(iter(meant.values())) if len(meant) == 1 else None
 
 
 def is_name(word: str) -> bool:

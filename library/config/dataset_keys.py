@@ -12,7 +12,7 @@ from typing import Any
 
 from library.config.option import Option
 from library.config.options.dataset import CACHE_INFO, INTERPOLATIONS
-from library.config.values import resolution, two_numbers
+from library.config.values import bucket_step, resolution, two_numbers
 
 GENERAL, DATASET, SUBSET = "[general]", "[[datasets]]", "[[datasets.subsets]]"
 
@@ -48,7 +48,7 @@ KEYS = (
     key("enable_bucket",                bool,  False,     "GD",  known_as=("enable_bucketing", "enable_buckets")),
     key("min_bucket_reso",              int,   256,       "GD",  minimum=1, known_as=("min_bucket_resolution",)),
     key("max_bucket_reso",              int,   1024,      "GD",  minimum=1, known_as=("max_bucket_resolution",)),
-    key("bucket_reso_steps",            int,   64,        "GD",  minimum=8),
+    key("bucket_reso_steps",            bucket_step, 64,  "GD",  minimum=8),
     key("bucket_no_upscale",            bool,  False,     "GD"),
     key("network_multiplier",           float, 1.0,       "GD",  None),
     key("validation_split",             float, 0.0,       "GD",  minimum=0, maximum=1),

@@ -38,7 +38,7 @@ from library.config.lonely_keys import lonely_keys
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
-from library.config.values import is_unset, read_value
+from library.config.values import Noted, is_unset, read_value
 from library.errors import ConfigError, Problem, UserError, raise_all
 
 
@@ -211,7 +211,10 @@ class _Reading:
         before = len(self.problems)
         if folder is None and metadata is None:
             if "image_dir" not in level.unread:
-                self.problems.append(Problem(f"{place} has no `image_dir`: the folder of its images."))
+                unfilled = "image_dir" in level.origins  # a template's empty text
+                self.problems.append(
+                    Problem(f"{place} has no `image_dir`: the folder of its images.", understood=unfilled)
+                )
             return False
         for name, path in (("image_dir", folder), ("conditioning_data_dir", masks)):
             if path is not None and (why := why_not_a_folder(path)):
@@ -246,11 +249,15 @@ class _Reading:
     def _value(self, level: _Level, name: str, raw: Any) -> None:
         option, phrase = BY_NAME[name].option, level.origins[name].phrase
         try:
-            level.values[name] = value = raw if raw == "" else read_value(option, raw)
+            value = raw if raw == "" else read_value(option, raw)
         except ValueError as error:
             level.unread.add(name)
             self.problems.append(Problem(f"`{name}` {phrase} {error}."))
             return
+        if isinstance(value, Noted):
+            self.warnings.append(f"`{name}` {phrase} {value.note}.")
+            value = value.value
+        level.values[name] = value
         why = NO_EFFECT.get(name)
         if why and not is_off(value, option.default):
             self.warnings.append(f"`{name}` {phrase} has no effect: {why}.")

@@ -76,7 +76,8 @@ def as_training_config(preset: ConfigFile) -> ConfigFile:
             put(name, words, name)
     kind = preset.tables.get("LoRA_type", "Standard")
     module, algorithm = NETWORKS.get(kind, ("", None))
-    put("network_module", module or str(kind), "LoRA_type")
+    if "network_module" not in tables:  # a training config that somebody keeps as JSON has its own
+        put("network_module", module or str(kind), "LoRA_type")
     if arguments := network_arguments(preset.tables, kind, algorithm):
         put("network_args", arguments, "LoRA_type")
     return ConfigFile(preset.path, tables, lines)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from library.config.option import Group, Option
 from library.config.values import (
+    bucket_step,
+    count_or_none,
     file_name,
     key_value,
+    one_or_more,
     path_or_name,
     period,
+    prompts_or_file,
     resolution,
     steps_or_ratio,
     token_count,
@@ -23,7 +27,8 @@ NAME_WIDTH = 30
 PLACEHOLDERS = {
     **{int: "N", float: "X", str: "TEXT", Path: "PATH"},
     **{path_or_name: "PATH", file_name: "NAME", key_value: "NAME=VALUE", resolution: "SIZE", two_numbers: "X,X"},
-    **{period: "N", steps_or_ratio: "N", token_count: "N"},
+    **{period: "N", steps_or_ratio: "N", token_count: "N", bucket_step: "N", prompts_or_file: "FILE"},
+    **{count_or_none: "N", one_or_more: "N"},
 }
 
 

@@ -50,6 +50,7 @@ class Option:
     default: Any
     help: str  # one line
     choices: tuple[Any, ...] | None = None
+    other_words: tuple[tuple[str, Any], ...] = ()  # (what some programs call a choice, the choice)
     nargs: str | None = None  # "*": a list of values
     minimum: float | None = None
     maximum: float | None = None

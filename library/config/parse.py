@@ -28,7 +28,8 @@ def parse(
 
         print(help_text(groups, prog, description))
         raise SystemExit(0)
-    spoken, problems = read_command_line(argv, with_aliases(options))
+    command_line = read_command_line(argv, with_aliases(options))
+    spoken, problems = command_line.written, command_line.problems
     asked = settle(options, spoken, [])  # what cannot be read is told below
     if asked.values.get("output_config"):
         write_config(settle(options, spoken, problems), problems)
@@ -40,7 +41,7 @@ def parse(
         except ConfigError as error:
             raise_all([Problem(str(error)), *problems], ConfigError)  # what seems missing may stand in the file
     settings = settle(options, [*file.written, *spoken], problems)
-    settings.warnings[:0] = [*file.warnings, *repeated(spoken)]
+    settings.warnings[:0] = [*command_line.warnings, *file.warnings, *repeated(spoken)]
     settings.unknown = list(file.unknown)
     settings.dataset_tables = file.dataset_tables
     problems += consequences(settings, checks, problems)

@@ -34,9 +34,7 @@ def read_value(option: Option, raw: Any) -> Any:
         return option.default
     if option.nargs == "*":
         if option.type is key_value and isinstance(raw, str):
-            raise ValueError(
-                f'must be a list of texts, one for each argument: ["name=value", "name=value"], not {raw!r}'
-            )
+            return one_text_of_arguments(raw)
         items = raw if isinstance(raw, list) else [raw]
         values = [in_range(option, read_one(option, item)) for item in items if item != ""]
         return values or option.default
@@ -60,10 +58,21 @@ def read_one(option: Option, raw: Any) -> Any:
     value = reader(raw)
     if option.choices is None or value in option.choices:
         return value
+    word = str(value).casefold()
     for choice in option.choices:
-        if str(choice).casefold() == str(value).casefold():
+        if str(choice).casefold() == word:
             return choice
+    if (meant := dict(option.other_words).get(word)) is not None:
+        return Noted(meant, f"is {value!r}, which is read as {meant!r}")
     raise ValueError(f"is {value!r}, but must be one of {', '.join(map(str, option.choices))}")
+
+
+def one_text_of_arguments(raw: str) -> Noted:
+    """Arguments that somebody wrote into one text; sd-scripts would take each letter for an argument."""
+    items = raw.split()
+    if not all(re.fullmatch(r"[A-Za-z_]\w*=[^=:]*", item) for item in items):
+        raise ValueError(f'must be a list of texts, one for each argument: ["name=value", "name=value"], not {raw!r}')
+    return Noted(items, f"is one text, which is read as the list {items!r}")
 
 
 def in_range(option: Option, value: Any) -> Any:
@@ -124,6 +133,17 @@ def path_or_name(raw: Any) -> str:
     return os.path.expanduser(value)
 
 
+def prompts_or_file(raw: Any) -> Path | list[str]:
+    """A file of prompts, or the prompts themselves, one a line: what graphical programs have in their presets."""
+    if isinstance(raw, list) and all(isinstance(line, str) for line in raw):
+        return [line for line in raw if line.strip()]
+    value = text(raw)
+    one_word = " " not in value.strip() and "\n" not in value
+    if one_word or value.strip().casefold().endswith((".txt", ".toml", ".json")) or os.path.exists(value):
+        return path(value)
+    return [line for line in value.splitlines() if line.strip()]
+
+
 def file_name(raw: Any) -> str | Noted:
     """A name for files, without folder; an ending that the saving adds itself is left out."""
     value = text(raw)
@@ -140,8 +160,8 @@ BACKSLASH_ADVICE = "write Windows paths in single quotes ('C:\\models\\sd.safete
 
 
 def resolution(raw: Any) -> tuple[int, int]:
-    """Width and height in pixels: 512, "512", "512,768" or [512, 768]."""
-    parts = raw if isinstance(raw, list) else str(raw).split(",")
+    """Width and height in pixels: 512, "512", "512,768", "512x768" or [512, 768]."""
+    parts = raw if isinstance(raw, list) else re.split(r"[,x]", str(raw))
     try:
         sides = [whole_number(part) for part in parts]
     except ValueError:
@@ -149,6 +169,12 @@ def resolution(raw: Any) -> tuple[int, int]:
     if len(sides) not in (1, 2) or isinstance(raw, bool) or any(side < 1 for side in sides):
         raise ValueError(f'must be a width and a height in pixels, as 512 or "512,768", not {toml_word(raw)}')
     return (sides[0], sides[-1])
+
+
+def bucket_step(raw: Any) -> int | Noted:
+    """By how many pixels buckets differ. Old presets have 1; the VAE works on blocks of 8."""
+    value = whole_number(raw)
+    return Noted(8, f"is {value}, which is read as 8: the VAE works on blocks of 8 pixels") if 0 < value < 8 else value
 
 
 def two_numbers(raw: Any) -> tuple[float, float]:
@@ -214,6 +240,16 @@ def token_count(raw: Any) -> int | Noted | None:
 def period(raw: Any) -> int | None:
     """Every so many steps or epochs; 0 is never."""
     return whole_number(raw) or None
+
+
+def count_or_none(raw: Any) -> int | None:
+    """A number of things where leaving it out means something else: graphical programs write 0 for that."""
+    return whole_number(raw) or None
+
+
+def one_or_more(raw: Any) -> int | Noted:
+    """A number of things of which there is always one; old presets have 0."""
+    return whole_number(raw) or Noted(1, "is 0, which is read as 1")
 
 
 def toml_word(raw: Any) -> str:

@@ -1,4 +1,4 @@
-"""Sample prompts: what to draw during training, in sd-scripts' three file formats.
+"""Sample prompts: what to draw during training, in sd-scripts' three file formats or as a list of lines.
 
 - `.txt`: one prompt a line; `#` begins a comment line; options follow the text, as in `a cat --n dog --w 512 --d 7`.
 - `.toml`: `[prompt]` with what all share, and one `[[prompt.subset]]` for each prompt, which may override it.
@@ -68,12 +68,27 @@ _NO_EFFECT = {
 }
 
 
-def read_prompts(path: Path | str, default_size: int | None = None) -> list[SamplePrompt]:
-    """Read a prompt file; every problem in it is reported at once, with its line where the format has lines.
+def read_prompts(source: Path | str | list[str], default_size: int | None = None) -> list[SamplePrompt]:
+    """Read a prompt file, or the lines of one; every problem in it is reported at once, with its line where the format
+    has lines.
 
     `default_size` fills in sizes that the file leaves open; without it they stay None, the model's own.
     """
-    path = Path(path)
+    problems: list[Problem] = []
+    if isinstance(source, list):
+        prompts = list(_from_lines("\n".join(source), Path("sample_prompts"), problems))
+    else:
+        prompts = _from_file(Path(source), problems)
+    raise_all(problems)
+    if not prompts:
+        raise UserError(f"The sample prompts {source!r} hold no prompt.")
+    for prompt in prompts:
+        prompt.width = prompt.width or default_size
+        prompt.height = prompt.height or default_size
+    return prompts
+
+
+def _from_file(path: Path, problems: list[Problem]) -> list[SamplePrompt]:
     suffix = path.suffix.lower()
     if suffix not in (".txt", ".toml", ".json"):
         raise UserError(f"The sample prompts '{path}' end in '{suffix}': write them as .txt, .toml or .json.")
@@ -85,16 +100,8 @@ def read_prompts(path: Path | str, default_size: int | None = None) -> list[Samp
         ) from error
     except OSError as error:
         raise UserError(f"The sample prompts '{path}' cannot be read: {error.strerror}.") from error
-    problems: list[Problem] = []
     reader = {".txt": _from_lines, ".toml": _from_toml, ".json": _from_json}[suffix]
-    prompts = list(reader(text, path, problems))
-    raise_all(problems)
-    if not prompts:
-        raise UserError(f"The sample prompts '{path}' hold no prompt.")
-    for prompt in prompts:
-        prompt.width = prompt.width or default_size
-        prompt.height = prompt.height or default_size
-    return prompts
+    return list(reader(text, path, problems))
 
 
 def parse_line(line: str, where: str, problems: list[Problem]) -> SamplePrompt:

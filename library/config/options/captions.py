@@ -1,7 +1,7 @@
 """The captions and how they are varied."""
 
 from library.config.option import Group, Option
-from library.config.values import token_count
+from library.config.values import count_or_none, token_count
 
 # fmt: off
 CAPTIONS = Group("Captions", (
@@ -25,5 +25,6 @@ CAPTIONS = Group("Captions", (
            minimum=0),
     Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225"),
     Option("weighted_captions",          bool,  False, "read (tag:1.3) as a weight"),
-    Option("clip_skip",                  int,   None,  "take the text encoder's nth layer from the end", minimum=1),
+    Option("clip_skip",                  count_or_none, None, "take the text encoder's nth layer from the end",
+           minimum=1),
 ))

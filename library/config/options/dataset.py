@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from library.config.option import Group, Option
-from library.config.values import resolution, two_numbers
+from library.config.values import bucket_step, one_or_more, resolution, two_numbers
 
 CACHE_INFO = "image sizes are always remembered, and captions read anew"
 INTERPOLATIONS = ("lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area")
@@ -31,7 +31,7 @@ DATASET = Group("Images", (
            minimum=1, known_as=("min_bucket_resolution",)),
     Option("max_bucket_reso",            int,   1024,  "longest side of a bucket",
            minimum=1, known_as=("max_bucket_resolution",)),
-    Option("bucket_reso_steps",          int,   64,    "sides of buckets are multiples of this", minimum=8,
+    Option("bucket_reso_steps",          bucket_step, 64, "sides of buckets are multiples of this", minimum=8,
            known_as=("bucket_resolution_steps",)),
     Option("bucket_no_upscale",          bool,  False, "never enlarge an image to fill its bucket"),
     Option("resize_interpolation",       str,   None,  "how images are resized (else area down, lanczos up)",
@@ -39,7 +39,7 @@ DATASET = Group("Images", (
     Option("cache_latents",              bool,  False, "encode each image once and keep the result in memory"),
     Option("cache_latents_to_disk",      bool,  False, "the same, kept on disk for the next run",
            implies=(("cache_latents", True),)),
-    Option("vae_batch_size",             int,   1,     "images that the VAE encodes at a time", minimum=1),
+    Option("vae_batch_size",             one_or_more, 1,     "images that the VAE encodes at a time", minimum=1),
     Option("skip_cache_check",           bool,  False, "trust caches without a look",
            inert="a look costs nothing here: names say what files were made of, and none is opened"),
     Option("cache_info",                 bool,  False, "keep captions and image sizes in a file", inert=CACHE_INFO),

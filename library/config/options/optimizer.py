@@ -1,7 +1,7 @@
 """The optimizer and the learning rate over the run."""
 
 from library.config.option import Group, Needs, Option
-from library.config.values import key_value, steps_or_ratio
+from library.config.values import count_or_none, key_value, one_or_more, steps_or_ratio
 
 SCHEDULERS = (
     *("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
@@ -38,11 +38,12 @@ OPTIMIZER = Group("Optimizer and learning rate", (
            known_as=("lr_warmup", "warmup_steps", "warmup", "lr_warmup_ratio", "warmup_ratio")),
     Option("lr_decay_steps",             steps_or_ratio, 0, "steps in which it falls (warmup_stable_decay)",
            needs=Needs("lr_scheduler", ("warmup_stable_decay",))),
-    Option("lr_scheduler_num_cycles",    int,       1,     "restarts of cosine_with_restarts", minimum=1, needs=CYCLIC,
+    Option("lr_scheduler_num_cycles",    one_or_more, 1,   "restarts of cosine_with_restarts",
+           minimum=1, needs=CYCLIC,
            known_as=("lr_restart_cycles", "lr_num_cycles", "num_cycles")),
     Option("lr_scheduler_power",         float,     1.0,   "power of polynomial", known_as=("lr_power",),
            needs=Needs("lr_scheduler", ("polynomial",))),
-    Option("lr_scheduler_timescale",     int,       None,  "time scale of inverse_sqrt", minimum=1,
+    Option("lr_scheduler_timescale",     count_or_none, None,  "time scale of inverse_sqrt", minimum=1,
            needs=Needs("lr_scheduler", ("inverse_sqrt",))),
     Option("lr_scheduler_min_lr_ratio",  float,     None,  "lowest rate, as a share of the highest",
            minimum=0, maximum=1, needs=WITH_MINIMUM),

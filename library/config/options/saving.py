@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from library.config.option import Group, Needs, Option
-from library.config.values import file_name, path_or_name, period
+from library.config.values import count_or_none, file_name, path_or_name, period
 
 UPLOAD = "nothing is uploaded; copy the files where you want them"
 
@@ -16,7 +16,8 @@ SAVING = Group("Saving and resuming", (
     Option("save_model_as",              str,    "safetensors", "kind of the network file",
            choices=("ckpt", "pt", "safetensors")),
     Option("save_precision",             str,    None,  "precision in the file (else that of training)",
-           choices=("float", "fp16", "bf16")),
+           choices=("float", "fp16", "bf16"),
+           other_words=(("fp32", "float"), ("float32", "float"), ("float16", "fp16"), ("bfloat16", "bf16"))),
     Option("save_every_n_epochs",        period, None,  "also save after each nth epoch", minimum=1),
     Option("save_every_n_steps",         period, None,  "also save after each nth step", minimum=1),
     Option("save_n_epoch_ratio",         period, None,  "save about this many times over the run", minimum=1),
@@ -29,7 +30,7 @@ SAVING = Group("Saving and resuming", (
     Option("save_state_on_train_end",    bool,   False, "the same at the end only"),
     Option("resume",                     path_or_name, None, "state to go on from: its folder, or `latest`",
            known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir")),
-    Option("initial_epoch",              int,    None,  "begin a new run at this epoch (from 1)", minimum=1),
+    Option("initial_epoch",              count_or_none, None,  "begin a new run at this epoch (from 1)", minimum=1),
     Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0),
     Option("skip_until_initial_step",    bool,   False, "begin in the middle of an epoch",
            needs=Needs("initial_step")),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from library.config.option import Group, Option
+from library.config.values import count_or_none, one_or_more
 
 DEEPSPEED = "DeepSpeed is not supported: networks are too small to need it"
 COMPILING = "what compiling would save has not been measured on a GPU here"
@@ -14,7 +15,7 @@ DYNAMO_BACKENDS = ("no", "eager", "aot_eager", "inductor", "aot_ts_nvfuser", "nv
 TRAINING = Group("Training", (
     Option("max_train_steps",            int,   1600,  "optimizer steps, unless max_train_epochs is given", minimum=1,
            known_as=("steps", "train_steps", "num_train_steps")),
-    Option("max_train_epochs",           int,   None,  "passes over all images with their repeats", minimum=1,
+    Option("max_train_epochs",           count_or_none, None,  "passes over all images with their repeats", minimum=1,
            known_as=("epoch", "epochs", "num_epochs", "num_train_epochs", "max_epochs")),
     Option("seed",                       int,   None,  "makes the run repeatable; left out, one is drawn", minimum=0),
     Option("mixed_precision",            str,   "no",  "precision of the computation", choices=("no", "fp16", "bf16")),
@@ -25,7 +26,7 @@ TRAINING = Group("Training", (
     Option("gradient_checkpointing",     bool,  False, "compute activations twice: less memory, slower"),
     Option("cpu_offload_checkpointing",  bool,  False, "keep checkpointed activations in the computer's memory",
            inert="it does not work for Stable Diffusion in sd-scripts either"),
-    Option("gradient_accumulation_steps", int,  1,     "batches that make one optimizer step", minimum=1,
+    Option("gradient_accumulation_steps", one_or_more, 1,     "batches that make one optimizer step", minimum=1,
            known_as=("gradient_accumulation", "grad_accumulation_steps", "accumulation_steps")),
     Option("max_data_loader_n_workers",  int,   8,     "threads that prepare batches", minimum=0,
            known_as=("num_workers", "max_data_loader_workers", "dataloader_num_workers")),
@@ -40,7 +41,7 @@ TRAINING = Group("Training", (
     Option("dynamo_backend",             str,   "inductor", "what compiles it",
            choices=DYNAMO_BACKENDS, inert=COMPILING),
     Option("highvram",                   bool,  False, "keep memory instead of giving it back early"),
-    Option("ddp_timeout",                int,   None,  "minutes that processes wait for each other", minimum=1),
+    Option("ddp_timeout",                count_or_none, None,  "minutes that processes wait for each other", minimum=1),
     Option("ddp_gradient_as_bucket_view", bool, False, "an option of DistributedDataParallel",
            inert="networks are not wrapped in DistributedDataParallel"),
     Option("ddp_static_graph",           bool,  False, "an option of DistributedDataParallel",

@@ -1,7 +1,7 @@
 """Held-out images and when the loss on them is measured."""
 
 from library.config.option import Group, Option
-from library.config.values import period
+from library.config.values import count_or_none, period
 
 # fmt: off
 VALIDATION = Group("Validation", (
@@ -9,5 +9,5 @@ VALIDATION = Group("Validation", (
     Option("validation_seed",            int,    None, "seed of that choice", minimum=0),
     Option("validate_every_n_steps",     period, None, "measure after each nth step", minimum=1),
     Option("validate_every_n_epochs",    period, None, "measure after each nth epoch", minimum=1),
-    Option("max_validation_steps",       int,    None, "batches to measure on, at most", minimum=1),
+    Option("max_validation_steps",       count_or_none, None, "batches to measure on, at most", minimum=1),
 ))

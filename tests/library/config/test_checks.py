@@ -64,14 +64,6 @@ def test_a_sound_config_has_no_problem():
         ),
         ({"network_module": None}, '`network_module` is not set: "networks.lora" trains a LoRA.'),
         (
-            {"sample_every_n_steps": 5},
-            "`--sample_every_n_steps` needs `sample_prompts`: a file with one prompt in each line.",
-        ),
-        (
-            {"sample_at_first": "true"},
-            "`--sample_at_first` needs `sample_prompts`: a file with one prompt in each line.",
-        ),
-        (
             {"network_train_unet_only": 1, "network_train_text_encoder_only": 1},
             "`--network_train_unet_only` and `--network_train_text_encoder_only` exclude each other; leave "
             "one of them out.",
@@ -163,13 +155,9 @@ def test_a_long_warm_up_is_fine_where_epochs_decide_the_length_or_as_a_share():
             "in single quotes ('C:\\models\\sd.safetensors') or with forward slashes.",
         ),
         (
-            CONFIG + "sample_every_n_epochs = 1\n",
-            "`sample_every_n_epochs` in style.toml line 6 needs `sample_prompts`: a file with one prompt in each line.",
-        ),
-        (
-            CONFIG + "network_args = 'conv_dim=4'\n",
+            CONFIG + "network_args = 'conv_dim=4:alpha=1'\n",
             "`network_args` in style.toml line 6 must be a list of texts, one for each argument: "
-            '["name=value", "name=value"], not \'conv_dim=4\'.',
+            '["name=value", "name=value"], not \'conv_dim=4:alpha=1\'.',
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_secret_stays_one(explain):
     [
         (CONFIG + 'network_dim = "many"', "`network_dim` in style.toml line 12"),
         (CONFIG + "network dim = 4", "not valid TOML"),
-        (CONFIG + "network_args = 'conv_dim=4'", "`network_args` in style.toml line 12"),
+        (CONFIG + "network_args = 'conv_dim=4:alpha=1'", "`network_args` in style.toml line 12"),
         (CONFIG + "[[datasets]]\n[[datasets.subsets]]\nimage_dri = 'a'", "did you mean `image_dir`"),
     ],
 )

@@ -11,7 +11,9 @@ from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 
-KOHYA = json.loads((Path(__file__).parent / "kohya_options.json").read_text(encoding="utf-8"))["options"]
+KOHYA = json.loads((Path(__file__).parents[2] / "golden" / "sd_scripts_options.json").read_text(encoding="utf-8"))[
+    "options"
+]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
 OURS = {"explain", "strict_config", "sdxl", *(option.name for option in EMBEDDINGS)}
 

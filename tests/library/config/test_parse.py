@@ -188,11 +188,15 @@ def test_all_problems_of_file_and_command_line_are_told_at_once(tmp_path):
     ]
 
 
-def test_abbreviated_options_are_not_guessed():
-    with pytest.raises(
-        ConfigError, match=r"`--save_eve` on the command line is not an option; did you mean `--save_every`\?"
-    ):
-        read("--save_eve", "3")
+def test_the_beginning_of_one_option_stands_for_it_and_that_is_said():
+    settings = read("--save_eve", "3")
+    assert settings["save_every"] == 3
+    assert settings.warnings == ["`--save_eve` on the command line is read as `--save_every`."]
+
+
+def test_the_beginning_of_several_options_is_not_guessed():
+    with pytest.raises(ConfigError, match="`--s` on the command line is not an option"):
+        read("--s", "3")
 
 
 def test_a_config_option_that_cannot_be_read_is_told_like_any_other():

@@ -58,6 +58,15 @@ def read(name: str, raw):
         ("flip_aug", 1, True),
         ("face_crop_aug_range", [1, 3], (1.0, 3.0)),
         ("training_comment", 5, "5"),
+        ("clip_skip", 0, None),
+        ("max_train_epochs", "0", None),
+        ("resolution", "512x768", (512, 768)),
+        ("sample_prompts", "prompts/all of them.txt", Path("prompts/all of them.txt")),
+        ("sample_prompts", "prompts.txt", Path("prompts.txt")),
+        ("sample_prompts", "a gas mask, by somebody --w 512", ["a gas mask, by somebody --w 512"]),
+        ("sample_prompts", "a cat\n\na dog\n", ["a cat", "a dog"]),
+        ("sample_prompts", ["a cat", "a dog"], ["a cat", "a dog"]),
+        ("sample_prompts", "", None),
     ],
 )
 def test_what_people_write_is_read_as_they_mean_it(name, raw, value):
@@ -94,8 +103,9 @@ def test_what_people_write_is_read_as_they_mean_it(name, raw, value):
         ),
         (
             "network_args",
-            "conv_dim=4",
-            'must be a list of texts, one for each argument: ["name=value", "name=value"], not \'conv_dim=4\'',
+            "conv_dim=4:conv_alpha=1",
+            'must be a list of texts, one for each argument: ["name=value", "name=value"], '
+            "not 'conv_dim=4:conv_alpha=1'",
         ),
         ("max_token_length", 10, "is 10, but must be 75, 150 or 225"),
     ],
@@ -109,6 +119,30 @@ def test_what_cannot_be_read_is_refused_with_what_was_expected(name, raw, messag
 def test_a_whole_float_of_one_or_more_is_a_number_of_warm_up_steps_and_says_so():
     value = read("lr_warmup_steps", 100.0)
     assert value == Noted(100, "is 100.0, which is read as 100 steps, not as a share of the run")
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "value", "note"),
+    [
+        ("vae_batch_size", 0, 1, "is 0, which is read as 1"),
+        ("gradient_accumulation_steps", "0", 1, "is 0, which is read as 1"),
+        ("bucket_reso_steps", 1, 8, "is 1, which is read as 8: the VAE works on blocks of 8 pixels"),
+        (
+            "network_args",
+            "conv_dim=4 algo=loha",
+            ["conv_dim=4", "algo=loha"],
+            "is one text, which is read as the list ",
+        ),
+        ("optimizer_args", "betas=0.9,0.99", ["betas=0.9,0.99"], "is one text, which is read as the list "),
+        ("save_precision", "fp32", "float", "is 'fp32', which is read as 'float'"),
+        ("sample_sampler", "DPM++ 2M Karras", "dpmsolver++", "is 'DPM++ 2M Karras', which is read as 'dpmsolver++'"),
+    ],
+)
+def test_what_other_programs_write_is_read_with_a_note(name, raw, value, note):
+    noted = read(name, raw)
+    assert isinstance(noted, Noted)
+    assert noted.value == value
+    assert noted.note.startswith(note)
 
 
 def test_a_token_length_between_the_chunks_is_read_as_the_chunk_below_and_says_so():

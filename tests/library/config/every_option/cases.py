@@ -213,7 +213,7 @@ SAVING = {
     "no_metadata": shows(True, "metadata"),
 }
 SAMPLES = {
-    "sample_prompts": shows("{prompts.txt}", "files", "code", sample_every_n_steps=1),
+    "sample_prompts": shows("{prompts.txt}", "files", sample_every_n_steps=1),
     "sample_every_n_epochs": shows(1, "files", sample_prompts="{prompts.txt}"),
     "sample_every_n_steps": shows(1, "files", sample_prompts="{prompts.txt}"),
     "sample_at_first": shows(True, "files", sample_prompts="{prompts.txt}"),
