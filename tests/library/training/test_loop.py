@@ -149,6 +149,19 @@ def test_a_frozen_text_encoder_is_still_saved_and_its_captions_are_encoded_once(
     assert all(not tensor.any() for tensor in ups)
 
 
+def test_cached_text_embeddings_train_the_same_network_with_caption_dropout(train, tmp_path):
+    options = {"network_train_unet_only": True, "caption_dropout_rate": 0.5}
+    assert train(output_dir=tmp_path / "kept", cache_text_encoder_outputs_to_disk=True, **options) == 0
+    assert train(output_dir=tmp_path / "read", cache_text_encoder_outputs_to_disk=True, **options) == 0
+    assert train(output_dir=tmp_path / "memory", **options) == 0
+    assert train(output_dir=tmp_path / "undropped", network_train_unet_only=True) == 0
+    kept, read, memory, undropped = (
+        load_file(tmp_path / name / "t.safetensors") for name in ("kept", "read", "memory", "undropped")
+    )
+    assert all(tensor.equal(read[name]) and tensor.equal(memory[name]) for name, tensor in kept.items())
+    assert any(not tensor.equal(undropped[name]) for name, tensor in kept.items())
+
+
 def test_samples_are_drawn_before_and_after_and_set_side_by_side(train, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle --d 1 --s 2\na dog --d 2 --s 2\n", encoding="utf-8")
