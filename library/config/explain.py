@@ -43,6 +43,7 @@ def shown(option: Option, value: Any) -> str:
 def origin(name: str, settings: Settings) -> str:
     where = settings.origins[name]
     if where.kind == "implied":
-        by = [other for other, option in settings.options.items() if (name, settings[name]) in option.implies]
+        value = settings[name]
+        by = [other for other, o in settings.options.items() if (name, value) in (*o.implies, *o.brings)]
         return "derived from " + " and ".join(other for other in by if settings[other])
     return "default" if where.kind == "default" else where.phrase.removeprefix("in ")

@@ -47,7 +47,7 @@ from library.training.processes import Processes
 from library.training.run import BatchSource, Run
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.trainables import Trainable
-from library.training.validation import Validation, ValidationSpec
+from library.training.validation import Validation, ValidationSpec, check_held_out
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -82,6 +82,7 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
     for line in [line for prompt in prompts for line in prompt.warnings]:
         say(line)
     dataset = build_dataset(plan, prior_loss_weight=settings["prior_loss_weight"], fallback=settings["output_dir"])
+    check_held_out(settings.take(ValidationSpec), dataset, say)
     word = check_word(settings, dataset, say)
     if word is not None:
         prompts = about_the_word(prompts, settings["token_string"])

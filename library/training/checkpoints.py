@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from library.atomic import atomic
 from library.errors import UserError
 from library.training.clock import Clock
 from library.training.file_names import SavingSpec, due_stems, outdated, states_of
 from library.training.state import Fingerprint, is_state, read_fingerprint, read_position, read_state, write_state
 from library.training.step import read_the_rest
+from library.training.verdict import Course
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -38,6 +40,7 @@ class Checkpoints:
         if self._resume is None:
             return
         read_state(self._resume, run, self._fingerprint)
+        self._take_back_best(run, self._resume)
         run.journal.resumed_from = self._resume
         run.journal.say(f"resumed from {self._resume} at step {run.clock.global_step} of {run.clock.total_steps}")
 
@@ -53,9 +56,22 @@ class Checkpoints:
         if stems:
             self._prune(run)
 
+    def write_best(self, run: Run) -> None:
+        """The weights of this step, in place of those of the best step before."""
+        self._write_files(run, self._spec.best_stem)
+
+    def best_files(self, run: Run) -> list[Path]:
+        """The files of the best step so far; none where none is kept."""
+        if not run.validation.keeps_best or not run.validation.course.step:
+            return []
+        return self._best_paths(run)
+
+    def _best_paths(self, run: Run) -> list[Path]:
+        return [self._spec.file(self._spec.best_stem + trainable.file_label) for trainable in run.trainables]
+
     def write_last(self, run: Run) -> None:
         """The file that the run was for, under its plain name."""
-        if self._spec.save_state or self._spec.save_state_on_train_end:
+        if self._spec.save_state or self._spec.save_state_on_train_end or run.validation.has_seen_enough:
             self._write_state(run, self._spec.last_stem)  # first: it saves the training if the file cannot be written
         self._write_files(run, self._spec.last_stem)
 
@@ -70,7 +86,7 @@ class Checkpoints:
         run.journal.record(read_the_rest(run))
         stem = self._spec.step_stem(run.clock.global_step)
         if run.processes.is_main:
-            write_state(self._spec.state(stem), run, self._fingerprint)
+            write_state(self._spec.state(stem), run, self._fingerprint, self.best_files(run))
         run.journal.event("stopped", run.clock, reason=str(reason))
         run.journal.say(
             f"stopped at step {run.clock.global_step}; go on with --resume {LATEST}, "
@@ -84,14 +100,29 @@ class Checkpoints:
                 path = self._spec.file(stem + trainable.file_label)
                 with run.optimizers.weights_for_use():
                     trainable.save(path, self._metadata(run.clock, trainable.kind))
-                run.journal.saved.append(path)
+                if path not in run.journal.saved:
+                    run.journal.saved.append(path)
                 run.journal.event("saved", run.clock, file=path.name)
         run.processes.wait()
+
+    def _take_back_best(self, run: Run, state: Path) -> None:
+        """Put the best step's files where the state knew them: what came later is not part of the resumed run."""
+        if not run.validation.keeps_best:
+            return
+        kept = {path: state / path.name for path in self._best_paths(run)}
+        if run.validation.course.step and not all(copy.is_file() for copy in kept.values()):
+            run.journal.say(f"{state} holds no file of its best step; the best from here on is kept")
+            run.validation.course = Course()
+        elif run.validation.course.step and run.processes.is_main:
+            for path, copy in kept.items():
+                with atomic(path) as temporary:
+                    shutil.copyfile(copy, temporary)
+                run.journal.saved.append(path)
 
     def _write_state(self, run: Run, stem: str) -> None:
         if run.processes.is_main:
             folder = self._spec.state(stem)
-            write_state(folder, run, self._fingerprint)
+            write_state(folder, run, self._fingerprint, self.best_files(run))
             run.journal.saved.append(folder)
             run.journal.event("saved state", run.clock, folder=folder.name)
         run.processes.wait()

@@ -63,6 +63,10 @@ class Clock:
     def tick(self) -> None:
         self.global_step += 1
 
+    def end_here(self) -> None:
+        """Let the step just done be the last."""
+        self.total_steps = self.global_step
+
     def is_due(self, interval: Interval | None) -> bool:
         """Whether the step just done completes `interval`."""
         if interval is None or self.global_step == 0:

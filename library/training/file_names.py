@@ -44,6 +44,10 @@ class SavingSpec:
     def last_stem(self) -> str:
         return self.output_name or "last"
 
+    @property
+    def best_stem(self) -> str:
+        return f"{self.output_name}-best" if self.output_name else "best"
+
     def file(self, stem: str) -> Path:
         return self.output_dir / f"{stem}{self.extension}"
 

@@ -25,6 +25,7 @@ from library.training.progress import Progress, ProgressWindow
 from library.training.step import Measured
 from library.training.trackers import Tracker
 from library.training.trainables import Trainable
+from library.training.verdict import Verdict
 
 if TYPE_CHECKING:
     from library.training.run import Run
@@ -199,13 +200,14 @@ class Journal:
         steps = run.clock.global_step - self.first_step
         findings = {trainable.name: trainable.findings() for trainable in run.trainables}
         summary = {name: {"moved": f.moved, "tensors": f.tensors, "change": f.change} for name, f in findings.items()}
+        verdict = self._verdict(run)
         self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
         self.close()
         if self._path is not None:
             stem = self._path.stem.removesuffix("-log")
             for found in findings.values():
                 self.saved += draw_findings(found, self._path.parent, stem)
-            for line in [*_last_paragraph(self, run, steps, seconds), *_findings_lines(findings)]:
+            for line in [*_last_paragraph(self, run, steps, seconds, verdict), *_findings_lines(findings)]:
                 self._console.result(line)
         for name, found in findings.items():
             refuse_idleness(name, found, run.guard.skipped)
@@ -213,6 +215,14 @@ class Journal:
             raise UserError(
                 "the loss was 0 in every step: nothing of the pictures counts (are all masks black, or all weights 0?)"
             )
+
+    def _verdict(self, run: Run) -> Verdict | None:
+        """What the held-out pictures say of the run; it is logged, too."""
+        best = next((path.name for path in run.checkpoints.best_files(run)), None)
+        verdict = run.validation.verdict(best)
+        if verdict is not None:
+            self.event("verdict", run.clock, **asdict(verdict), best_file=best)
+        return verdict
 
 
 def refuse_idleness(name: str, found: Findings, skipped: int) -> None:
@@ -239,12 +249,13 @@ def _findings_lines(findings: Mapping[str, Findings]) -> list[str]:
     return lines
 
 
-def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float) -> list[str]:
+def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float, verdict: Verdict | None) -> list[str]:
     speed = f", {seconds / steps:.3g} s per step" if steps else ""
     lines = [f"Trained {steps} steps in {_duration(seconds)}{speed}; average loss {journal.average_loss:.4f}."]
     if run.guard.skipped:
         lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
     lines += run.validation.summary()
+    lines += [verdict.sentence[0].upper() + verdict.sentence[1:] + "."] if verdict else []
     lines += [f"Saved {path}" for path in journal.saved if path.exists()]
     if journal._path is not None:
         lines.append(f"Log: {journal._path}")

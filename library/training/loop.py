@@ -13,6 +13,7 @@ def fit(run: Run) -> None:
     a state of the last whole step is on disk by then. Raises `UserError` when the training moved nothing.
     """
     run.checkpoints.restore(run)
+    end_if_seen_enough(run)
     run.journal.begin(run.clock)
     announce(run)
     run.train(True)
@@ -30,7 +31,9 @@ def fit(run: Run) -> None:
                     if any(room.due(run.clock) for room in (run.validation, run.checkpoints, run.previews)):
                         run.journal.record(read_the_rest(run))
                     run.guard.check(run.journal.last_bad_step)
-                    run.validation.measure_if_due(run)
+                    if run.validation.measure_if_due(run):
+                        keep_if_best(run)
+                        end_if_seen_enough(run)
                     run.checkpoints.write_if_due(run)  # file, then state, then pruning
                     run.previews.draw_if_due(run)
                 if run.clock.finished:
@@ -44,6 +47,20 @@ def fit(run: Run) -> None:
         run.checkpoints.write_last(run)
         run.previews.compare(run)
         run.journal.conclude(run)
+
+
+def keep_if_best(run: Run) -> None:
+    """Save the weights that the held-out loss was never lower with."""
+    if run.validation.keeps_best and run.validation.course.is_lowest_now:
+        run.checkpoints.write_best(run)
+
+
+def end_if_seen_enough(run: Run) -> None:
+    """Let a run end here that no longer learns what holds for pictures it has not seen, where that is asked for."""
+    if run.validation.has_seen_enough and not run.clock.finished:
+        run.journal.event("early stop", run.clock, best_step=run.validation.course.step)
+        run.journal.say(run.validation.why_enough(run.clock))
+        run.clock.end_here()
 
 
 def announce(run: Run) -> None:

@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Shared = TypeVar("Shared")
 
 CPU = torch.device("cpu")
 
@@ -38,6 +41,14 @@ class Processes:
         shared = [value]
         dist.broadcast_object_list(shared, src=0)
         return shared[0]
+
+    def gather(self, value: Shared) -> list[Shared]:
+        """What each process gives, in their order, on all of them."""
+        if self.count == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.count
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def sum_gradients(self, parameters: Sequence[Tensor], figures: Tensor) -> Tensor:
         """Add up, in one flat all-reduce per dtype, the gradients of all processes (in place) and `figures` (returned).

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,11 @@ INFORMATION = ("processes", "session", "output_name")  # written down, but not c
 OPTIMIZER = "optimizer.safetensors"
 
 
-def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
-    """Write all of it beside `folder` and put it in place at once; a state cut off by a kill is never taken for one."""
+def write_state(folder: Path, run: Run, fingerprint: Fingerprint, best: Sequence[Path] = ()) -> None:
+    """Write all of it beside `folder` and put it in place at once; a state cut off by a kill is never taken for one.
+
+    `best` are the files of the best step so far, which it gets copies of.
+    """
 
     def write(into: Path) -> None:
         for trainable in run.trainables:
@@ -41,6 +45,8 @@ def write_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
             "precision": run.precision.state_dict(),
             "fingerprint": dict(fingerprint),
         }
+        for file in best:
+            shutil.copyfile(file, into / file.name)
         write_json(into / PLACE, place)
 
     write_state_folder(folder, write)

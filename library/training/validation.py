@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from library.data.batches import Batch
+from library.data.dataset import Dataset
+from library.errors import UserError
 from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.objectives import SampleLoss
+from library.training.verdict import Course, Verdict, judge, mean
 
 if TYPE_CHECKING:
     from library.training.run import BatchSource, Run
@@ -30,6 +33,9 @@ class ValidationSpec:
     validate_every_n_steps: int | None = None
     validate_every_n_epochs: int | None = None
     max_validation_steps: int | None = None
+    save_best: bool = False
+    early_stop: bool = False
+    early_stop_patience: int = 5
     min_timestep: int | None = None
     max_timestep: int | None = None
 
@@ -49,6 +55,20 @@ class ValidationSpec:
         return [low + (high - low) * (i + 1) // (TIMESTEPS + 1) for i in range(TIMESTEPS)]
 
 
+def check_held_out(spec: ValidationSpec, dataset: Dataset, say: Callable[[str], None]) -> None:
+    """Refuse to look for the best step on no picture; say how many pictures that takes from the training."""
+    if not spec.save_best:
+        return
+    held_out = len(dataset.validation.pictures) if dataset.validation else 0
+    if not held_out:
+        raise UserError(
+            "`save_best` needs pictures that are held out, and none is; set `validation_split` to the share of them, "
+            "for example 0.2"
+        )
+    trained = sum(not picture.subset.is_reg for picture in dataset.pictures)
+    say(f"{held_out} of {held_out + trained} pictures are held out to find the best step (`validation_split`)")
+
+
 class LossAtTimesteps(Protocol):
     """What validation asks of an objective."""
 
@@ -56,21 +76,6 @@ class LossAtTimesteps(Protocol):
     def timestep_count(self) -> int: ...
 
     def loss_at(self, batch: Batch, timesteps: Tensor) -> SampleLoss: ...
-
-
-@dataclass
-class Lowest:
-    """The lowest validation loss so far, and the newest; steps are optimizer steps done."""
-
-    step: int = 0
-    loss: float = float("inf")
-    last_step: int = 0
-    last_loss: float = float("inf")
-
-    def add(self, step: int, loss: float) -> None:
-        self.last_step, self.last_loss = step, loss
-        if loss < self.loss:
-            self.step, self.loss = step, loss
 
 
 class Validation:
@@ -85,15 +90,36 @@ class Validation:
         self._spec = spec or ValidationSpec()
         self._objective = objective
         self._batches = batches
-        self.lowest = Lowest()
+        self.course = Course()
+        self.keeps_best = batches is not None and self._spec.save_best
 
     def due(self, clock: Clock) -> bool:
-        return self._batches is not None and any(clock.is_due(interval) for interval in self._spec.intervals)
+        """Also at the end, where a best step is kept: it is compared with the last one."""
+        if self._batches is None:
+            return False
+        at_end = clock.finished and self.keeps_best
+        return at_end or any(clock.is_due(interval) for interval in self._spec.intervals)
 
-    def measure_if_due(self, run: Run) -> None:
-        """Log the validation loss, without a trace in the run: nothing here draws from torch's own generator."""
+    @property
+    def has_seen_enough(self) -> bool:
+        """Whether the loss has not come down for as many measurements as the run is to wait."""
+        return self._spec.early_stop and self.course.since_lowest >= self._spec.early_stop_patience
+
+    def why_enough(self, clock: Clock) -> str:
+        """A sentence for the end that comes early."""
+        return (
+            f"ended at step {clock.global_step} of {clock.total_steps}: the held-out loss has not come down for "
+            f"{self.course.since_lowest} measurements, since step {self.course.step} (`early_stop_patience` = "
+            f"{self._spec.early_stop_patience})"
+        )
+
+    def measure_if_due(self, run: Run) -> bool:
+        """Log the validation loss, without a trace in the run: nothing here draws from torch's own generator.
+
+        Returns whether it was due.
+        """
         if not self.due(run.clock):
-            return
+            return False
         assert self._objective is not None
         timesteps = self._spec.timesteps(self._objective.timestep_count)
         run.train(False)
@@ -102,47 +128,54 @@ class Validation:
                 losses, relative = self._measure(run, timesteps)
         finally:
             run.train(True)
-        loss = sum(losses) / len(losses)
-        self.lowest.add(run.clock.global_step, loss)
-        by_timestep = dict(zip(map(str, timesteps), losses, strict=True))
+        course = self.course if self.course.pictures == sorted(losses) else Course(pictures=sorted(losses))
+        course.add(run.clock.global_step, {name: mean(at) for name, at in losses.items()})
+        self.course = course
+        by_timestep = [mean([losses[name][i] for name in course.pictures]) for i in range(len(timesteps))]
         run.journal.measured(
             "validation",
             run.clock,
-            validation_loss=loss,
+            validation_loss=course.last_loss,
             validation_relative_mse=relative,
-            validation_loss_at=by_timestep,
+            validation_loss_at=dict(zip(map(str, timesteps), by_timestep, strict=True)),
         )
+        return True
 
-    def _measure(self, run: Run, timesteps: Sequence[int]) -> tuple[list[float], float]:
-        """Mean loss at each timestep, and the mean relative error; over all processes."""
+    def _measure(self, run: Run, timesteps: Sequence[int]) -> tuple[dict[str, list[float]], float]:
+        """Each picture's losses, by its id, and the mean relative error; over all processes."""
         assert self._objective is not None
         assert self._batches is not None
-        device = run.processes.device
-        sums = torch.zeros(len(timesteps), 2, device=device)
-        count = 0
+        losses: dict[str, list[float]] = {}
+        errors: dict[str, float] = {}
         for micro_batches in _at_most(self._batches.epoch(EPOCH), self._spec.max_validation_steps):
             for batch in micro_batches:
-                for i, timestep in enumerate(timesteps):
-                    sums[i] += self._objective.loss_at(batch, torch.full((len(batch),), timestep)).sums()
-            count += micro_batches[0].true_count
-        means = (run.processes.sum_gradients([], sums.reshape(-1)).reshape(sums.shape) / count).cpu()
-        return means[:, 0].tolist(), float(means[:, 1].mean())
+                measured = [self._objective.loss_at(batch, torch.full((len(batch),), at)) for at in timesteps]
+                loss = torch.stack([at.per_sample for at in measured], 1).cpu()  # (batch, timesteps)
+                error = torch.stack([at.relative_mse for at in measured], 1).mean(1).cpu()  # (batch,)
+                for i in (batch.weights > 0).nonzero().flatten().tolist():
+                    losses[batch.sample_ids[i]] = loss[i].tolist()
+                    errors[batch.sample_ids[i]] = float(error[i])
+        for of_one, errors_of_one in run.processes.gather((losses, errors)):
+            losses |= of_one
+            errors |= errors_of_one
+        return losses, mean([errors[name] for name in sorted(errors)])
+
+    def verdict(self, kept: str | None) -> Verdict | None:
+        """What the course says of the run; `kept` is the file of its best step, if there is one."""
+        return judge(self.course, kept)
 
     def summary(self) -> list[str]:
-        """A line for the end of the run, if anything was measured."""
-        found = self.lowest
-        if not found.last_step:
-            return []
-        return [
-            f"Validation loss {found.last_loss:.4f} at step {found.last_step}; the lowest was {found.loss:.4f} at step "
-            f"{found.step}."
-        ]
+        """A line for the end of the run, if one measurement is all there is."""
+        course = self.course
+        return (
+            [f"Validation loss {course.last_loss:.4f} at step {course.last_step}."] if course.measurements == 1 else []
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        return asdict(self.lowest)
+        return self.course.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.lowest = Lowest(**state)
+        self.course = Course.of(state)
 
 
 def _at_most(batches: Iterable[Sequence[Batch]], count: int | None) -> Iterable[Sequence[Batch]]:

@@ -1,7 +1,10 @@
 """Held-out images and when the loss on them is measured."""
 
-from library.config.option import Group, Option
+from library.config.option import Group, Needs, Option
 from library.config.values import count_or_none, period
+
+SHARE = 0.125
+"""Held out where a best step is asked for and nobody says how many: one picture in eight."""
 
 # fmt: off
 VALIDATION = Group("Validation", (
@@ -10,4 +13,10 @@ VALIDATION = Group("Validation", (
     Option("validate_every_n_steps",     period, None, "measure after each nth step", minimum=1),
     Option("validate_every_n_epochs",    period, None, "measure after each nth epoch", minimum=1),
     Option("max_validation_steps",       count_or_none, None, "batches to measure on, at most", minimum=1),
+    Option("early_stop",                 bool,   False, "end the run when the held-out loss no longer comes down",
+           implies=(("save_best", True),), known_as=("early_stopping",)),
+    Option("early_stop_patience",        int,    5,    "measurements to wait for a new lowest loss", minimum=1,
+           needs=Needs("early_stop"), known_as=("patience", "early_stopping_patience")),
+    Option("save_best",                  bool,   False, "also save the weights that the held-out loss was lowest with",
+           brings=(("validation_split", SHARE),), known_as=("save_best_model",)),
 ))

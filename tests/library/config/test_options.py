@@ -15,7 +15,10 @@ KOHYA = json.loads((Path(__file__).parents[2] / "golden" / "sd_scripts_options.j
     "options"
 ]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-OURS = {"explain", "strict_config", "sdxl", *(option.name for option in EMBEDDINGS)}
+OURS = {
+    *("explain", "strict_config", "sdxl", "save_best", "early_stop", "early_stop_patience"),
+    *(option.name for option in EMBEDDINGS),
+}
 
 
 def settings_of(*argv: str) -> Settings:

@@ -36,6 +36,7 @@ WORD: Beside = {"token_string": "zwx", "init_word": "person"}
 WANDB: Beside = {"log_with": "wandb", "logging_dir": "logs"}
 TENSORBOARD: Beside = {"logging_dir": "logs"}
 HELD_OUT: Beside = {"validation_split": 0.5}
+OFTEN: Beside = {**HELD_OUT, "validate_every_n_steps": 1, "max_train_steps": 6}
 CACHED: Beside = {"cache_latents": True}
 BUCKETS: Beside = {"enable_bucket": True, "min_bucket_reso": 64, "resolution": 128}
 UNET_ONLY: Beside = {"network_train_unet_only": True}
@@ -246,6 +247,9 @@ VALIDATION = {
     "validate_every_n_steps": shows(1, "log", train_batch_size=1, **HELD_OUT),
     "validate_every_n_epochs": shows(2, "log", **HELD_OUT),
     "max_validation_steps": shows(1, "log", train_batch_size=1, **HELD_OUT),
+    "save_best": shows(True, "files", "log", **HELD_OUT),
+    "early_stop": shows(True, "weights", "log", learning_rate=1, early_stop_patience=1, **OFTEN),
+    "early_stop_patience": shows(1, "weights", "log", learning_rate=1, early_stop=True, **OFTEN),
 }
 CASES: dict[str, Case] = {
     **CONFIGURATION,
