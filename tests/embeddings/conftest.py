@@ -39,10 +39,10 @@ def contexts() -> Contexts:
     return make
 
 
-def like_real_ones(model: StableDiffusion, width: int = 64, layers: int = 6) -> StableDiffusion:
+def like_real_ones(model: StableDiffusion, width: int = 64, layers: int = 6, **options: Any) -> StableDiffusion:
     """The model with a text encoder whose outputs are some 70 times as large as its token rows, as CLIP's are."""
     config = model.text_encoders[0].config.to_dict()
-    config |= {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    config |= {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, **options}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         encoder = CLIPTextModel(CLIPTextConfig(**config)).eval().requires_grad_(False)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import math
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from library.training.initializers import EncoderContext, starting_vectors
 from miniworld.tiny import build
 from tests.embeddings.conftest import Contexts, contexts_on, like_real_ones
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ["anna smith", "john jones", "mary ben", "ben john smith", "anna", "anna smith"]
 
 
@@ -36,16 +41,16 @@ def start_of(ctx: EncoderContext, **arguments: str) -> torch.Tensor:
 
 def test_means_are_those_of_a_plain_loop_over_the_rule(names, contexts: Contexts):
     (ctx,) = contexts(Family.SD1, 3)
-    table = token_table(ctx.text_encoder).weight
+    table = token_table(ctx.text_encoder).weight.tolist()
     listed = [*NAMES, "anná"]
     tokens = [ctx.tokenizer(name, add_special_tokens=False).input_ids for name in listed]
     expected = []
     for i in range(3):
-        rows = [table[ids[i]].double() for ids in tokens if len(ids) > i]
-        expected.append(torch.stack(rows).mean(dim=0).float())
+        rows = [table[ids[i]] for ids in tokens if len(ids) > i]
+        expected.append([math.fsum(numbers) / len(rows) for numbers in zip(*rows, strict=True)])
     assert read_names(names) == listed
     means = mean_embeddings(ctx, columns_of_names(read_names(names), ctx.ids, 3))
-    torch.testing.assert_close(means, torch.stack(expected), atol=1e-8, rtol=0)
+    assert torch.equal(means, torch.tensor(expected)), "not one bit apart"
 
 
 def test_only_names_of_exactly_as_many_tokens_count_under_the_exact_policy():
@@ -54,9 +59,11 @@ def test_only_names_of_exactly_as_many_tokens_count_under_the_exact_policy():
     assert columns_of_names(["a b", "c", "d e f"], tokenize, 2, exact=True) == [[1], [2]]
 
 
-@pytest.mark.parametrize("family", list(Family))
-def test_the_start_is_the_encoder_s_output_at_the_word_s_places(family, names, contexts: Contexts):
-    for ctx in contexts(family, 2):
+@pytest.mark.parametrize(
+    ("family", "skip"), [*((family, None) for family in Family), (Family.SD1, 2), (Family.SD2, 2)]
+)
+def test_the_start_is_what_the_trainer_reads_at_the_word_s_places(family, skip, names, contexts: Contexts):
+    for ctx in contexts(family, 2, clip_skip=skip):
         start = start_of(ctx, names=str(names))
         means = mean_embeddings(ctx, columns_of_names(read_names(names), ctx.ids, 2))
         with ctx.placeholders.rows[ctx.index].holding(means):
@@ -65,29 +72,52 @@ def test_the_start_is_the_encoder_s_output_at_the_word_s_places(family, names, c
         torch.testing.assert_close(start, hidden[:, before : before + ctx.hidden_size], atol=1e-5, rtol=0)
 
 
-def test_the_cross_step_is_the_transformer_s_own_arithmetic(names, contexts: Contexts):
-    (ctx,) = contexts(Family.SD1, 2)
-    encoder, tokenizer = ctx.text_encoder, ctx.tokenizer
-    table = token_table(encoder).weight
-    means = mean_embeddings(ctx, columns_of_names(read_names(names), ctx.ids, 2))
-    e = torch.cat([table[[tokenizer.bos_token_id]], means, table[[tokenizer.eos_token_id]]])
-    h = (e + encoder.embeddings.position_embedding.weight[: len(e)]).unsqueeze(0)
-    mask = torch.full((len(e), len(e)), float("-inf")).triu(1)[None, None]
-    for layer in encoder.encoder.layers:
-        h = layer(h, attention_mask=mask)
-        h = h[0] if isinstance(h, tuple) else h
-    torch.testing.assert_close(crossed(ctx, means), encoder.final_layer_norm(h)[0, 1:3], atol=1e-5, rtol=0)
+def layers_by_hand(encoder: Any, e: torch.Tensor, skip: int = 0) -> torch.Tensor:
+    """(tokens, width) through a CLIP text tower without its final norm and its last `skip` layers, in float64."""
+    tower = deepcopy(getattr(encoder, "text_model", encoder)).double()
+    heads = tower.config.num_attention_heads
+    h = e.double() + tower.embeddings.position_embedding.weight[: len(e)]
+    after = torch.full((len(e), len(e)), float("-inf"), dtype=torch.float64).triu(1)  # what a token cannot see
+    for layer in tower.encoder.layers[: len(tower.encoder.layers) - skip]:
+        attention, x = layer.self_attn, layer.layer_norm1(h)
+        q, k, v = (
+            part(x).unflatten(-1, (heads, -1)).transpose(0, 1)  # (heads, tokens, width / heads)
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        weights = (q @ k.mT / q.shape[-1] ** 0.5 + after).softmax(dim=-1)
+        h = h + attention.out_proj((weights @ v).transpose(0, 1).flatten(1))
+        h = h + layer.mlp(layer.layer_norm2(h))
+    return h
 
 
-def test_what_follows_the_word_does_not_matter(contexts: Contexts):
-    (ctx,) = contexts(Family.SD1, 2)
-    means = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
-    bare = ctx.ids("{}", special=True)
-    alone, padded = ctx.encode(bare[:-1], means)[1:3], ctx.encode(bare + [bare[-1]] * 73, means)[1:3]
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", list(Family))
+def test_the_cross_step_is_the_tower_s_arithmetic_in_float64_with_both_attentions(
+    family, attention, names, contexts: Contexts
+):
+    for ctx in contexts(family, 2):
+        encoder, tokenizer = ctx.text_encoder, ctx.tokenizer
+        encoder.set_attn_implementation(attention)
+        table = token_table(encoder).weight
+        means = mean_embeddings(ctx, columns_of_names(read_names(names), ctx.ids, 2))
+        e = torch.cat([table[[tokenizer.bos_token_id]], means, table[[tokenizer.eos_token_id]]])
+        norm = deepcopy(getattr(encoder, "text_model", encoder).final_layer_norm).double()
+        final = norm(layers_by_hand(encoder, e))
+        read = layers_by_hand(encoder, e, skip=1) if family is Family.SDXL else final
+        torch.testing.assert_close(crossed(ctx, means), read[1:3].float(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(crossed(ctx, means, "final"), final[1:3].float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_what_follows_the_word_does_not_matter(family, contexts: Contexts):
     noise = torch.randint(0, 200, (40,), generator=torch.Generator().manual_seed(2)).tolist()
-    followed = ctx.encode(bare[:-1] + noise, means)[1:3]
-    for other in (padded, followed, ctx.encode(bare, means)[1:3]):
-        torch.testing.assert_close(other, alone, atol=1e-5, rtol=0)
+    for ctx in contexts(family, 2):
+        means = torch.randn(2, ctx.hidden_size, generator=torch.Generator().manual_seed(1))
+        bare = ctx.ids("{}", special=True)
+        alone = ctx.encode(bare[:-1], means)[1:3]
+        padded = bare + [ctx.tokenizer.pad_token_id] * (77 - len(bare))
+        for ids in (bare, padded, bare[:-1] + noise):
+            torch.testing.assert_close(ctx.encode(ids, means)[1:3], alone, atol=1e-5, rtol=0)
 
 
 def test_the_start_of_an_encoder_like_clip_has_the_norm_of_a_normalised_vector():
@@ -155,7 +185,8 @@ def test_more_vectors_than_tokens_of_a_name_begin_again_or_are_an_error(count, n
     assert len(start.unique(dim=0)) == count, "places differ, so equal means still give different vectors"
     assert filled([[1], [2]], 5, cycle=True) == [[1], [2], [1], [2], [1]]
     if count == 8:
-        with pytest.raises(UserError, match=r"no name has a token for vector \d of 8"):
+        longest = max(len(ctx.ids(name)) for name in read_names(names))
+        with pytest.raises(UserError, match=f"no name has a token for vector {longest + 1} of 8"):
             start_of(ctx, names=str(names))
 
 
@@ -185,13 +216,47 @@ def test_the_default_lists_hold_plain_words_once_and_enough_of_them():
         assert all(word.isascii() and word.isalpha() and word.islower() for word in words)
 
 
-def test_each_default_name_is_one_token_of_clip():
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, dict[str, int]]:
+    """What CLIP's own vocabulary makes of the default lists: {list: {word: id}}."""
+    return json.loads(gzip.decompress((GOLDEN / "name_tokens.json.gz").read_bytes()))
+
+
+def test_each_default_name_is_one_token_of_clip(recorded):
     vocabulary = find_vocabulary(None, Path("nowhere/model.safetensors"))
-    if vocabulary is None:
-        pytest.skip("CLIP's vocabulary is not on this machine")
-    tokenizer = build_tokenizer(vocabulary, None)
+    tokenizer = build_tokenizer(vocabulary, None) if vocabulary else None  # not on every machine
     for path in DEFAULT_LISTS:
-        assert all(len(ids) == 1 for ids in tokenizer(read_names(path), add_special_tokens=False).input_ids)
+        words, ids = read_names(path), recorded[path.stem]
+        assert list(ids) == words, "a name was changed: record its token again, with CLIP's vocabulary"
+        assert len(set(ids.values())) == len(words)
+        assert all(512 <= token < 49406 for token in ids.values()), "neither a single byte nor a mark"
+        if tokenizer is not None:
+            found = tokenizer(words, add_special_tokens=False).input_ids
+            assert found == [[token] for token in ids.values()]
+
+
+class WithClipsTokens(EncoderContext):
+    """A context whose tokenizer knows the default names by CLIP's own ids."""
+
+    recorded: ClassVar[dict[str, int]] = {}
+
+    def ids(self, text: str, *, special: bool = False) -> list[int]:
+        return [self.recorded[text]] if text in self.recorded else super().ids(text, special=special)
+
+
+def test_the_whole_default_lists_are_used_and_their_halves_agreement_is_a_number(recorded, monkeypatch):
+    model = like_real_ones(build(Family.SD1), vocab_size=49408)
+    (ctx,) = contexts_on(model, 2)
+    known = WithClipsTokens(ctx.conditioner, ctx.placeholders, 0, None, ctx.args)
+    monkeypatch.setattr(WithClipsTokens, "recorded", recorded["given_names"] | recorded["surnames"])
+    initializer = create_initializer(ctx.args)
+    starting_vectors(initializer, known)
+    facts = initializer.metadata()
+    assert facts["ss_names_count"] == "311,295"
+    cosines = [float(text) for text in facts["ss_split_half_cos_clip_l"].split(",")]
+    assert len(cosines) == 2
+    assert all(0 < cosine < 1 for cosine in cosines)
+    assert "fewer than 50" not in "\n".join(initializer.notes)
 
 
 def test_the_default_lists_are_two_columns_and_their_agreement_is_told(contexts: Contexts):
