@@ -59,9 +59,7 @@ def test_only_names_of_exactly_as_many_tokens_count_under_the_exact_policy():
     assert columns_of_names(["a b", "c", "d e f"], tokenize, 2, exact=True) == [[1], [2]]
 
 
-@pytest.mark.parametrize(
-    ("family", "skip"), [*((family, None) for family in Family), (Family.SD1, 2), (Family.SD2, 2)]
-)
+@pytest.mark.parametrize(("family", "skip"), [*((family, None) for family in Family), (Family.SD1, 2), (Family.SD2, 2)])
 def test_the_start_is_what_the_trainer_reads_at_the_word_s_places(family, skip, names, contexts: Contexts):
     for ctx in contexts(family, 2, clip_skip=skip):
         start = start_of(ctx, names=str(names))

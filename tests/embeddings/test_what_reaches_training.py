@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +11,6 @@ from embeddings.names import DEFAULT_LISTS
 from library.files import read_metadata
 from library.models.embedding_files import Embedding, write_embedding
 from library.models.family import Family
-from library.models.placeholders import ExpandingConditioner, Placeholders
 from library.training.initializers import starting_vectors
 from miniworld.tiny import build
 from tests.embeddings.conftest import contexts_on
@@ -104,20 +101,3 @@ def test_norm_control_acts_after_each_step_and_the_header_tells_both_norms(tmp_p
     header = read_metadata(tmp_path / "a.safetensors")
     before, after = (list(map(float, header[name].split(","))) for name in ("ss_init_norms", "ss_final_norms"))
     assert after == pytest.approx([1.25 * norm for norm in before], rel=1e-3)
-
-
-def test_pooled_is_at_the_end_token_for_an_encoder_that_pools_at_the_largest_id():
-    model = build(Family.SDXL)
-    encoder: Any = model.text_encoders[1]
-    tokenizer = model.tokenizers[1]
-    encoder.text_model.eos_token_id = 2  # SDXL's own config, read when the model is built
-    placeholders = Placeholders(model, "zwx", 1)
-    placeholders.rows[1].rows = torch.randn(1, 40)
-    pooled = ExpandingConditioner(model, placeholders).encode(["a zwx cat"]).pooled
-    ids = tokenizer("a zwx cat").input_ids
-    with torch.no_grad():
-        out = encoder(input_ids=torch.tensor([ids]))
-        end = encoder.text_projection(out.last_hidden_state[0, ids.index(tokenizer.eos_token_id)])
-    assert pooled is not None
-    torch.testing.assert_close(pooled[0], end, atol=1e-5, rtol=0)
-    assert not torch.allclose(out.text_embeds[0], end)

@@ -37,7 +37,7 @@ def test_new_tokens_follow_the_old_ones_and_the_tables_stay_as_they_are(family):
         assert torch.equal(now, table)
 
 
-@pytest.mark.parametrize("known", ["cat", "Cat", "a"])
+@pytest.mark.parametrize("known", ["cat", "Cat", "a", "ca"])  # "ca" only begins words
 def test_a_word_that_the_tokenizer_knows_is_refused_before_anything_is_written(known):
     model = build(Family.SDXL)
     lengths = [len(tokenizer) for tokenizer in model.tokenizers]
@@ -130,14 +130,16 @@ def test_removing_the_rows_gives_the_table_back():
 
 def test_the_pooled_embedding_is_taken_at_the_end_token_although_new_ids_are_larger():
     model = build(Family.SDXL)
-    model.text_encoders[1].config.eos_token_id = 2  # what SDXL's own config says; transformers then pools at the max
+    encoder: Any = model.text_encoders[1]
+    tokenizer = model.tokenizers[1]
+    encoder.text_model.eos_token_id = 2  # as from SDXL's own config: transformers then pools at the largest id
     placeholders = Placeholders(model, "zwx", 1)
     placeholders.rows[1].rows = torch.randn(1, 40, generator=torch.Generator().manual_seed(0))
     pooled = ExpandingConditioner(model, placeholders).encode(["a zwx cat"]).pooled
-    encoder: Any = model.text_encoders[1]
-    tokenizer = model.tokenizers[1]
     ids = tokenizer("a zwx cat").input_ids
-    states = encoder(input_ids=torch.tensor([ids])).last_hidden_state[0]
-    at_the_end = encoder.text_projection(states[ids.index(tokenizer.eos_token_id)])
+    with torch.no_grad():
+        out = encoder(input_ids=torch.tensor([ids]))
+        at_the_end = encoder.text_projection(out.last_hidden_state[0, ids.index(tokenizer.eos_token_id)])
     assert pooled is not None
     torch.testing.assert_close(pooled[0], at_the_end, atol=1e-5, rtol=0)
+    assert not torch.allclose(out.text_embeds[0], at_the_end), "its own pooling is what must not be used"
