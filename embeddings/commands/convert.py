@@ -40,9 +40,12 @@ def convert(argv: Sequence[str]) -> None:
     for embedding, target in targets:
         if arguments.model:
             vectors_for(embedding, WIDTHS[arguments.model], first)
-        named = embedding.token or embedding.metadata.get("ss_token_string")
-        embedding.token = arguments.token or named or target.stem
-        for file in write_embedding(target, embedding, arguments.layout, own_metadata(embedding.metadata)):
+        named = arguments.token or embedding.token or embedding.metadata.get("ss_token_string")
+        embedding.token = named or target.stem
+        metadata = own_metadata(embedding.metadata)
+        if named:  # kept beside the vectors, for a layout that has no place for it, so that it is there on the way back
+            metadata["ss_token_string"] = named
+        for file in write_embedding(target, embedding, arguments.layout, metadata):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in embedding.vectors.items())
             print(f"Wrote {file}: {shapes}, token {embedding.token}")
 

@@ -97,7 +97,7 @@ def test_convert_unpacks_what_a_lora_carries(tmp_path):
     write_tensors(tmp_path / "lora.safetensors", weights, {"ss_network_dim": "2", "ss_steps": "3"})
     assert run("convert", tmp_path / "lora.safetensors", tmp_path / "unpacked") == 0
     assert {path.name for path in (tmp_path / "unpacked").iterdir()} == {"one.safetensors", "two.safetensors"}
-    assert read_metadata(tmp_path / "unpacked" / "one.safetensors") == {"ss_steps": "3"}
+    assert read_metadata(tmp_path / "unpacked" / "one.safetensors") == {"ss_steps": "3", "ss_token_string": "one"}
 
 
 @pytest.mark.process

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from embeddings.commands.convert import convert
 from library.errors import UserError
 from library.files import write_nested, write_tensors
 from library.models.embedding_files import (
@@ -23,6 +22,17 @@ from library.models.embedding_files import (
     vectors_for,
     write_embedding,
 )
+from library.models.family import Family
+from tests.library.models.readers import (
+    RULES,
+    bundled_by_a1111,
+    by_a1111,
+    by_comfyui,
+    by_diffusers,
+    by_sd_scripts,
+    content_of,
+)
+from tests.library.training.test_embedding import new_word
 
 ROWS = torch.arange(8.0).view(2, 4)
 
@@ -35,25 +45,8 @@ def pair() -> Embedding:
     return Embedding({"clip_l": ROWS, "clip_g": torch.arange(12.0).view(2, 6)}, "zwx")
 
 
-def by_the_rule_of_a1111(content: dict[str, Any]) -> torch.Tensor:
-    """How A1111 and Forge take an embedding for SD1 and SD2 from a file."""
-    if "string_to_param" in content:
-        return next(iter(content["string_to_param"].items()))[1]
-    assert len(content) == 1, "embedding file has multiple terms in it"
-    tensor = next(iter(content.values()))
-    return tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
-
-
-def by_the_rule_of_comfyui(content: dict[str, Any], key: str) -> torch.Tensor:
-    """How ComfyUI takes one: the key of the encoder if it is there, else the first value."""
-    if "string_to_param" in content:
-        return next(iter(content["string_to_param"].values()))
-    tensor = content[key] if key in content else next(iter(content.values()))
-    return tensor.view(1, -1) if tensor.ndim == 1 else tensor
-
-
-def loaded(path: Path) -> dict[str, Any]:
-    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+def same(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> bool:
+    return len(found) == len(wanted) and all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers", "a1111", "split"])
@@ -70,19 +63,53 @@ def test_every_layout_comes_back_as_it_was_written(layout, ending, tmp_path):
     assert back.count == 2
 
 
+@pytest.mark.parametrize("program", RULES)
 @pytest.mark.parametrize("layout", ["kohya", "diffusers", "a1111"])
-def test_user_interfaces_read_all_vectors_of_what_is_written(layout, tmp_path):
+def test_other_programs_read_all_vectors_of_what_is_written(layout, program, tmp_path):
     (path,) = write_embedding(tmp_path / "a.pt", one(), layout)
-    assert torch.equal(by_the_rule_of_a1111(loaded(path)), ROWS)
-    assert torch.equal(by_the_rule_of_comfyui(loaded(path), "clip_l"), ROWS)
+    assert same(RULES[program](content_of(path), Family.SD1), [ROWS])
 
 
-def test_sdxl_s_pair_is_read_by_its_two_names(tmp_path):
+@pytest.mark.parametrize("program", RULES)
+def test_sdxl_s_pair_is_read_by_its_two_names(program, tmp_path):
     (path,) = write_embedding(tmp_path / "a.safetensors", pair())
-    assert list(loaded(path)) == ["clip_g", "clip_l"]
-    for name, rows in pair().vectors.items():
-        assert torch.equal(by_the_rule_of_comfyui(loaded(path), name), rows)
-        assert torch.equal(read_embedding(path).vectors[name], rows)
+    assert same(RULES[program](content_of(path), Family.SDXL), list(pair().vectors.values()))
+    assert same(list(read_embedding(path).vectors.values()), list(pair().vectors.values()))
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_what_training_saves_is_read_whole_by_four_programs(family, tmp_path):
+    rows, _ = new_word(family)
+    rows.save(tmp_path / "zwx.safetensors", {"ss_steps": "1"})
+    trained = [parameter.detach() for parameter in rows.rows]
+    assert {len(vectors) for vectors in trained} == {2}
+    for rule in RULES.values():
+        assert same(rule(content_of(tmp_path / "zwx.safetensors"), family), trained)
+    files = [tmp_path / "zwx.safetensors"]
+    if family is Family.SDXL:  # diffusers reads a file for each text encoder
+        saved = read_embedding(files[0])
+        files = write_embedding(tmp_path / "d.safetensors", Embedding(saved.vectors, "zwx"), "diffusers")
+    assert same(by_diffusers(files, family, "zwx"), trained)
+
+
+def test_what_others_cut_or_refuse_is_read_whole_by_all_of_them_after_conversion(tmp_path):
+    rows = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    torch.save({"zwx_v0": rows[0], "zwx_v1": rows[1]}, tmp_path / "learned_embeds.bin")
+    single = content_of(tmp_path / "learned_embeds.bin")
+    with pytest.raises(AssertionError, match="multiple terms"):
+        by_a1111(single, Family.SD1)
+    for rule in (by_comfyui, by_sd_scripts):
+        assert same(rule(single, Family.SD1), [rows[:1]]), "only the first vector: why files are converted"
+    with pytest.raises(ValueError, match="zwx_v0"):
+        by_diffusers([tmp_path / "learned_embeds.bin"], Family.SD1, None)
+    convert([str(tmp_path / "learned_embeds.bin"), str(tmp_path / "zwx.safetensors")])
+    for rule in RULES.values():
+        assert same(rule(content_of(tmp_path / "zwx.safetensors"), Family.SD1), [rows])
+    assert same(by_diffusers([tmp_path / "zwx.safetensors"], Family.SD1, "zwx"), [rows])
+    convert([str(tmp_path / "zwx.safetensors"), str(tmp_path / "back.bin"), "--layout", "split"])
+    back = content_of(tmp_path / "back.bin")
+    assert list(back) == list(single), "the word is not lost on the way"
+    assert all(torch.equal(back[name], vector) for name, vector in single.items())
 
 
 def test_sdxl_s_pair_becomes_two_files_for_diffusers_and_is_refused_where_there_is_no_place(tmp_path):
@@ -105,9 +132,8 @@ def test_numbered_single_vectors_are_put_together_and_go_back_bit_for_bit(tmp_pa
     assert embedding.token == "28017"
     assert embedding.vectors[ONLY].shape == (2, 1024)
     (kohya,) = write_embedding(tmp_path / "28017.safetensors", embedding)
-    assert by_the_rule_of_a1111(loaded(kohya)).shape == (2, 1024)
     (back,) = write_embedding(tmp_path / "back.bin", Embedding(read_embedding(kohya).vectors, "28017"), "split")
-    again = loaded(back)
+    again = content_of(back)
     assert list(again) == ["28017_v0", "28017_v1"]
     assert all(torch.equal(again[name], tensor) for name, tensor in official().items())
 
@@ -163,15 +189,17 @@ def test_one_that_runs_code_is_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("embedding", [one(), pair()], ids=["one", "pair"])
-def test_a_lora_file_carries_embeddings_by_the_names_that_user_interfaces_look_for(embedding, tmp_path):
+@pytest.mark.parametrize("family", [Family.SD1, Family.SDXL])
+def test_a_lora_file_carries_embeddings_by_the_names_that_user_interfaces_look_for(family, tmp_path):
+    embedding = pair() if family is Family.SDXL else one()
+    vectors = list(embedding.vectors.values())
     weights = {"lora_unet_x.lora_down.weight": torch.zeros(2, 4)}
     write_tensors(tmp_path / "lora.safetensors", weights | bundle_keys(embedding, "my.face"))
-    keys = [key for key in loaded(tmp_path / "lora.safetensors") if key.startswith("bundle_emb")]
-    for key in keys:
-        prefix, name, rest = key.split(".", 2)  # what A1111 and ComfyUI do with such a key
-        assert (prefix, name) == ("bundle_emb", "my_face")
-        assert rest in ("string_to_param.*", "clip_l", "clip_g")
+    content = content_of(tmp_path / "lora.safetensors")
+    bundled = bundled_by_a1111(content)
+    assert list(bundled) == ["my_face"]
+    assert same(by_a1111(bundled["my_face"], family), vectors)
+    assert same(by_comfyui(content, family), vectors)
     (back,) = read_bundle(tmp_path / "lora.safetensors")
     assert back.token == "my_face"
     assert all(torch.equal(back.vectors[name], rows) for name, rows in embedding.vectors.items())
