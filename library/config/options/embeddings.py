@@ -31,5 +31,6 @@ EMBEDDINGS = Group("Embedding", (
     Option("embedding_stop_step",        int,   None,  "train the vectors only up to this step", minimum=1,
            known_as=("stop_embedding_training_after", "stop_training_after")),
     Option("network_start_step",         int,   0,     "train the network only from this step on", minimum=0),
-    Option("bundle_embeddings",          bool,  False, "put the vectors into the network's file too, for web UIs"),
+    Option("bundle_embeddings",          bool,  False,
+           "put the vectors into the network's file too, for web UIs; diffusers then refuses it"),
 ))

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from library.adapters.names import to_file_names
 from library.files import save_network
+from library.models.embedding_files import bundle_keys, embedding_of
 from library.models.family import Family, StableDiffusion
+from library.models.placeholders import ENCODER_NAMES
 from miniworld.tiny import build
 from networks import lora
 
@@ -96,3 +98,20 @@ def test_diffusers_loads_all_of_the_file_and_agrees(family, arguments, tmp_path:
     assert (found - expected).abs().max() <= 1e-5
     for a, b in zip(found_hidden, expected_hidden, strict=True):
         assert (a - b).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("family", [Family.SD1, Family.SDXL])
+def test_a_file_with_embeddings_in_it_is_refused_by_diffusers_and_loads_without_their_keys(family, tmp_path: Path):
+    """What docs/cross_init.md says to do with a bundled LoRA."""
+    model = build(family)
+    network = network_on(model)
+    rows = [torch.ones(2, width) for width in (32, 40)[: len(model.text_encoders)]]
+    bundle = bundle_keys(embedding_of(ENCODER_NAMES[family], rows, "zwx"), "zwx")
+    path = tmp_path / "net.safetensors"
+    save_network(network, path, None, {}, lambda tensors: to_file_names(tensors, model) | bundle)
+    with pytest.raises(ValueError, match="Invalid LoRA checkpoint"):
+        pipeline_of(build(family)).load_lora_weights(str(path))
+    pipeline = pipeline_of(build(family))
+    pipeline.load_lora_weights({k: v for k, v in load_file(path).items() if not k.startswith("bundle_emb.")})
+    adapted = sum(name.endswith("lora_A.default_0") for name, _ in pipeline.unet.named_modules())
+    assert adapted == sum(layer.lora_name.startswith("lora_unet") for layer in network.loras)
