@@ -56,7 +56,7 @@ def options_of(name: str) -> dict[str, Any]:
 def test_vectors_fit_every_family_and_nothing_else_has_changed(name, family, start, contexts: Contexts):
     shown = contexts(family, 2, **options_of(name))
     model = shown[0].conditioner.model
-    encoder = model.text_encoders[0].train()
+    encoder: Any = model.text_encoders[0].train()
     encoder.encoder.layers[1].eval().requires_grad_(True)  # modes and flags of its parts may differ
     modes = [module.training for module in encoder.modules()]
     before = [{k: v.clone() for k, v in encoder.state_dict().items()} for encoder in model.text_encoders]

@@ -12,6 +12,7 @@ from library.files import read_metadata
 from library.models.embedding_files import Embedding, write_embedding
 from library.models.family import Family
 from library.training.initializers import starting_vectors
+from library.training.new_word import build_word
 from miniworld.tiny import build
 from tests.embeddings.conftest import contexts_on
 from tests.library.training.test_embedding import new_word
@@ -55,10 +56,51 @@ def test_the_pull_of_the_paper_is_there_unless_it_is_changed():
     assert create_initializer(None).reg_weight == 1e-5
 
 
-def test_training_goes_on_from_the_vectors_of_the_file(train, tmp_path):
-    write_embedding(tmp_path / "a.safetensors", Embedding({"emb_params": torch.full((2, 32), 7.0)}))
-    assert train(**ALONE, weights=tmp_path / "a.safetensors", max_train_steps=1) == 0
-    assert (load_file(tmp_path / "out" / "t.safetensors")["emb_params"] - 7).abs().max() <= 0.0111
+@pytest.mark.parametrize("file", ["a.safetensors", "learned_embeds.bin"])
+def test_training_goes_on_from_all_vectors_of_the_file_also_of_single_numbered_ones(file, train, tmp_path):
+    """The second is what the paper's own code writes; loaders elsewhere take only its first vector."""
+    vectors = torch.tensor([[7.0], [-3.0]]).expand(2, 32).contiguous()
+    write_embedding(
+        tmp_path / file, Embedding({"emb_params": vectors}, "28017"), "split" if ".bin" in file else "kohya"
+    )
+    assert train(**ALONE, weights=tmp_path / file, max_train_steps=1) == 0
+    assert (load_file(tmp_path / "out" / "t.safetensors")["emb_params"] - vectors).abs().max() <= 0.0111
+
+
+def test_a_file_of_fewer_vectors_than_are_trained_is_refused(train, tmp_path, capfd):
+    write_embedding(tmp_path / "a.bin", Embedding({"emb_params": torch.ones(1, 32)}, "28017"), "split")
+    assert train(**ALONE, weights=tmp_path / "a.bin", max_train_steps=1) != 0
+    assert "holds 1 vectors, but `num_vectors_per_token` is 2" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("precision", [{}, {"full_bf16": True, "mixed_precision": "bf16"}], ids=["fp32", "bf16"])
+def test_the_first_step_moves_every_number_by_embedding_lr_whatever_the_batch_and_the_model_s_precision(
+    batch, precision, train, tmp_path
+):
+    write_embedding(tmp_path / "a.safetensors", Embedding({"emb_params": torch.ones(2, 32)}))
+    options = {**ALONE, **precision, "embedding_lr": 1e-3, "optimizer_args": ["weight_decay=0"]}
+    assert train(**options, weights=tmp_path / "a.safetensors", train_batch_size=batch, max_train_steps=1) == 0
+    moved = (load_file(tmp_path / "out" / "t.safetensors")["emb_params"].float() - 1).abs()
+    assert moved.min() > 0, "in bfloat16 itself, 1 + 0.001 is 1"
+    assert moved.median() == pytest.approx(1e-3, rel=1e-2)
+    assert moved.max() <= 1e-3 * 1.01
+
+
+def test_a_run_leaves_every_weight_of_the_model_as_it_was(train, monkeypatch):
+    seen = []
+
+    def remembering(settings, checked, model, *rest):
+        state = {n: {k: v.clone() for k, v in m.state_dict().items()} for n, m in model.modules.items()}
+        seen.append((model, state))
+        return build_word(settings, checked, model, *rest)
+
+    monkeypatch.setattr("library.training.build.build_word", remembering)
+    assert train(**ALONE, max_train_steps=3) == 0
+    ((model, before),) = seen
+    assert {"unet", "vae"} < set(before)
+    for name, module in model.modules.items():
+        assert all(torch.equal(tensor, before[name][key]) for key, tensor in module.state_dict().items()), name
 
 
 def test_the_pull_is_part_of_the_loss_and_clip_skip_of_the_start(train, tmp_path):

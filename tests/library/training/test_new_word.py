@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,14 +40,16 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_word_alone_leaves_a_file_a_log_of_norms_and_angles_and_their_curves(train: Train, tmp_path):
     out = tmp_path / "out"
-    assert train(**ALONE, max_train_steps=3) == 0
+    (tmp_path / "names.txt").write_text("anna smith\njohn jones\nmary ben\n", encoding="utf-8")
+    assert train(**{**ALONE, "initializer_args": [f"names={tmp_path / 'names.txt'}"]}, max_train_steps=3) == 0
     (rows,) = load_file(out / "t.safetensors").values()
     assert rows.shape == (2, 32)
     header = read_metadata(out / "t.safetensors")
     assert header["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
     assert header["ss_embedding_initializer"] == "embeddings.cross_init"
     assert header["ss_steps"] == "3"
-    assert str(tmp_path) not in "".join(header.values())
+    assert header["ss_initializer_args"] == '{"names": "names.txt"}'
+    assert not [text for text in header.values() if str(tmp_path.parent) in text or PurePath(text).is_absolute()]
     last = steps_of(out)[-1]
     assert last["lr"] == {"embedding": 0.01}
     assert 0 < last["embedding/clip_l_1/cosine"] < 1 != last["embedding/clip_l_0/norm_ratio"]
@@ -135,9 +137,12 @@ def test_an_initializer_s_defaults_count_where_nothing_is_written(train: Train, 
     [
         ({"caption_template": None}, "no caption names `zwx`"),
         ({"cache_text_encoder_outputs": True}, "cannot be used with `token_string`"),
+        ({"cache_text_encoder_outputs_to_disk": True}, "cannot be used with `token_string`"),
         ({"token_string": "cat"}, "knows 'cat' already"),
         ({"token_string": None}, "`--init_word` on the command line needs `token_string`"),
         ({"output_name": "my face"}, "only letters, digits"),
+        ({"output_name": "<face>"}, "must be a plain name"),
+        ({"output_name": "face[2]"}, "as in 'face_2'"),
         ({"embedding_stop_step": 3}, "needs `network_module`"),
         ({"caption_template": ["no place"]}, "must hold {} once"),
         ({"use_object_template": True, "use_style_template": True}, "exclude each other"),
@@ -152,9 +157,11 @@ def test_what_cannot_work_is_told_before_anything_is_trained(options, said, trai
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_a_rate_and_a_length_that_do_not_go_together_are_told(train: Train, capfd):
-    assert train(**{**ALONE, "embedding_lr": 1e-6}, max_train_steps=1) == 0
-    assert "hardly move the vectors" in capfd.readouterr().err
+@pytest.mark.parametrize(("rate", "said"), [(0.19, "hardly move the vectors"), (4.1, "far beyond"), (1.0, None)])
+def test_a_rate_and_a_length_that_do_not_go_together_are_told(rate, said, train: Train, capfd):
+    assert train(**{**ALONE, "embedding_lr": rate}, max_train_steps=1) == 0
+    told = capfd.readouterr().err
+    assert said in told if said else "hardly move" not in told and "far beyond" not in told
 
 
 class OneBatch:
