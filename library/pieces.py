@@ -5,18 +5,27 @@ Pages of a mapped file count as memory of the process for as long as the mapping
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_bytes
+from torch import Tensor
 
+from library.atomic import atomic
 from library.files import Tensors, damaged, is_safetensors, read_pickle
 
 PIECE = 2**28  # bytes
+TYPE_NAMES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL", torch.uint8: "U8"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8"},
+}
 
 
 @dataclass
@@ -62,6 +71,46 @@ def open_weights(path: Path) -> WeightsFile:
             return WeightsFile(path, outline, dict(file.metadata() or {}))
     except SafetensorError as error:
         raise damaged(path) from error
+
+
+@contextlib.contextmanager
+def written_in_order(
+    path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Iterator[Callable[[str, Tensor], None]]:
+    """A safetensors file that is given its tensors one by one, in the order of `outline`; it is there when all are in.
+
+    `outline` has their shapes and types (on the meta device); order it with `aligned`, so that every reader can map it.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in outline.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": TYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    waiting = list(outline)[::-1]
+    with atomic(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+
+            def write(name: str, tensor: Tensor) -> None:
+                wanted = outline[name]
+                if name != waiting.pop() or (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+                    raise ValueError(f"{name} {tuple(tensor.shape)} {tensor.dtype} is not what the header says")
+                file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+            yield write
+        if waiting:
+            raise ValueError(f"{len(waiting)} tensors were not written, the next is {waiting[-1]}")
+
+
+def aligned(outline: Mapping[str, Tensor]) -> Tensors:
+    """The same, wide types first: then each tensor begins at a multiple of its type's size, as readers need it."""
+    return dict(sorted(outline.items(), key=lambda item: -item[1].element_size()))
 
 
 def _groups(outline: Tensors, size: int) -> Iterator[list[str]]:

@@ -15,15 +15,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Decomposed:
-    """left * values @ right; left (out, k) and right (k, in) orthonormal, values (k,) falling."""
+    """The singular values of a product, falling (k,), and its singular vectors as products: basis @ inner."""
 
-    left: Tensor
     values: Tensor
-    right: Tensor
+    left_basis: Tensor  # (out, m), orthonormal columns
+    left_inner: Tensor  # (m, k)
+    right_inner: Tensor  # (k, n)
+    right_basis: Tensor  # (n, in), orthonormal rows
 
     def cut(self, rank: int) -> tuple[Tensor, Tensor]:
         """up (out, rank) and down (rank, in) of the best approximation of that rank; the values go into up."""
-        return self.left[:, :rank] * self.values[:rank], self.right[:rank]
+        up = self.left_basis @ (self.left_inner[:, :rank] * self.values[:rank])
+        return up, self.right_inner[:rank] @ self.right_basis
 
 
 @torch.no_grad()
@@ -32,4 +35,4 @@ def decompose(up: Tensor, down: Tensor) -> Decomposed:
     q_up, r_up = torch.linalg.qr(up.double())
     q_down, r_down = torch.linalg.qr(down.double().mT)
     left, values, right = torch.linalg.svd(r_up @ r_down.mT, full_matrices=False)
-    return Decomposed(q_up @ left, values, right @ q_down.mT)
+    return Decomposed(values, q_up, left, right, q_down.mT)

@@ -6,6 +6,7 @@ full differences. All of them are products of two matrices, so that everything h
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,13 +69,6 @@ class Layer:
         return None
 
     @property
-    def kernel(self) -> tuple[int, ...]:
-        """(height, width) of a LoRA of a convolution; () of a matrix."""
-        down = self.tensors[self.pair[0]] if self.pair else torch.empty(0)
-        mid = self.tensors.get("lora_mid.weight")
-        return tuple((mid if mid is not None else down).shape[2:])
-
-    @property
     def alpha(self) -> float | None:
         alpha = self.tensors.get("alpha")
         return None if alpha is None else float(alpha)
@@ -125,6 +119,23 @@ def update_of(layer: Layer) -> Update:
     except (RuntimeError, KeyError) as error:
         shapes = ", ".join(f"{suffix} {tuple(tensor.shape)}" for suffix, tensor in layer.tensors.items())
         raise UserError(f"the layer `{layer.name}` is not whole: it has {shapes}; get the file again") from error
+
+
+_THREE_BY_THREE = re.compile(
+    r"_resnets_\d+_conv[12]$|_(down|up)samplers_0_conv$|_(in_layers_2|out_layers_3|op)$|_output_blocks_\d+_[12]_conv$"
+)
+
+
+def kernel_of(layer: Layer) -> tuple[int, ...]:
+    """(height, width) of the convolution that a layer changes, () of a matrix.
+
+    Where the tensors do not say it (LoHa and LoKr may be flattened), the layer's name does; a 1x1 convolution counts as
+    a matrix then, which every reader accepts.
+    """
+    for suffix in ("lora_mid.weight", "hada_t1", "lokr_t2", "diff", *(layer.pair or ()), "lokr_w2"):
+        if suffix in layer.tensors:
+            return tuple(layer.tensors[suffix].shape[2:])
+    return (3, 3) if _THREE_BY_THREE.search(layer.name) else ()
 
 
 def _update(tensors: Tensors, layer: Layer) -> Update:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from library.adapters.factors import decompose
-from library.adapters.layers import Layer, NetworkFile, update_of
+from library.adapters.layers import Layer, NetworkFile, kernel_of, update_of
 from library.adapters.metadata import Metadata
 from library.adapters.ranks import RankChoice
 from library.adapters.save_network import common, with_comment, with_network_args, with_ranks, without_stale_hashes
@@ -56,15 +56,16 @@ def resize_layers(file: NetworkFile, choice: RankChoice, device: torch.device | 
 def resize_layer(layer: Layer, choice: RankChoice, device: torch.device | str = "cpu") -> Resized:
     """One layer of a LoRA. alpha / rank stays what it was; a third factor (lora_mid) goes into `lora_down`."""
     assert layer.pair is not None
+    kernel = kernel_of(layer)
     update = update_of(layer).to(device, torch.float64)
     found = decompose(update.up, update.down)
     values = found.values.cpu()
-    rank = choice.of(values, is_convolution=len(layer.kernel) == 2)
+    rank = choice.of(values, is_convolution=len(kernel) == 2)
     up, down = found.cut(rank)
     alpha = update.scale * rank
     tensors = {
-        layer.pair[0]: down.reshape(rank, -1, *layer.kernel).cpu(),
-        layer.pair[1]: up.reshape(-1, rank, *[1] * len(layer.kernel)).cpu(),
+        layer.pair[0]: down.reshape(rank, -1, *kernel).cpu(),
+        layer.pair[1]: up.reshape(-1, rank, *[1] * len(kernel)).cpu(),
     }
     if layer.alpha is not None:
         tensors["alpha"] = torch.tensor(alpha)

@@ -21,8 +21,8 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def check_target(path: Path) -> None:
-    """Raise `UserError` if `path` is a folder or its folder cannot be written."""
-    if path.is_dir():
+def check_target(path: Path, *, folder: bool = False) -> None:
+    """Raise `UserError` if `path` cannot be written, or is a folder where none is meant."""
+    if path.is_dir() and not folder:
         raise UserError(f"`save_to` is the folder `{path}`; give the name of a file in it")
     raise_all(check_writable(path.parent))

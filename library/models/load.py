@@ -99,7 +99,7 @@ def load_vae(
         return load_vae_folder(path, dtype, device)
     if not path.is_file():
         raise UserError(f"There is no VAE at '{path}'. Give a file or a diffusers folder.")
-    file = _opened(path)
+    file = opened(path)
     if not any(_in_vae(name).startswith(("encoder.", "decoder.")) for name in file.outline if _may_be_vae(name)):
         raise UserError(f"'{path}' holds no VAE. Give a VAE's file, a whole model's file, or a diffusers folder.")
 
@@ -119,10 +119,10 @@ def _load_single_file(
     prediction_type: PredictionType | None,
     beside: tuple[str, ...],
 ) -> StableDiffusion:
-    file = _opened(path)
+    file = opened(path)
     file.outline = {name: tensor for name, tensor in file.outline.items() if not name.startswith(beside)}
     known = recognise_file(file.outline, file.metadata, path)
-    packed = _packed_configs(file.metadata, path)
+    packed = packed_configs(file.metadata, path)
     if packed is None:
         check_width(file.outline, known.family, path)
     said: PredictionType | None = known.prediction_type or (packed or {}).get("scheduler", {}).get("prediction_type")
@@ -211,13 +211,13 @@ def _check_fit(module: torch.nn.Module, tensors: Tensors, what: str) -> None:
             )
 
 
-def _opened(path: Path) -> WeightsFile:
+def opened(path: Path) -> WeightsFile:
     if path.suffix.lower() not in FILE_SUFFIXES:
         raise UserError(f"'{path}' is no weights file: expected is a name that ends in {', '.join(FILE_SUFFIXES)}.")
     return open_weights(path)
 
 
-def _packed_configs(metadata: Mapping[str, str], path: Path) -> dict[str, dict[str, Any]] | None:
+def packed_configs(metadata: Mapping[str, str], path: Path) -> dict[str, dict[str, Any]] | None:
     """The configs that a file carries under `diffusers_config`, if it does."""
     text = metadata.get("diffusers_config")
     if text is None:

@@ -1,8 +1,8 @@
 """What resizing a LoRA of all of SDXL costs: python -m tests.benchmarks.resize_cost [--rank N] [--device D]
 
 All 986 modules in their real shapes with random factors. The peer multiplies the factors and decomposes the full matrix
-with torch.linalg.svd in float32, which takes hours: it runs on one module of each shape and is counted as often as the
-shape occurs. It is spared the square U that sd-scripts asks for. Both run in one process on one thread; CPU seconds are
+with torch.linalg.svd in float32, once as sd-scripts calls it (U and V square) and once in the thin form. It runs on one
+module of each shape and is counted as often as the shape occurs. Both run in one process on one thread; CPU seconds are
 counted (on a GPU wall seconds after a synchronisation). The error is that of the resized update to the best
 approximation of that rank by float64 on the full matrix, relative in the Frobenius norm, the worst of all shapes.
 """
@@ -62,16 +62,18 @@ def main() -> None:
         ours += seconds(lambda work=work: [resize_layer(layer, choice, device) for layer in work], device)
     extra = (most_bytes(device) - before) / 1e6
     print(f"through the factors: {ours:.1f} s for all; at most {extra:.0f} MB, the factors included", flush=True)
-    full, worst = 0.0, 0.0
+    square, thin, worst = 0.0, 0.0, 0.0
     for (inputs, outputs), count in shapes().items():
         layer = drawn(inputs, outputs, options.rank, device, 0)
-        took = seconds(
-            lambda layer=layer: torch.linalg.svd(full_matrix(layer, torch.float32), full_matrices=False), device
-        )
+        took = [
+            seconds(lambda full=full: torch.linalg.svd(full_matrix(layer, torch.float32), full_matrices=full), device)  # noqa: B023
+            for full in (True, False)
+        ]
         off = error(layer, choice)
-        full, worst = full + took * count, max(worst, off)
-        print(f"  {inputs:5} -> {outputs:5} x {count:3}: full matrix {took:6.2f} s each, error {off:.1e}", flush=True)
-    print(f"full matrices: {full:.0f} s for all, extrapolated; {full / ours:.0f} times as long")
+        square, thin, worst = square + took[0] * count, thin + took[1] * count, max(worst, off)
+        print(f"  {inputs:5} -> {outputs:5} x {count:3}: {took[0]:6.2f} s each, thin {took[1]:6.2f} s, error {off:.1e}")
+    print(f"full matrices as sd-scripts: {square:.0f} s for all, extrapolated; {square / ours:.0f} times as long")
+    print(f"full matrices, thin: {thin:.0f} s for all, extrapolated; {thin / ours:.0f} times as long")
     print(f"largest error to float64: {worst:.1e} (bound {BOUND:.0e}){'' if worst <= BOUND else ': TOO LARGE'}")
     if worst > BOUND:
         raise SystemExit(1)

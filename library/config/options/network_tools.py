@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from library.config.option import Group, Option, Settings
+from library.config.values import path_or_name
 from library.errors import Problem
 
 WRITTEN = (".safetensors", ".ckpt", ".pt", ".pth")
@@ -32,7 +33,54 @@ RESIZE = Group("Resize", (
     OVERWRITE,
     Option("verbose",        bool,  False, "print a line for each layer"),
 ))
+
+MODELS = Option("models", Path, None, "network files to merge", nargs="*")
+RATIOS = Option("ratios", float, None, "how much of each network, in the order of models", nargs="*")
+LBWS = Option("lbws", str, None, 'weights by block of each network: "[1,0.5,...]" with 12, 17, 20 or 26 numbers',
+              nargs="*")
+PRECISION = Option("precision", str, "float", "precision of the calculation", choices=("float", "fp16", "bf16"))
+SD_MODEL = Option("sd_model", path_or_name, None,
+                  "model to merge into: a .safetensors or .ckpt file, or a diffusers folder (without it, the networks "
+                  "are merged into one)")
+NO_METADATA = Option("no_metadata", bool, False, "write no modelspec; what loading needs is always written")
+SAVE_MERGED = Option("save_precision", str, None, "precision of the file that is written (a network: that of the "
+                     "calculation if left out; a model: its own, and its VAE's always)",
+                     choices=("float", "fp16", "bf16"))
+CONCAT = Option("concat", bool, False, "put networks side by side: exactly the sum, and the ranks add up")
+SHUFFLE = Option("shuffle", bool, False, "put the ranks of each layer in a random order, which changes no result")
+V2 = Option("v2", bool, False, "Stable Diffusion 2.x (checked against the weights)")
+
+MERGE = Group("Merge", (
+    V2, SD_MODEL, SAVE_TO, MODELS, RATIOS, SAVE_MERGED, PRECISION, CONCAT, SHUFFLE, NO_METADATA, DEVICE, OVERWRITE,
+))
+SDXL_MERGE = Group("Merge", (
+    SD_MODEL, SAVE_TO, MODELS, RATIOS, LBWS, SAVE_MERGED, PRECISION, CONCAT, SHUFFLE, NO_METADATA, DEVICE, OVERWRITE,
+))
+SVD_MERGE = Group("Merge to a rank", (
+    SAVE_TO, MODELS, RATIOS, LBWS,
+    Option("new_rank",       int,   4,    "rank of the layers of the merged network", minimum=1),
+    Option("new_conv_rank",  int,   None, "rank of its k x k convolutions (new_rank if left out)", minimum=1),
+    SAVE_MERGED,
+    Option("precision",      str,   "float", "precision of the file, where save_precision is left out; the calculation "
+           "is in float64", choices=("float", "fp16", "bf16")),
+    NO_METADATA, DEVICE, OVERWRITE,
+))
 # fmt: on
+
+
+def merge_problems(settings: Settings) -> list[Problem]:
+    """As many ratios, and weights by block if any, as networks; nothing that is for another kind of merge."""
+    problems = []
+    models = settings["models"] or []
+    for name in ("ratios", "lbws"):
+        given = settings.values.get(name)
+        if given is not None and models and len(given) != len(models):
+            text = f"{settings.place(name)} has {len(given)} entries, but `models` has {len(models)}; give one for each"
+            problems.append(Problem(text))
+    for name in ("concat", "shuffle"):
+        if settings.values.get(name) and settings.values.get("sd_model"):
+            problems.append(Problem(f"{settings.place(name)} is about networks, and has no effect with `sd_model`"))
+    return problems
 
 
 def resize_problems(settings: Settings) -> list[Problem]:
@@ -56,7 +104,7 @@ def asked(*names: str) -> Callable[[Settings], list[Problem]]:
 
     def check(settings: Settings) -> list[Problem]:
         missing = [name for name in names if settings[name] in (None, [])]
-        return [Problem(f"`{name}` is not given; it is the {settings.options[name].help}") for name in missing]
+        return [Problem(f"`{name}` is not set; {settings.options[name].help}") for name in missing]
 
     return check
 
@@ -69,7 +117,8 @@ def written_to(*read: str) -> Callable[[Settings], list[Problem]]:
         if target is None:
             return []
         problems = []
-        if target.suffix not in WRITTEN:
+        is_folder = Path(settings.values.get("sd_model") or "").is_dir() and bool(settings.values.get("sd_model"))
+        if target.suffix not in WRITTEN and not is_folder:
             problems.append(
                 Problem(f"{settings.place('save_to')} is `{target}`; give a name that ends in {', '.join(WRITTEN)}")
             )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from library.adapters.layers import Layer, read_network, update_of
+from library.adapters.layers import Layer, kernel_of, read_network, update_of
 from library.errors import UserError
 
 
@@ -36,7 +36,7 @@ def test_a_convolution_with_a_third_factor_is_the_three_convolutions_in_a_row() 
     wanted = torch.conv2d(torch.conv2d(torch.conv2d(picture, down), mid, padding=1), up)
     found = torch.conv2d(picture, update_of(layer).dense().reshape(7, 5, 3, 3), padding=1)
     assert (found - wanted).norm() <= 1e-12 * wanted.norm()
-    assert layer.kernel == (3, 3)
+    assert kernel_of(layer) == (3, 3)
 
 
 def test_loha_is_the_entrywise_product_of_two_products() -> None:

@@ -71,7 +71,9 @@ def test_singular_values_of_the_product_come_from_the_factors() -> None:
     up, down = torch.randn(300, 20, dtype=torch.float64), torch.randn(20, 200, dtype=torch.float64)
     found, wanted = decompose(up, down), torch.linalg.svdvals(up @ down)[:20]
     assert (found.values - wanted).abs().max() <= 1e-12 * wanted[0]
-    assert (found.left * found.values @ found.right - up @ down).norm() <= 1e-12 * wanted.norm()
+    new_up, new_down = found.cut(20)
+    assert (new_up @ new_down - up @ down).norm() <= 1e-12 * wanted.norm()
+    assert (new_down @ new_down.mT - torch.eye(20)).abs().max() <= 1e-12
 
 
 def test_a_layer_that_does_nothing_gets_rank_one() -> None:

@@ -1,0 +1,190 @@
+"""Networks merged into whole models of every family and layout, against the definition in float64."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from library.adapters.layers import read_network, update_of
+from library.adapters.merge import Weighted
+from library.adapters.merge_model import Precision
+from library.adapters.merging import merge_into_model
+from library.adapters.names import from_file_names, to_file_names
+from library.errors import UserError
+from library.files import read_metadata, save_network
+from library.models.family import Family
+from library.models.load import load_model
+from library.models.save import save_folder, save_single_file
+from library.models.single_file import VAE
+from miniworld.tiny import build
+from networks import lora
+
+
+def encoders_of(model: Any) -> Any:
+    return model.text_encoders if len(model.text_encoders) > 1 else model.text_encoders[0]
+
+
+def make_network(model: Any, path: Path, rank: int = 3, **arguments: str) -> Any:
+    """A LoRA file with random weights for every layer, k x k convolutions too."""
+    network = lora.create_network(1.0, rank, 2.0, None, encoders_of(model), model.unet, conv_dim="2", **arguments)
+    network.apply_to(encoders_of(model), model.unet, True, True)
+    with torch.random.fork_rng():
+        torch.manual_seed(len(path.name))
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_network(network, path, torch.float32, {}, lambda tensors: to_file_names(tensors, model))
+    return network
+
+
+def run(networks: list[Weighted], model: Path, target: Path, precision: Precision | None = None, **options: Any) -> str:
+    return "\n".join(merge_into_model(networks, model, target, precision or Precision(), **options))
+
+
+def updates_by_module(path: Path, model: Any) -> dict[str, Tensor]:
+    """{name of the model's module with underscores: update in float64}, by the definition."""
+    layers = {f"{name}.x": layer for name, layer in read_network(path).layers.items()}
+    found = {}
+    for name, layer in from_file_names(layers, model).items():
+        update = update_of(layer)
+        found[name.removesuffix(".x")] = update.scale * (update.up.double() @ update.down.double())
+    return found
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("layout", ["file", "folder"])
+def test_every_layer_finds_its_weight_and_nothing_else_changes(family: Family, layout: str, tmp_path: Path) -> None:
+    model = build(family)
+    source = tmp_path / ("model.safetensors" if layout == "file" else "model")
+    (save_single_file if layout == "file" else save_folder)(model, source)
+    make_network(build(family), tmp_path / "a.safetensors")
+    target = source.with_name("merged" + source.suffix)
+    said = run([Weighted(read_network(tmp_path / "a.safetensors"), -0.7)], source, target)
+    assert "note" not in said
+
+    merged, updates, changed = load_model(target), updates_by_module(tmp_path / "a.safetensors", model), 0
+    prefixes = ["lora_te_"] if len(model.text_encoders) == 1 else ["lora_te1_", "lora_te2_"]
+    roots = [("lora_unet_", model.unet, merged.unet)]
+    roots += list(zip(prefixes, model.text_encoders, merged.text_encoders, strict=True))
+    for prefix, before, after in roots:
+        now = after.state_dict()
+        for key, weight in before.state_dict().items():
+            name = prefix + key.removesuffix(".weight").replace(".", "_")
+            update = updates.get(name) if key.endswith(".weight") else None
+            if update is None:
+                assert torch.equal(now[key], weight), key
+                continue
+            changed += 1
+            wanted = weight.double() - 0.7 * update.reshape(weight.shape)
+            assert (now[key] - wanted).norm() <= 1e-6 * wanted.norm(), key
+    assert changed == len(updates)
+    for key, weight in model.vae.state_dict().items():
+        assert torch.equal(merged.vae.state_dict()[key], weight)
+
+
+def test_a_half_precision_model_keeps_names_types_and_untouched_bytes(tmp_path: Path) -> None:
+    model = build(Family.SD1)
+    save_single_file(model, tmp_path / "full.safetensors")
+    tensors = {k: t.half() if not k.startswith(VAE) else t for k, t in load_file(tmp_path / "full.safetensors").items()}
+    tensors["model_ema.decay"] = torch.tensor(0.9)
+    tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    metadata = {**read_metadata(tmp_path / "full.safetensors"), "modelspec.title": "Base", "mine": "stays"}
+    save_file(tensors, str(tmp_path / "half.safetensors"), {**metadata, "modelspec.hash_sha256": "0x00"})
+    network = make_network(model, tmp_path / "a.safetensors")
+    run(
+        [Weighted(read_network(tmp_path / "a.safetensors"), 1.0)],
+        tmp_path / "half.safetensors",
+        tmp_path / "m.safetensors",
+    )
+    merged = load_file(tmp_path / "m.safetensors")
+    assert {k: (t.dtype, t.shape) for k, t in merged.items()} == {k: (t.dtype, t.shape) for k, t in tensors.items()}
+    different = [key for key, tensor in tensors.items() if not torch.equal(merged[key], tensor)]
+    assert len(different) == len(network.unet_loras) + len(network.text_encoder_loras)
+    assert not any(key.startswith(VAE) for key in different)
+    header = read_metadata(tmp_path / "m.safetensors")
+    assert header["mine"] == "stays"
+    assert header["modelspec.title"] == "m"
+    assert header["modelspec.merged_from"] == "Base, a"
+    assert "modelspec.hash_sha256" not in header
+
+
+def test_another_precision_is_for_what_networks_change_and_not_for_the_vae(tmp_path: Path) -> None:
+    model = build(Family.SD1)
+    save_single_file(model, tmp_path / "full.safetensors")
+    make_network(model, tmp_path / "a.safetensors")
+    precision = Precision(save=torch.bfloat16)
+    network = Weighted(read_network(tmp_path / "a.safetensors"), 1.0)
+    run([network], tmp_path / "full.safetensors", tmp_path / "m.safetensors", precision, brief=True)
+    types = {key.startswith(VAE): tensor.dtype for key, tensor in load_file(tmp_path / "m.safetensors").items()}
+    assert types == {True: torch.float32, False: torch.bfloat16}
+    assert read_metadata(tmp_path / "m.safetensors") == read_metadata(tmp_path / "full.safetensors")
+
+
+def test_names_of_diffusers_and_peft_find_their_place_too(tmp_path: Path) -> None:
+    model = build(Family.SDXL)
+    save_single_file(model, tmp_path / "model.safetensors")
+    module = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    weight = model.unet.get_submodule(module).weight
+    down, up = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
+    text = {
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1": model.text_encoders[0]
+        .get_submodule("encoder.layers.0.mlp.fc1")
+        .weight
+    }
+    tensors = {f"unet.{module}.lora_A.weight": down, f"unet.{module}.lora_B.weight": up}
+    for name, of in text.items():
+        tensors |= {
+            f"{name}.lora_A.weight": torch.ones(1, of.shape[1]),
+            f"{name}.lora_B.weight": torch.ones(of.shape[0], 1),
+        }
+    save_file(tensors, str(tmp_path / "peft.safetensors"))
+    said = run(
+        [Weighted(read_network(tmp_path / "peft.safetensors"), 1.0)],
+        tmp_path / "model.safetensors",
+        tmp_path / "m.safetensors",
+    )
+    assert "note" not in said
+    merged = load_model(tmp_path / "m.safetensors")
+    assert torch.allclose(merged.unet.get_submodule(module).weight, weight + up @ down, atol=1e-6)
+
+
+def test_a_network_of_another_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    save_single_file(build(Family.SD1), tmp_path / "model.safetensors")
+    names = {"lora_unet_input_blocks_4_1_proj_in": (4, 4), "lora_unet_down_blocks_0_attentions_0_proj_in": (999, 7)}
+    for name, (out, inputs) in names.items():
+        tensors = {f"{name}.lora_down.weight": torch.ones(2, inputs), f"{name}.lora_up.weight": torch.ones(out, 2)}
+        save_file(tensors, str(tmp_path / "a.safetensors"))
+        with pytest.raises(UserError, match=r"fits no layer|is for a weight of 999 x 7"):
+            run(
+                [Weighted(read_network(tmp_path / "a.safetensors"), 1.0)],
+                tmp_path / "model.safetensors",
+                tmp_path / "m.safetensors",
+            )
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_values_that_are_not_finite_leave_no_file(tmp_path: Path) -> None:
+    model = build(Family.SD1)
+    save_single_file(model, tmp_path / "model.safetensors")
+    make_network(model, tmp_path / "a.safetensors")
+    network = Weighted(read_network(tmp_path / "a.safetensors"), 1e9)
+    with pytest.raises(UserError, match="not finite in float16"):
+        run([network], tmp_path / "model.safetensors", tmp_path / "m.safetensors", Precision(save=torch.float16))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "model.safetensors"]
+
+
+def test_a_folder_keeps_its_other_files(tmp_path: Path) -> None:
+    model = build(Family.SD1)
+    save_folder(model, tmp_path / "model")
+    make_network(model, tmp_path / "a.safetensors")
+    run([Weighted(read_network(tmp_path / "a.safetensors"), 1.0)], tmp_path / "model", tmp_path / "m")
+    names = sorted(path.relative_to(tmp_path / "model") for path in (tmp_path / "model").rglob("*"))
+    assert names == sorted(path.relative_to(tmp_path / "m") for path in (tmp_path / "m").rglob("*"))
+    assert json.loads((tmp_path / "m" / "model_index.json").read_text(encoding="utf-8"))
+    vae = Path("vae", "diffusion_pytorch_model.safetensors")
+    assert (tmp_path / "m" / vae).read_bytes() == (tmp_path / "model" / vae).read_bytes()
