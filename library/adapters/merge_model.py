@@ -16,7 +16,7 @@ from torch import Tensor
 from library.adapters.layers import Layer, update_of
 from library.adapters.merge import Weighted
 from library.adapters.metadata import Metadata
-from library.adapters.places import Checkpoint, Place, places_in_file, places_in_folder
+from library.adapters.places import Checkpoint, Place
 from library.atomic import atomic_folder
 from library.errors import UserError
 from library.models.single_file import VAE
@@ -44,7 +44,6 @@ class Change:
 class Merge:
     """All changes of a model by file and tensor, and the layers that the model does not have."""
 
-    checkpoint: Checkpoint
     changes: Mapping[Path, Mapping[str, Sequence[Change]]]
     strangers: Sequence[str]
 
@@ -87,11 +86,7 @@ def plan(checkpoint: Checkpoint, networks: Sequence[Weighted]) -> Merge:
                 f"`{network.file.path}` fits no layer of this {checkpoint.family.spoken} model: it has for example "
                 f"{examples}. It was made for a model of another kind"
             )
-    return Merge(checkpoint, changes, strangers)
-
-
-def plan_file(file: WeightsFile, networks: Sequence[Weighted]) -> Merge:
-    return plan(places_in_file(file.path, file.outline, file.metadata), networks)
+    return Merge(changes, strangers)
 
 
 def write_merged_file(
@@ -132,10 +127,6 @@ def open_folder(folder: Path) -> dict[Path, WeightsFile]:
     if not (folder / "model_index.json").is_file() or not files:
         raise UserError(f"`{folder}` is no diffusers folder with .safetensors weights; give its folder, or a file")
     return {file: open_weights(file) for file in files}
-
-
-def plan_folder(folder: Path, files: Mapping[Path, WeightsFile], networks: Sequence[Weighted]) -> Merge:
-    return plan(places_in_folder(folder, {path: file.outline for path, file in files.items()}), networks)
 
 
 def write_merged_folder(

@@ -13,16 +13,9 @@ from tqdm import tqdm
 from library.adapters.block_weights import BlockWeights
 from library.adapters.layers import read_network
 from library.adapters.merge import Merged, Way, Weighted, added, members, mixed_part
-from library.adapters.merge_model import (
-    Merge,
-    Precision,
-    open_folder,
-    plan_file,
-    plan_folder,
-    write_merged_file,
-    write_merged_folder,
-)
+from library.adapters.merge_model import Precision, open_folder, plan, write_merged_file, write_merged_folder
 from library.adapters.metadata import Metadata
+from library.adapters.places import places_in_file, places_in_folder
 from library.adapters.save_network import without_stale_hashes, write_network
 from library.adapters.tool_metadata import base_model, merged_metadata, network_title, title_of
 from library.errors import UserError, raise_all
@@ -109,21 +102,22 @@ def merge_into_model(
     device = torch.device(device)
     if model.is_dir():
         files = open_folder(model)
-        merge = plan_folder(model, files, networks)
-        _check_family(merge, model, family, is_sd2)
-        raise_all(check_free_space(save_to.parent, _size(model)))
-        write_merged_folder(model, files, merge, save_to, precision, device)
+        checkpoint = places_in_folder(model, {path: file.outline for path, file in files.items()})
     else:
         if save_to.suffix != ".safetensors":
             raise UserError(f"`save_to` is `{save_to}`; a merged model is written as .safetensors")
-        file = opened(model)
-        merge = plan_file(file, networks)
-        _check_family(merge, model, family, is_sd2)
-        raise_all(check_free_space(save_to.parent, _size(model)))
-        metadata = without_stale_hashes(file.metadata)
+        files = {model: opened(model)}
+        checkpoint = places_in_file(model, files[model].outline, files[model].metadata)
+    _check_family(checkpoint.family, model, family, is_sd2)
+    merge = plan(checkpoint, networks)
+    raise_all(check_free_space(save_to.parent, _size(model)))
+    if model.is_dir():
+        write_merged_folder(model, files, merge, save_to, precision, device)
+    else:
+        metadata = without_stale_hashes(files[model].metadata)
         if not brief:
-            metadata |= _merged_from(file.metadata, model, networks, save_to)
-        write_merged_file(file, merge, save_to, precision, metadata, device)
+            metadata |= _merged_from(metadata, model, networks, save_to)
+        write_merged_file(files[model], merge, save_to, precision, metadata, device)
     changed = sum(len(of_file) for of_file in merge.changes.values())
     yield f"Wrote {save_to}: {merge.count} layers of {len(networks)} networks merged into {changed} weights of {model}"
     if merge.strangers:
@@ -131,8 +125,7 @@ def merge_into_model(
         yield f"note: {len(merge.strangers)} layers have no place in this model and were left out, such as {examples}"
 
 
-def _check_family(merge: Merge, model: Path, family: Family | None, is_sd2: bool | None) -> None:
-    found = merge.checkpoint.family
+def _check_family(found: Family, model: Path, family: Family | None, is_sd2: bool | None) -> None:
     if family is not None and found is not family:
         raise UserError(
             f"`{model}` is a {found.spoken} model and not {family.spoken}; use networks/"

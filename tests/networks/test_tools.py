@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from library.adapters.layers import read_network, update_of
 from library.files import read_tensors, tensor_hashes
-from networks import resize_lora
+from networks import merge_lora, resize_lora, sdxl_merge_lora, svd_merge_lora
 
-COMMANDS = ["resize_lora"]
+COMMANDS = ["resize_lora", "merge_lora", "sdxl_merge_lora", "svd_merge_lora"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -117,3 +118,100 @@ def test_values_that_a_precision_cannot_hold_leave_the_old_file_alone(
     assert "not finite in float16" in capsys.readouterr().err
     assert (tmp_path / "out.safetensors").read_text(encoding="utf-8") == "precious"
     assert resize_lora.main(words(**options, save_precision="bf16")) == 0
+
+
+def dense(path: Path) -> dict[str, torch.Tensor]:
+    return {name: update_of(layer).dense().double() for name, layer in read_network(path).layers.items()}
+
+
+def test_networks_side_by_side_are_their_sum_with_a_header_that_says_so(tmp_path: Path) -> None:
+    one, other = lora(tmp_path / "one.safetensors", 3, seed=1), lora(tmp_path / "other.safetensors", 5, seed=2)
+    target = tmp_path / "out.safetensors"
+    argv = words(models=[one, other], ratios=[0.5, -2], save_to=target, concat=True, shuffle=True)
+    assert merge_lora.main(argv) == 0
+    found, first, second = dense(target), dense(one), dense(other)
+    for name in first:
+        wanted = 0.5 * first[name] - 2 * second[name]
+        assert (found[name] - wanted).norm() <= 1e-5 * wanted.norm()
+    metadata = read_tensors(target)[1]
+    assert metadata["ss_network_dim"] == "8"
+    assert metadata["ss_base_model_version"] == "sd_v1"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert metadata["modelspec.merged_from"] == "one, other"
+    assert metadata["sshs_model_hash"] == tensor_hashes(*read_tensors(target))["sshs_model_hash"]
+
+
+def test_adding_factors_of_strangers_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = lora(tmp_path / "one.safetensors", seed=1), lora(tmp_path / "other.safetensors", seed=2)
+    argv = words(models=[one, other], ratios=[1, 1], save_to=tmp_path / "out.safetensors", no_metadata=True)
+    assert merge_lora.main(argv) == 0
+    assert "of the norm off from the sum" in capsys.readouterr().out
+    metadata = read_tensors(tmp_path / "out.safetensors")[1]
+    assert not any(name.startswith("modelspec") for name in metadata)
+    assert metadata["ss_network_dim"] == "8"
+    same = words(models=[one, one], ratios=[0.5, 0.5], save_to=tmp_path / "same.safetensors")
+    assert merge_lora.main(same) == 0
+    assert "off from the sum" not in capsys.readouterr().out
+
+
+def test_networks_of_different_ranks_merge_to_a_new_one(tmp_path: Path) -> None:
+    one, other = lora(tmp_path / "one.safetensors", 3, seed=1), lora(tmp_path / "other.safetensors", 5, seed=2)
+    target = tmp_path / "out.safetensors"
+    options = {"models": [one, other], "ratios": [1, 0.5], "save_to": target}
+    assert svd_merge_lora.main(words(**options, new_rank=8, new_conv_rank=2)) == 0
+    found, first, second = dense(target), dense(one), dense(other)
+    for name, layer in read_network(target).layers.items():
+        wanted = first[name] + 0.5 * second[name]
+        left, values, right = torch.linalg.svd(wanted, full_matrices=False)
+        rank = 2 if "conv1" in name else 8
+        assert layer.tensors["lora_down.weight"].shape[0] == rank
+        best = left[:, :rank] * values[:rank] @ right[:rank]
+        assert (found[name] - best).norm() <= 1e-5 * best.norm()
+    assert read_tensors(target)[1]["ss_network_args"] == '{"conv_dim": "2", "conv_alpha": "2"}'
+
+
+def test_weights_by_block_are_part_of_the_ratio(tmp_path: Path) -> None:
+    one = lora(tmp_path / "one.safetensors", seed=1)
+    target = tmp_path / "out.safetensors"
+    blocks = [1.0] * 26
+    blocks[2] = 0.25  # IN01: down_blocks_0, the first resnet and attention
+    argv = words(models=[one], ratios=[2], lbws=[str(blocks)], new_rank=8, save_to=target)
+    assert svd_merge_lora.main(argv) == 0
+    found, before = dense(target), dense(one)
+    for name in before:
+        assert (found[name] - 0.5 * before[name]).norm() <= 1e-5 * before[name].norm()
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        (merge_lora, {"ratios": [1, 2]}, "`models` has 1"),
+        (merge_lora, {"ratios": None}, "`ratios` is not set"),
+        (merge_lora, {"sd_model": "absent.safetensors"}, "absent.safetensors"),
+        (merge_lora, {"sd_model": "in.safetensors", "concat": True}, "no effect with `sd_model`"),
+        (merge_lora, {"sd_model": "in.safetensors"}, "looks like a LoRA"),
+        (merge_lora, {"save_to": "in.safetensors"}, "--overwrite"),
+        (sdxl_merge_lora, {"lbws": ["[1]"]}, "`lbws` has"),
+        (svd_merge_lora, {"models": ["absent.safetensors"]}, "does not exist"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused_and_nothing_is_written(
+    command: Any, options: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = lora(Path("in.safetensors")).read_bytes()
+    asked = {"models": ["in.safetensors"], "ratios": [1], "save_to": "out.safetensors", **options}
+    assert command.main(words(**{name: value for name, value in asked.items() if value is not None})) != 0
+    assert said in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["in.safetensors"]
+    assert Path("in.safetensors").read_bytes() == before
+
+
+def test_a_model_is_merged_only_by_its_own_command(tmp_path: Path, tiny_model: Path, capsys: Any) -> None:
+    source, target = lora(tmp_path / "in.safetensors"), tmp_path / "out"
+    options = {"models": [source], "ratios": [1], "save_to": target, "sd_model": tiny_model}
+    assert sdxl_merge_lora.main(words(**options)) == 1
+    assert "is a Stable Diffusion 1 model and not SDXL; use networks/merge_lora.py" in capsys.readouterr().err
+    assert merge_lora.main(words(**options, v2=True)) == 1
+    assert "leave `--v2` out" in capsys.readouterr().err
+    assert not target.exists()

@@ -42,6 +42,15 @@ def make_network(model: Any, path: Path, rank: int = 3, **arguments: str) -> Any
     return network
 
 
+@pytest.fixture(scope="module")
+def sd1(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, int]:
+    """A model; the folder of its file `model.safetensors` and its network `a.safetensors`; how many layers that has."""
+    model, folder = build(Family.SD1), tmp_path_factory.mktemp("sd1")
+    save_single_file(model, folder / "model.safetensors")
+    network = make_network(model, folder / "a.safetensors")
+    return model, folder, len(network.unet_loras) + len(network.text_encoder_loras)
+
+
 def run(networks: list[Weighted], model: Path, target: Path, precision: Precision | None = None, **options: Any) -> str:
     return "\n".join(merge_into_model(networks, model, target, precision or Precision(), **options))
 
@@ -56,13 +65,15 @@ def updates_by_module(path: Path, model: Any) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("family", list(Family))
-@pytest.mark.parametrize("layout", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [(Family.SD1, "file"), (Family.SD2, "file"), (Family.SDXL, "file"), (Family.SDXL, "folder")],
+)
 def test_every_layer_finds_its_weight_and_nothing_else_changes(family: Family, layout: str, tmp_path: Path) -> None:
     model = build(family)
     source = tmp_path / ("model.safetensors" if layout == "file" else "model")
     (save_single_file if layout == "file" else save_folder)(model, source)
-    make_network(build(family), tmp_path / "a.safetensors")
+    make_network(model, tmp_path / "a.safetensors")
     target = source.with_name("merged" + source.suffix)
     said = run([Weighted(read_network(tmp_path / "a.safetensors"), -0.7)], source, target)
     assert "note" not in said
@@ -87,24 +98,20 @@ def test_every_layer_finds_its_weight_and_nothing_else_changes(family: Family, l
         assert torch.equal(merged.vae.state_dict()[key], weight)
 
 
-def test_a_half_precision_model_keeps_names_types_and_untouched_bytes(tmp_path: Path) -> None:
-    model = build(Family.SD1)
-    save_single_file(model, tmp_path / "full.safetensors")
-    tensors = {k: t.half() if not k.startswith(VAE) else t for k, t in load_file(tmp_path / "full.safetensors").items()}
+def test_a_half_precision_model_keeps_names_types_and_untouched_bytes(sd1: Any, tmp_path: Path) -> None:
+    _, folder, layers = sd1
+    full = load_file(folder / "model.safetensors")
+    tensors = {key: tensor if key.startswith(VAE) else tensor.half() for key, tensor in full.items()}
     tensors["model_ema.decay"] = torch.tensor(0.9)
     tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    metadata = {**read_metadata(tmp_path / "full.safetensors"), "modelspec.title": "Base", "mine": "stays"}
+    metadata = {**read_metadata(folder / "model.safetensors"), "modelspec.title": "Base", "mine": "stays"}
     save_file(tensors, str(tmp_path / "half.safetensors"), {**metadata, "modelspec.hash_sha256": "0x00"})
-    network = make_network(model, tmp_path / "a.safetensors")
-    run(
-        [Weighted(read_network(tmp_path / "a.safetensors"), 1.0)],
-        tmp_path / "half.safetensors",
-        tmp_path / "m.safetensors",
-    )
+    network = Weighted(read_network(folder / "a.safetensors"), 1.0)
+    run([network], tmp_path / "half.safetensors", tmp_path / "m.safetensors")
     merged = load_file(tmp_path / "m.safetensors")
     assert {k: (t.dtype, t.shape) for k, t in merged.items()} == {k: (t.dtype, t.shape) for k, t in tensors.items()}
     different = [key for key, tensor in tensors.items() if not torch.equal(merged[key], tensor)]
-    assert len(different) == len(network.unet_loras) + len(network.text_encoder_loras)
+    assert len(different) == layers
     assert not any(key.startswith(VAE) for key in different)
     header = read_metadata(tmp_path / "m.safetensors")
     assert header["mine"] == "stays"
@@ -113,48 +120,39 @@ def test_a_half_precision_model_keeps_names_types_and_untouched_bytes(tmp_path: 
     assert "modelspec.hash_sha256" not in header
 
 
-def test_another_precision_is_for_what_networks_change_and_not_for_the_vae(tmp_path: Path) -> None:
-    model = build(Family.SD1)
-    save_single_file(model, tmp_path / "full.safetensors")
-    make_network(model, tmp_path / "a.safetensors")
+def test_another_precision_is_for_what_networks_change_and_not_for_the_vae(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
     precision = Precision(save=torch.bfloat16)
-    network = Weighted(read_network(tmp_path / "a.safetensors"), 1.0)
-    run([network], tmp_path / "full.safetensors", tmp_path / "m.safetensors", precision, brief=True)
+    network = Weighted(read_network(folder / "a.safetensors"), 1.0)
+    run([network], folder / "model.safetensors", tmp_path / "m.safetensors", precision, brief=True)
     types = {key.startswith(VAE): tensor.dtype for key, tensor in load_file(tmp_path / "m.safetensors").items()}
     assert types == {True: torch.float32, False: torch.bfloat16}
-    assert read_metadata(tmp_path / "m.safetensors") == read_metadata(tmp_path / "full.safetensors")
+    assert read_metadata(tmp_path / "m.safetensors") == read_metadata(folder / "model.safetensors")
 
 
 def test_names_of_diffusers_and_peft_find_their_place_too(tmp_path: Path) -> None:
     model = build(Family.SDXL)
     save_single_file(model, tmp_path / "model.safetensors")
     module = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-    weight = model.unet.get_submodule(module).weight
+    weight = model.unet.state_dict()[f"{module}.weight"]
     down, up = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
-    text = {
-        "text_encoder.text_model.encoder.layers.0.mlp.fc1": model.text_encoders[0]
-        .get_submodule("encoder.layers.0.mlp.fc1")
-        .weight
+    inner = "encoder.layers.0.mlp.fc1"
+    out, inputs = model.text_encoders[0].state_dict()[f"{inner}.weight"].shape
+    tensors = {
+        f"unet.{module}.lora_A.weight": down,
+        f"unet.{module}.lora_B.weight": up,
+        f"text_encoder.text_model.{inner}.lora_A.weight": torch.ones(1, inputs),
+        f"text_encoder.text_model.{inner}.lora_B.weight": torch.ones(out, 1),
     }
-    tensors = {f"unet.{module}.lora_A.weight": down, f"unet.{module}.lora_B.weight": up}
-    for name, of in text.items():
-        tensors |= {
-            f"{name}.lora_A.weight": torch.ones(1, of.shape[1]),
-            f"{name}.lora_B.weight": torch.ones(of.shape[0], 1),
-        }
     save_file(tensors, str(tmp_path / "peft.safetensors"))
-    said = run(
-        [Weighted(read_network(tmp_path / "peft.safetensors"), 1.0)],
-        tmp_path / "model.safetensors",
-        tmp_path / "m.safetensors",
-    )
-    assert "note" not in said
+    network = Weighted(read_network(tmp_path / "peft.safetensors"), 1.0)
+    assert "note" not in run([network], tmp_path / "model.safetensors", tmp_path / "m.safetensors")
     merged = load_model(tmp_path / "m.safetensors")
-    assert torch.allclose(merged.unet.get_submodule(module).weight, weight + up @ down, atol=1e-6)
+    assert torch.allclose(merged.unet.state_dict()[f"{module}.weight"], weight + up @ down, atol=1e-6)
 
 
-def test_a_network_of_another_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    save_single_file(build(Family.SD1), tmp_path / "model.safetensors")
+def test_a_network_of_another_model_is_refused_before_anything_is_written(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
     names = {"lora_unet_input_blocks_4_1_proj_in": (4, 4), "lora_unet_down_blocks_0_attentions_0_proj_in": (999, 7)}
     for name, (out, inputs) in names.items():
         tensors = {f"{name}.lora_down.weight": torch.ones(2, inputs), f"{name}.lora_up.weight": torch.ones(out, 2)}
@@ -162,27 +160,24 @@ def test_a_network_of_another_model_is_refused_before_anything_is_written(tmp_pa
         with pytest.raises(UserError, match=r"fits no layer|is for a weight of 999 x 7"):
             run(
                 [Weighted(read_network(tmp_path / "a.safetensors"), 1.0)],
-                tmp_path / "model.safetensors",
+                folder / "model.safetensors",
                 tmp_path / "m.safetensors",
             )
     assert not (tmp_path / "m.safetensors").exists()
 
 
-def test_values_that_are_not_finite_leave_no_file(tmp_path: Path) -> None:
-    model = build(Family.SD1)
-    save_single_file(model, tmp_path / "model.safetensors")
-    make_network(model, tmp_path / "a.safetensors")
-    network = Weighted(read_network(tmp_path / "a.safetensors"), 1e9)
+def test_values_that_are_not_finite_leave_no_file(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
+    network = Weighted(read_network(folder / "a.safetensors"), 1e9)
     with pytest.raises(UserError, match="not finite in float16"):
-        run([network], tmp_path / "model.safetensors", tmp_path / "m.safetensors", Precision(save=torch.float16))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "model.safetensors"]
+        run([network], folder / "model.safetensors", tmp_path / "m.safetensors", Precision(save=torch.float16))
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_keeps_its_other_files(tmp_path: Path) -> None:
-    model = build(Family.SD1)
+def test_a_folder_keeps_its_other_files(sd1: Any, tmp_path: Path) -> None:
+    model, folder, _ = sd1
     save_folder(model, tmp_path / "model")
-    make_network(model, tmp_path / "a.safetensors")
-    run([Weighted(read_network(tmp_path / "a.safetensors"), 1.0)], tmp_path / "model", tmp_path / "m")
+    run([Weighted(read_network(folder / "a.safetensors"), 1.0)], tmp_path / "model", tmp_path / "m")
     names = sorted(path.relative_to(tmp_path / "model") for path in (tmp_path / "model").rglob("*"))
     assert names == sorted(path.relative_to(tmp_path / "m") for path in (tmp_path / "m").rglob("*"))
     assert json.loads((tmp_path / "m" / "model_index.json").read_text(encoding="utf-8"))
