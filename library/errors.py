@@ -23,6 +23,22 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class NoRoom(UserError):
+    """A disk is full: nothing that a person wrote is wrong."""
+
+
+class BatchFailed(UserError):
+    """Some jobs of a batch failed; the others are done."""
+
+    exit_code = 3
+
+
+class BatchUnfinished(UserError):
+    """A batch was stopped before its last job."""
+
+    exit_code = 4
+
+
 class Interrupted(Exception):
     """A run was asked to stop by a signal. `exit_code` is the shell's: 130 for SIGINT, 143 for SIGTERM."""
 

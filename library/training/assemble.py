@@ -10,7 +10,7 @@ from typing import Any
 from library.atomic import sweep_temporaries
 from library.config.option import Settings
 from library.console import Console, ConsoleSpec
-from library.errors import raise_all
+from library.errors import NoRoom, raise_all
 from library.files import check_free_space, check_writable
 from library.training.checkpoints import Checkpoints, Metadata, state_to_resume
 from library.training.clock import Clock
@@ -55,7 +55,7 @@ def check_surroundings(settings: Settings, say: Callable[[str], None]) -> Resume
 def check_room(output_dir: Path, trainables: Sequence[Trainable]) -> None:
     """Refuse a disk that has no room for a file, its temporary copy and a state of each trainable."""
     weights = sum(parameter.nbytes for trainable in trainables for parameter in trainable.parameters)
-    raise_all(check_free_space(output_dir, 6 * weights + 2**20))
+    raise_all(check_free_space(output_dir, 6 * weights + 2**20), NoRoom)
 
 
 def build_optimizers(

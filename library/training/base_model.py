@@ -11,6 +11,9 @@ from library.models.family import Family, StableDiffusion
 from library.models.load import load_model
 from library.training.precision import DTYPES
 
+LoadModel = Callable[[Settings, torch.device, Callable[[str], None]], StableDiffusion]
+"""How a run comes by its base model: `load_base_model`, or what keeps one loaded for several runs."""
+
 
 def load_base_model(settings: Settings, device: torch.device, say: Callable[[str], None]) -> StableDiffusion:
     """The model that is trained on: on the CPU, or with `lowram` on the device at once.

@@ -30,7 +30,7 @@ from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.training.assemble import Resumed, assemble, build_optimizers, check_rates, check_room, check_surroundings
-from library.training.base_model import load_base_model
+from library.training.base_model import LoadModel, load_base_model
 from library.training.clock import LengthSpec, new_clock
 from library.training.description import DECISIVE, dataset_fingerprint, fingerprint, metadata_writer, optimizer_text
 from library.training.file_names import SavingSpec
@@ -45,6 +45,7 @@ from library.training.precision import DTYPES
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import Processes
 from library.training.run import BatchSource, Run
+from library.training.seeding import seed_generators
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.trainables import Trainable
 from library.training.validation import Validation, ValidationSpec, check_held_out
@@ -89,8 +90,8 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
     return Checked(settings, module, arguments, word, dataset, prompts, resumed)
 
 
-def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
-    """The run, ready for the loop; `say` shows a line worth knowing."""
+def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = load_base_model) -> Run:
+    """The run, ready for the loop; `say` shows a line worth knowing, `load` gives the base model."""
     settings, dataset = checked.settings, checked.dataset
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
@@ -98,17 +99,10 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
     clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
     check_rates(settings, clock.total_steps)
 
-    model = load_base_model(settings, processes.device, say)
+    model = load(settings, processes.device, say)
     trainables, conditioner = build_trainables(checked, model, footing, say)
     check_room(settings["output_dir"], trainables)
-    objective = NoisePrediction(
-        model,
-        lambda captions: conditioner.encode(captions, grad=True),
-        processes.device,
-        noise=settings.take(NoiseSpec),
-        distance=settings.take(LossSpec),
-        weighting=settings.take(WeightSpec),
-    )
+    objective = build_objective(settings, model, conditioner, processes.device)
     batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
     for line in [*model.notes, *notes]:
@@ -141,6 +135,20 @@ def build_run(checked: Checked, say: Callable[[str], None]) -> Run:
         fingerprint=fingerprint(options, DECISIVE, model, footing.geometry) | dataset_fingerprint(dataset),
         previews=build_previews(checked, model, conditioner, processes),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
+    )
+
+
+def build_objective(
+    settings: Settings, model: StableDiffusion, conditioner: TextConditioner, device: torch.device
+) -> NoisePrediction:
+    """What is minimised, or only measured."""
+    return NoisePrediction(
+        model,
+        lambda captions: conditioner.encode(captions, grad=True),
+        device,
+        noise=settings.take(NoiseSpec),
+        distance=settings.take(LossSpec),
+        weighting=settings.take(WeightSpec),
     )
 
 
@@ -260,7 +268,7 @@ def build_network(
     settings, processes = checked.settings, footing.processes
     spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
     # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
-    torch.manual_seed(footing.seed % 2**63)
+    seed_generators(footing.seed)
     network = create_network(module, spec, checked.arguments, model, settings.namespace(), say)
     groups, names = optimizer_groups(
         network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]

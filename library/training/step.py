@@ -11,6 +11,7 @@ from torch import Tensor
 
 from library.data.batches import Batch
 from library.training.guard import BadStep
+from library.training.seeding import seed_generators
 from library.training.trainables import Trainable
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def take_step(run: Run, micro_batches: Sequence[Batch]) -> list[Measured]:
     step = run.clock.global_step
     active = activate(run.trainables, step)
     run.optimizers.set_learning_rates(step)
-    # Only dropout draws from torch's own generator; seeding it by the position makes every step repeatable by itself.
-    torch.manual_seed((run.seed * 1_000_003 + step * 1009 + run.processes.index) % 2**63)
+    # Only dropout draws from torch's own generator (and a module that drops ranks from Python's): seeding them by the
+    # position makes every step repeatable by itself.
+    seed_generators(run.seed * 1_000_003 + step * 1009 + run.processes.index)
 
     sums, files, timesteps = _forward_and_backward(run, active, micro_batches)
     parameters = [parameter for trainable in active for parameter in trainable.parameters]

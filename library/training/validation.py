@@ -15,6 +15,7 @@ from library.data.dataset import Dataset
 from library.errors import UserError
 from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.objectives import SampleLoss
+from library.training.processes import Processes
 from library.training.verdict import Course, Verdict, judge, mean
 
 if TYPE_CHECKING:
@@ -120,28 +121,31 @@ class Validation:
         """
         if not self.due(run.clock):
             return False
-        assert self._objective is not None
-        timesteps = self._spec.timesteps(self._objective.timestep_count)
         run.train(False)
         try:
             with torch.no_grad(), run.precision.autocast(), run.optimizers.weights_for_use():
-                losses, relative = self._measure(run, timesteps)
+                figures = self.measure(run.processes, run.clock.global_step)
         finally:
             run.train(True)
-        course = self.course if self.course.pictures == sorted(losses) else Course(pictures=sorted(losses))
-        course.add(run.clock.global_step, {name: mean(at) for name, at in losses.items()})
-        self.course = course
-        by_timestep = [mean([losses[name][i] for name in course.pictures]) for i in range(len(timesteps))]
-        run.journal.measured(
-            "validation",
-            run.clock,
-            validation_loss=course.last_loss,
-            validation_relative_mse=relative,
-            validation_loss_at=dict(zip(map(str, timesteps), by_timestep, strict=True)),
-        )
+        run.journal.measured("validation", run.clock, **figures)
         return True
 
-    def _measure(self, run: Run, timesteps: Sequence[int]) -> tuple[dict[str, list[float]], float]:
+    def measure(self, processes: Processes, step: int) -> dict[str, Any]:
+        """The loss on all that is held out after `step`, which joins the course: its mean, and at each timestep."""
+        assert self._objective is not None
+        timesteps = self._spec.timesteps(self._objective.timestep_count)
+        losses, relative = self._measure(processes, timesteps)
+        course = self.course if self.course.pictures == sorted(losses) else Course(pictures=sorted(losses))
+        course.add(step, {name: mean(at) for name, at in losses.items()})
+        self.course = course
+        by_timestep = [mean([losses[name][i] for name in course.pictures]) for i in range(len(timesteps))]
+        return {
+            "validation_loss": course.last_loss,
+            "validation_relative_mse": relative,
+            "validation_loss_at": dict(zip(map(str, timesteps), by_timestep, strict=True)),
+        }
+
+    def _measure(self, processes: Processes, timesteps: Sequence[int]) -> tuple[dict[str, list[float]], float]:
         """Each picture's losses, by its id, and the mean relative error; over all processes."""
         assert self._objective is not None
         assert self._batches is not None
@@ -155,7 +159,7 @@ class Validation:
                 for i in (batch.weights > 0).nonzero().flatten().tolist():
                     losses[batch.sample_ids[i]] = loss[i].tolist()
                     errors[batch.sample_ids[i]] = float(error[i])
-        for of_one, errors_of_one in run.processes.gather((losses, errors)):
+        for of_one, errors_of_one in processes.gather((losses, errors)):
             losses |= of_one
             errors |= errors_of_one
         return losses, mean([errors[name] for name in sorted(errors)])
