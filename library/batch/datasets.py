@@ -1,0 +1,95 @@
+"""The datasets of a batch: folders of pictures and dataset descriptions, found by their names, and what they hold."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.config.image_folders import concept_folders, count_images, parse_folder_name
+from library.config.option import DatasetTables, Origin
+from library.config.suggest import missing
+from library.errors import Problem
+
+DESCRIPTIONS = (".toml", ".json")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Pictures to train on: a folder with REPEATS_CLASS folders, a folder of pictures itself, or a description.
+
+    `tables` is what stands for a folder of pictures itself; the others are options of the training.
+    """
+
+    name: str
+    path: Path
+    tables: DatasetTables | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        if self.tables is not None:
+            return {}
+        return {"dataset_config" if self.path.suffix in DESCRIPTIONS else "train_data_dir": str(self.path)}
+
+
+def find_datasets(patterns: Sequence[str], place: str, problems: list[Problem]) -> list[DatasetSource]:
+    """The datasets that the patterns name, in the order of the patterns, those of one pattern by name.
+
+    `place` begins the sentence about a pattern that finds nothing.
+    """
+    found: dict[Path, DatasetSource] = {}
+    for pattern in patterns:
+        paths = sorted(map(Path, glob.glob(os.path.expanduser(pattern), recursive=True)))
+        sources = [source for source in map(dataset_at, paths) if source is not None]
+        if not sources:
+            problems.append(Problem(f"{place} names {pattern!r}: {_why_nothing(pattern, paths)}"))
+        for source in sources:
+            found.setdefault(source.path, source)
+    by_name: dict[str, DatasetSource] = {}
+    for source in found.values():
+        other = by_name.setdefault(source.name.casefold(), source)
+        if other is not source:
+            both = f"{other.path} and {source.path}"
+            problems.append(Problem(f"{both} are both called {source.name!r}; rename one of them."))
+    return list(by_name.values())
+
+
+def dataset_at(path: Path) -> DatasetSource | None:
+    """The dataset of a path; None where there is nothing to train on."""
+    path = Path(os.path.abspath(path))
+    if path.is_file():
+        return DatasetSource(path.stem, path) if path.suffix in DESCRIPTIONS else None
+    if not path.is_dir() or path.name.startswith("."):
+        return None
+    if concept_folders(path, []):
+        return DatasetSource(path.name, path)
+    if count_images(path):
+        return _folder_of_pictures(path)
+    return None
+
+
+def _folder_of_pictures(path: Path) -> DatasetSource:
+    """A folder that holds the pictures itself; a name such as 10_person still says how often each is seen."""
+    repeats, name = parse_folder_name(path.name) or (None, path.name)
+    subset: dict[str, Any] = {"image_dir": str(path)}
+    if repeats is not None:
+        subset |= {"num_repeats": repeats, "class_tokens": name}
+    return DatasetSource(name, path, described([{"subsets": [subset]}], path))
+
+
+def described(datasets: Iterable[dict[str, Any]], path: Path) -> DatasetTables:
+    """[[datasets]] that stand in no file: their values are known by the folder."""
+
+    def origin_of(*keys: str | int) -> Origin:
+        return Origin("file", path)
+
+    return DatasetTables({"datasets": list(datasets)}, origin_of, path)
+
+
+def _why_nothing(pattern: str, paths: Sequence[Path]) -> str:
+    if paths:
+        return f"{paths[0]} holds no pictures and no folders of pictures such as 10_person."
+    return "nothing there is called so." if glob.has_magic(pattern) else missing(Path(pattern))

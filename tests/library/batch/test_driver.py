@@ -1,0 +1,214 @@
+"""How the ledger decides what is trained, again or not at all; nothing is trained here but pretended."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from library.batch.assignment import FAULT, WORKER_DIED, Outcome
+from library.batch.driver import Driver, Limits
+from library.batch.ledger import BY_USER, RUNNING, STOPPED, Attempt
+from tests.library.batch.conftest import Pretending
+
+NAMES = ["one-lora-s1", "three-lora-s1", "two-lora-s1"]
+
+
+def test_a_second_start_does_only_what_is_left(batch, trained_by):
+    trained = []
+
+    def train(assignment):
+        trained.append(assignment.name)
+        if len(trained) == 2:
+            return Outcome(STOPPED, "asked to stop", signal=2)
+        return Outcome()
+
+    trained_by(train)
+    assert batch.run() == 130
+    assert batch.states() == {NAMES[0]: "done", NAMES[1]: "pending", NAMES[2]: "pending"}
+    trained_by(lambda assignment: trained.append((assignment.name, assignment.resume)) or Outcome())
+    assert batch.run() == 0
+    assert trained == [NAMES[0], NAMES[1], (NAMES[1], True), (NAMES[2], False)]
+
+
+def test_what_a_person_did_wrong_is_not_tried_again_and_the_others_are_done(batch, trained_by, styles):
+    trained = []
+
+    def train(assignment):
+        trained.append(assignment.name)
+        return Outcome(BY_USER, "image '4.png' is damaged") if "three" in assignment.name else Outcome()
+
+    trained_by(train)
+    assert batch.run() == 3
+    assert batch.run() == 3
+    assert trained == NAMES
+    begun = time.perf_counter()
+    assert batch.run("--retry", "failed") == 3
+    assert trained == [*NAMES, NAMES[1]]
+    (styles / "three" / "1_sks" / "4.txt").write_text("a repaired caption", encoding="utf-8")
+    trained_by(lambda assignment: trained.append(assignment.name) or Outcome())
+    assert batch.run() == 0
+    assert trained == [*NAMES, NAMES[1], NAMES[1]]
+    assert time.perf_counter() - begun < 2
+
+
+def test_a_worker_that_dies_is_replaced_until_the_attempts_are_used_up(batch, trained_by):
+    trained = []
+
+    def train(assignment):
+        trained.append(assignment.name)
+        return Outcome(WORKER_DIED, "signal 9") if "one" in assignment.name else Outcome()
+
+    trained_by(train)
+    assert batch.run() == 3
+    assert batch.states()[NAMES[0]] == "gave_up"
+    assert trained == [*NAMES, NAMES[0]]  # the others first, then once more
+    assert batch.run() == 3
+    assert len(trained) == 4
+
+
+def test_retry_none_tries_nothing_twice(batch, trained_by):
+    trained = []
+    trained_by(lambda assignment: trained.append(assignment.name) or Outcome(FAULT, "bug"))
+    assert batch.run("--retry", "none") == 3
+    assert trained == NAMES
+
+
+def test_fail_fast_begins_nothing_after_a_failure(batch, trained_by):
+    trained_by(lambda assignment: Outcome(BY_USER, "no"))
+    assert batch.run("--fail_fast") == 3
+    assert batch.states() == {NAMES[0]: "failed", NAMES[1]: "pending", NAMES[2]: "pending"}
+
+
+def test_a_used_up_time_budget_leaves_jobs_and_says_so(batch, trained_by):
+    trained_by(lambda assignment: time.sleep(0.05) or Outcome())
+    assert batch.run("--time_budget", "0.01s") == 4
+
+
+def test_only_trains_what_is_named_and_leaves_the_rest(batch, trained_by):
+    trained_by(lambda assignment: Outcome())
+    assert batch.run("--only", "t*") == 0
+    assert sorted(batch.states()) == NAMES[1:]
+    assert batch.run("--only", "tow-lora-s1") == 2
+
+
+def test_a_job_that_says_running_under_a_free_lock_is_taken_up_and_its_attempt_does_not_count(batch, trained_by):
+    trained_by(lambda assignment: Outcome())
+    batch.run()
+    record = batch.ledger.read(NAMES[0])
+    cut = Attempt("here", 1, "cpu", time.time())
+    batch.ledger.write(replace(record, state=RUNNING, attempts=[cut]))
+    seen = []
+    trained_by(lambda assignment: seen.append(assignment.resume) or Outcome())
+    assert batch.run() == 0
+    record = batch.ledger.read(NAMES[0])
+    assert seen == [True]
+    assert [attempt.counts for attempt in record.attempts] == [False, False]
+    assert record.failures == 0
+
+
+def test_files_that_are_gone_are_made_again(batch, trained_by):
+    def train(assignment):
+        file = batch.output / assignment.name / "x"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"weights")
+        return Outcome(outputs=[{"path": "x", "bytes": 7, "sha256": "0"}])
+
+    trained_by(train)
+    batch.run()
+    (batch.output / NAMES[2] / "x").unlink()
+    trained = []
+    trained_by(lambda assignment: trained.append(assignment.name) or train(assignment))
+    assert batch.run() == 0
+    assert trained == [NAMES[2]]
+    assert batch.run("--verify") == 0  # a hash that does not agree
+    assert trained == [NAMES[2], *NAMES]
+
+
+def test_a_finished_name_with_other_options_is_refused_with_the_difference(batch, trained_by, capsys):
+    trained_by(lambda assignment: Outcome())
+    batch.run()
+    capsys.readouterr()
+    batch.write(more='[[override]]\nmatch = { dataset = "two" }\nset = { network_dim = 8 }\n')
+    assert batch.run() == 2
+    said = capsys.readouterr().err
+    assert f"{NAMES[2]} is in the ledger as another job: network_dim was 2 and is 8" in said
+    assert NAMES[0] not in said
+
+
+def test_changed_pictures_of_a_finished_job_are_refused(batch, trained_by, styles, capsys):
+    trained_by(lambda assignment: Outcome())
+    batch.run()
+    (styles / "two" / "1_sks" / "2.txt").write_text("something else", encoding="utf-8")
+    assert batch.run() == 2
+    assert "the content of the pictures has changed" in capsys.readouterr().err
+
+
+def test_two_drivers_with_two_workers_each_train_each_job_once(batch):
+    batch.write(batch="seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]")
+    trained, mutex = [], threading.Lock()
+
+    def train(assignment):
+        with mutex:
+            trained.append(assignment.name)
+        time.sleep(0.002)
+        return Outcome()
+
+    found = batch.brought_up()
+    trainers = [Pretending(train) for _ in range(2)]
+    drivers = [Driver(found.ledger, found.jobs, Limits(), say=lambda line: None) for _ in range(2)]
+    threads = [threading.Thread(target=driver.drive, args=(trainers,)) for driver in drivers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(batch.states().values()) == {"done"}
+    assert len(trained) == len(set(trained)) == 30
+
+
+def test_stop_asks_the_drivers_and_the_next_start_forgets_it(batch, trained_by):
+    def train(assignment):
+        assert batch.run("--stop") == 0
+        assert any(map(os.path.exists, assignment.stop_files))
+        return Outcome(STOPPED, "asked to stop")
+
+    trained_by(train)
+    assert batch.run() == 4
+    trained_by(lambda assignment: Outcome())
+    assert batch.run() == 0
+
+
+def test_below_the_disk_that_is_asked_for_nothing_is_begun(batch, trained_by, capsys):
+    batch.write()
+    text = batch.jobs.read_text(encoding="utf-8")
+    batch.jobs.write_text(text.replace('min_free_disk = "0"', 'min_free_disk = "900TB"'), encoding="utf-8")
+    trained_by(lambda assignment: pytest.fail("begun"))
+    assert batch.run("--time_budget", "0.6s") == 4
+    assert "waiting for more" in capsys.readouterr().err
+
+
+def test_status_and_dry_run_change_nothing(batch, capsys):
+    assert batch.run("--dry_run") == 0
+    assert batch.run("--status") == 0
+    assert not batch.output.exists()
+    assert "3 jobs: 3 pending" in capsys.readouterr().out
+
+
+def test_problems_of_options_are_told_once_for_all_jobs_that_have_them(batch, capsys):
+    batch.write(base="mixed_precision = 'fp61'\nfull_bf16 = true\n")
+    assert batch.run("--dry_run") == 2
+    batch.write(base="full_bf16 = true\n")
+    assert batch.run("--dry_run") == 2
+    said = capsys.readouterr().err
+    assert "must be one of no, fp16, bf16" in said
+    assert "one-lora-s1 and 2 more: `full_bf16` in base.toml line 9 needs `mixed_precision` = 'bf16'" in said
+
+
+def test_what_the_jobs_file_decides_cannot_be_given_on_the_command_line(batch, capsys):
+    assert batch.run("--dry_run", "--seed", "3") == 2
+    assert (
+        "`--seed` on the command line cannot be used in a batch: `seeds` stands in [batch]." in capsys.readouterr().err
+    )

@@ -1,0 +1,67 @@
+"""Train every dataset with every method and seed: train_batch.py --config_file base.toml --jobs jobs.toml"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from library.batch.driver import Driver, Limits
+from library.batch.engines.start import trainers
+from library.batch.ledger import Ledger
+from library.batch.start import bring_up, conclude, read_batch, read_devices
+from library.batch.status import show_plan, show_status
+from library.batch.table import summary, table_text, write_table
+from library.command import run_command
+from library.config.option import Settings
+from library.config.options.batch import BATCH
+from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.config.parse import parse
+
+
+def run_batch(argv: Sequence[str]) -> None:
+    settings = parse(argv, BATCH, *ALL_TRAIN_NETWORK, prog="train_batch.py", description=str(__doc__))
+    for line in settings.warnings:
+        say(line)
+    devices = read_devices(settings["devices"])
+    batch = read_batch(settings)
+    if settings["stop"]:
+        batch.ledger.stop_file.touch()
+        return
+    if settings["status"] or settings["dry_run"]:
+        (show_status if settings["status"] else show_plan)(batch)
+        return
+    bring_up(batch, settings, say)
+    driver = Driver(batch.ledger, batch.jobs, limits(settings, batch.file.batch), say)
+    driver.drive(trainers(settings, devices))
+    finish(batch.ledger, batch.records, quietly=settings["worker"])
+    conclude(batch.records, driver.stopped_by)
+
+
+def limits(settings: Settings, table) -> Limits:
+    return Limits(
+        max_attempts=table["max_attempts"],
+        min_free_disk=table["min_free_disk"],
+        retry=settings["retry"],
+        fail_fast=settings["fail_fast"],
+        time_budget=settings["time_budget"],
+        waits=not settings["worker"],
+    )
+
+
+def finish(ledger: Ledger, records, *, quietly: bool) -> None:
+    if not quietly:
+        write_table(ledger, records)
+        print(table_text(records))
+    print(f"\n{summary(records)}. Ledger: {ledger.folder}")
+
+
+def say(line: str) -> None:
+    print(f"batch: {line}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run_batch, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
