@@ -45,6 +45,7 @@ def limits(settings: Settings, table) -> Limits:
         fail_fast=settings["fail_fast"],
         time_budget=settings["time_budget"],
         waits=not settings["worker"],
+        beside=str(settings["config_file"].absolute().parent) if settings["config_file"] else "",
     )
 
 

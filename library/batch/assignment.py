@@ -13,7 +13,10 @@ FAULT, OUT_OF_MEMORY, NO_ROOM, WORKER_DIED = "fault", "out of memory", "disk ful
 
 @dataclass(frozen=True)
 class Assignment:
-    """One attempt at a job. `config` is its file; `stop_files` ask it to stop when one of them is there."""
+    """One attempt at a job. `config` is its file; `stop_files` ask it to stop when one of them is there.
+
+    `beside` is the folder of the config of all jobs: modules that lie there are found.
+    """
 
     name: str
     config: str
@@ -21,6 +24,12 @@ class Assignment:
     trains: bool = True
     stop_files: tuple[str, ...] = ()
     log: str = ""
+    beside: str = ""
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Assignment:
+        """From `asdict` of one, as it has come through JSON."""
+        return cls(**{**plain, "stop_files": tuple(plain["stop_files"])})
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Limits:
     time_budget: float | None = None
     waits: bool = True
     """Whether to wait for jobs that other drivers train."""
+    beside: str = ""
+    """The folder of the config of all jobs."""
 
 
 @dataclass
@@ -178,6 +180,7 @@ class Driver:
                 trains=job.trains,
                 stop_files=(str(self.ledger.stop_file), str(self.stop_file)),
                 log=str(log),
+                beside=self.limits.beside,
             )
             record = replace(record, state=RUNNING, attempts=[*record.attempts, attempt])
             self.ledger.write(record)

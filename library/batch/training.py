@@ -47,6 +47,8 @@ class TrainerHere:
     def train(self, assignment: Assignment) -> Outcome:
         """Make one attempt; what a job raises becomes its outcome, with the traceback of a fault on stderr."""
         peak, settings, steps = Peak(), None, 0
+        if assignment.beside and assignment.beside not in sys.path:
+            sys.path.append(assignment.beside)
         try:
             settings = read_settings(assignment)
             self._attempt(settings, assignment)

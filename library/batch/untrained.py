@@ -48,7 +48,7 @@ def look_at_the_model(checked: Checked, say: Callable[[str], None], load: LoadMo
             objective = build_objective(settings, model, conditioner, device)
             objective.train(False)
             validation = Validation(settings.take(ValidationSpec), objective, held_out)
-            lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.figures(footing.processes)})
+            lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.measure(footing.processes, 0)})
         if checked.prompts:
             with on_device(model, device, keep_reserved=settings["highvram"]):
                 pictures = write_previews(
