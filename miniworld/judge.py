@@ -14,12 +14,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ Images = Sequence | np.ndarray
 """128 x 128 RGB pictures: uint8 arrays or PIL images, or one array (n, 128, 128, 3)."""
 NOTHING = -1  # the label of a fact that a picture does not have
 
+SIDE = 128
 KINDS = {"shape": 0.22, "two": 0.04, "object": 0.27, "face": 0.25, "named": 0.22}
 FEATURES = 160
 PICTURES, UNSEEN, EPOCHS, BATCH, PEAK_RATE = 20_000, 1_000, 4, 64, 2e-3
@@ -119,6 +121,16 @@ class Judge(nn.Module):
     def features(self, images: Images) -> Tensor:
         """(n, 160): what the heads read, for distances between sets of pictures."""
         return torch.cat([self.body(part) for _, part in _parts(images)])
+
+
+def feature_network(weights: Path = FILE) -> Callable[[Sequence[Image.Image]], Tensor]:
+    """What `evaluate.py` asks of a feature network: RGB pictures of any size to (n, 160)."""
+    judge = Judge.load(weights)
+
+    def see(images: Sequence[Image.Image]) -> Tensor:
+        return judge.features([image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images])
+
+    return see
 
 
 def _parts(images: Images, size: int = 64) -> Iterator[tuple[int, Tensor]]:

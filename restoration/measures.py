@@ -13,7 +13,8 @@ import torch
 
 from library.data.images import discover, load
 from library.errors import UserError
-from library.metrics.quality import frechet_distance, psnr, ssim
+from library.metrics.distances import frechet_distance
+from library.metrics.quality import psnr, ssim
 from restoration.identity import Embedder, face_network, likeness
 from restoration.pictures import at_size, to_tensor
 

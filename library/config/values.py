@@ -186,6 +186,12 @@ def two_numbers(raw: Any) -> tuple[float, float]:
     return (values[0], values[1])
 
 
+def names(raw: Any) -> list[str]:
+    """A list of words: "clip_t,dino" or ["clip_t", "dino"]."""
+    parts = raw if isinstance(raw, list) else text(raw).split(",")
+    return [word for word in (text(part).strip() for part in parts) if word]
+
+
 def key_value(raw: Any) -> str:
     """One argument of a plugin, "name=value". Split it with `split_key_values`."""
     value = text(raw)

@@ -1,1 +1,1 @@
-"""How good pictures are: pure functions on tensors, and wrappers around networks whose weights are given by path."""
+"""How good pictures are: pure functions, and networks whose weights are given by path. `measure` has the metrics."""

@@ -1,0 +1,61 @@
+"""Measure generated pictures: evaluate.py --generated out --reference training_set --prompts p.jsonl
+
+Prints a table and writes all values as JSON. What cannot be measured says why, and what would change that. Networks are
+read from paths or the local Hugging Face cache; nothing is downloaded. Exit code 2: wrong input; 3: a metric of
+`--require` could not be measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from library.command import run_command, show_line
+from library.config.options.evaluate import ALL_EVALUATE
+from library.config.parse import parse
+from library.errors import UserError
+from library.metrics.request import read_request
+
+
+class RequiredMissing(UserError):
+    """A metric that was required could not be measured."""
+
+    exit_code = 3
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    settings = parse(argv, *ALL_EVALUATE, prog="evaluate.py", description=str(__doc__))
+    request = read_request(settings)
+    for line in [*settings.notes(), *request.notes]:
+        show_line(line)
+
+    # torch is imported here and nowhere above: a mistake in the options must not wait for it.
+    from library.files import write_json
+    from library.metrics.against import compare, read_evaluation
+    from library.metrics.copying import look_for_copies
+    from library.metrics.evaluation import Evaluation
+    from library.metrics.evidence import Evidence, chosen_device
+    from library.metrics.features import FeatureStore
+    from library.metrics.measure import measure
+    from library.metrics.scores import read_scores
+
+    other = read_evaluation(settings["against"]) if settings["against"] else None
+    scores = read_scores(settings["scores"], request.generated) if settings["scores"] else []
+    store = FeatureStore(settings["batch_size"], settings["cache"])
+    evidence = Evidence(request, store, chosen_device(settings["device"]), settings["resize"])
+    figures = [*measure(evidence), *scores]
+    result = Evaluation(request, figures, look_for_copies(evidence, figures), against=settings["against"])
+    if other is not None:
+        result.differences = compare(figures, request.generated, other)
+    write_json(settings["output"], result.as_json())
+    print(result.told(), f"\n\nwritten: {settings['output']}", sep="")
+    if missing := [f.line for f in figures if f.value is None and f.metric.name in (settings["require"] or ())]:
+        raise RequiredMissing("required, but " + "; ".join(missing))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(evaluate, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""One model against another on the same prompts: differences per prompt, which is what few pictures can tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.errors import ConfigError
+from library.metrics.figures import Figure, unit_of
+from library.metrics.request import Asked
+from library.metrics.statistics import Mean, by_prompt, holm, paired_difference
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one metric: ours less theirs, over `difference.n` prompts; `adjusted_p` by Holm over all metrics compared."""
+
+    metric: str
+    better: str
+    difference: Mean
+    adjusted_p: float | None
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, or no difference shown."""
+        if self.adjusted_p is None or self.adjusted_p >= 0.05:
+            return "no difference shown"
+        return "better" if (self.difference.value > 0) == (self.better == "higher") else "worse"
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What an earlier call of evaluate.py wrote. Raises ConfigError where it is something else."""
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(other["metrics"], dict) and isinstance(other["pictures"], list)):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError):
+        text = f"`--against`: {path} was not written by evaluate.py; give the JSON of another model"
+        raise ConfigError(text) from None
+    return other
+
+
+def compare(figures: Sequence[Figure], asked: Sequence[Asked], other: dict[str, Any]) -> list[Difference]:
+    """Every metric of single pictures that both have, with the same weights, over the prompts that both have."""
+    units = {one.path.name: unit_of(one) for one in asked}
+    found: list[tuple[Figure, Mean]] = []
+    for figure in figures:
+        facts = other["metrics"].get(figure.metric.name, {})
+        if not figure.each or _hashes(facts.get("weights", {})) != _hashes(figure.weights):
+            continue
+        ours = by_prompt(list(figure.each.values()), [units[name] for name in figure.each])
+        rows = [row for row in other["pictures"] if isinstance(row.get(figure.metric.name), (int, float))]
+        theirs = by_prompt(
+            [float(row[figure.metric.name]) for row in rows],
+            [unit_of(Asked(Path(row["file"]), row.get("prompt"))) for row in rows],
+        )
+        difference = paired_difference(ours, theirs)
+        if difference is not None:
+            found.append((figure, difference))
+    adjusted = iter(holm([mean.p for _, mean in found if mean.p is not None]))
+    return [
+        Difference(figure.metric.name, figure.metric.better, mean, None if mean.p is None else next(adjusted))
+        for figure, mean in found
+    ]
+
+
+def _hashes(weights: dict[str, Any]) -> dict[str, str]:
+    return {name: facts["sha256"] for name, facts in weights.items()}

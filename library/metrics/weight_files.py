@@ -1,0 +1,39 @@
+"""By what exactly a figure was measured: the files of a network's weights and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from library.errors import UserError
+from library.files import file_hash
+
+
+def weight_files(source: Path) -> list[Path]:
+    """The file itself, or those of a model's folder: safetensors before pickles, one file before its parts.
+
+    Raises UserError where a folder has none.
+    """
+    if source.is_file():
+        return [source]
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        if (source / whole).is_file():
+            return [source / whole]
+        index = source / f"{whole}.index.json"
+        if index.is_file():
+            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            return [source / part for part in parts]
+    raise UserError(f"'{source}' has no weights (model.safetensors or pytorch_model.bin); download the whole folder")
+
+
+def hash_of(files: Sequence[Path]) -> str:
+    """sha256 of a file; of several, that of their hashes."""
+    hashes = [file_hash(path) for path in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def weight_facts(source: Path) -> dict[str, str]:
+    """Path and sha256, as the JSON holds them."""
+    return {"path": str(source), "sha256": hash_of(weight_files(source))}
