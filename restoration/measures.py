@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from library.data.images import discover, load
 from library.errors import UserError
+from library.files import file_hash
+from library.metrics.catalogue import SOURCES
 from library.metrics.distances import frechet_distance
+from library.metrics.networks.inception import inception_network, load_inception
+from library.metrics.networks.lpips import load_lpips
 from library.metrics.quality import psnr, ssim
+from library.metrics.weights import Weights
 from restoration.identity import Embedder, face_network, likeness
 from restoration.pictures import at_size, to_tensor
 
@@ -40,8 +44,8 @@ class Measures:
 class Tools:
     """What the measures need beside pictures; each may be absent."""
 
-    lpips: bool = False
     lpips_weights: Path | None = None
+    lpips_heads: Path | None = None
     fid_model: Path | None = None
     identity_model: Path | None = None
     embed: Embedder | None = None
@@ -84,47 +88,26 @@ class NotMeasured(Exception):
 
 
 def _lpips(result: Measures, pairs: Pairs, references: Sequence[np.ndarray], tools: Tools) -> None:
-    if not tools.lpips:
-        raise NotMeasured("add --lpips (needs `python -m pip install lpips`)")
-    try:
-        package: Any = importlib.import_module("lpips")
-    except (ImportError, RuntimeError) as error:
-        raise NotMeasured(f"python -m pip install lpips torchvision ({error})") from None
-    try:
-        network = package.LPIPS(net="alex", pnet_rand=tools.lpips_weights is not None, verbose=False).eval()
-    except OSError as error:  # it wants to download what it does not find
-        raise NotMeasured(f"give --lpips_weights alexnet-owt-7be5be79.pth ({error})") from None
-    if tools.lpips_weights is not None:
-        weights = torch.load(tools.lpips_weights, map_location="cpu", weights_only=True)
-        slices = {n: t for n, t in weights.items() if n.startswith("features.")}
-        own = [name for name in network.net.state_dict() if name.split(".")[0].startswith("slice")]
-        network.net.load_state_dict(dict(zip(own, slices.values(), strict=True)))
-    with torch.no_grad():
-        values = {
-            name: float(network(to_tensor(a)[None] * 2 - 1, to_tensor(b)[None] * 2 - 1))
-            for name, (a, b) in pairs.items()
-        }
-    result.add("LPIPS", values)
+    given = {"alexnet": tools.lpips_weights, "lpips_heads": tools.lpips_heads}
+    weights = Weights({name: path for name, path in given.items() if path is not None})
+    alexnet, heads = weights.find("alexnet"), weights.find("lpips_heads")
+    if alexnet is None or heads is None:
+        options = {"lpips_weights": (alexnet, "alexnet"), "lpips_heads": (heads, "lpips_heads")}
+        gets = [f"give --{option} ({SOURCES[name].url})" for option, (path, name) in options.items() if path is None]
+        raise NotMeasured(" and ".join(gets))
+    network = load_lpips(alexnet, heads)
+    tensors = {name: (to_tensor(a)[None], to_tensor(b)[None]) for name, (a, b) in pairs.items()}
+    result.add("LPIPS", {name: float(network.distance(a, b)) for name, (a, b) in tensors.items()})
 
 
 def _fid(result: Measures, pairs: Pairs, references: Sequence[np.ndarray], tools: Tools) -> None:
     if tools.fid_model is None:
-        raise NotMeasured("give --fid_model inception-2015-12-05.pt (nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch)")
-    if not tools.fid_model.is_file():
-        raise UserError(f"`fid_model = {tools.fid_model}` does not exist; give a TorchScript Inception")
-    network: Any = torch.jit.load(str(tools.fid_model), map_location="cpu").eval()
+        raise NotMeasured(f"give --fid_model ({SOURCES['inception'].url})")
+    network = inception_network(load_inception(tools.fid_model), 2048, file_hash(tools.fid_model))
 
     @torch.no_grad()
     def features(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        rows = []
-        for picture in pictures:
-            image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
-            try:
-                answer = network(image, return_features=True)
-            except RuntimeError:  # a network that knows no such argument gives features at once
-                answer = network(image)
-            rows.append(answer.reshape(-1).double().numpy())
-        return np.stack(rows)
+        return np.concatenate([network.see([Image.fromarray(picture)]).double().numpy() for picture in pictures])
 
     mine, theirs = features([a for a, _ in pairs.values()]), features([b for _, b in pairs.values()])
     result.means["FID"] = frechet_distance(mine, theirs)

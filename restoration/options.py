@@ -165,9 +165,9 @@ EVALUATION = Group("Evaluation", (
     Option("reference",                  Path,  None,  "folder of the undamaged pictures, of the same names"),
     Option("identity_refs",              Path,  None,  "pictures of the person (else reference_dir)"),
     Option("identity_model",             Path,  None,  "ArcFace .onnx, or OpenCV's SFace .onnx"),
-    Option("lpips",                      bool,  False, "measure LPIPS (needs the package lpips and its weights)"),
-    Option("lpips_weights",              Path,  None,  "weights of its network (alexnet .pth), for machines offline"),
-    Option("fid_model",                  Path,  None,  "TorchScript Inception that gives features, for FID"),
+    Option("lpips_weights",              Path,  None,  "AlexNet, for LPIPS (alexnet-owt-7be5be79.pth)"),
+    Option("lpips_heads",                Path,  None,  "the heads of LPIPS (alex.pth); else those of torchmetrics"),
+    Option("fid_model",                  Path,  None,  "Inception, for FID (pt_inception-2015-12-05-6726825d.pth)"),
     Option("columns",                    str,   None,  "further folders on the sheet, each NAME=FOLDER", nargs="*"),
 ))
 # fmt: on

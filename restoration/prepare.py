@@ -36,8 +36,8 @@ def prepare(argv: Sequence[str]) -> None:
         raise UserError("`output` is not set: the folder for the references")
 
     from library.data.images import BadImage, load
+    from library.metrics.networks.face_detector import FaceDetector
     from restoration.alignment import align, cut_out
-    from restoration.detector import FaceDetector
     from restoration.pictures import find_pictures, output_names, write_png
 
     detector, side = FaceDetector(settings["face_detector"]), settings["resolution"] or SIDE

@@ -39,7 +39,7 @@ def restore_folder(settings: Settings) -> None:
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.atomic import sweep_temporaries
     from library.files import check_writable
-    from restoration.detector import FaceDetector
+    from library.metrics.networks.face_detector import FaceDetector
     from restoration.pictures import find_pictures, output_names, write_png
     from restoration.restoring import check_makers, open_studio, restore_aligned, restore_photos, restorer_of
 

@@ -15,10 +15,10 @@ from library.config.option import Settings
 from library.data.images import BadImage, load
 from library.errors import UserError
 from library.files import read_metadata
+from library.metrics.networks.face_detector import FaceDetector
 from library.training.precision import DTYPES
 from restoration.alignment import align, cut_out, paste_back
 from restoration.cleaner import Cleaner, load_cleaner
-from restoration.detector import FaceDetector
 from restoration.load import load_encoder, load_restorer
 from restoration.person import base_mark, give_weights, read_person
 from restoration.pictures import at_size, maker_of, to_pixels, to_tensor, working_size

@@ -77,6 +77,11 @@ def likeness(features: Features, references: Features) -> np.ndarray:
     return unit(features) @ unit(references).mean(0)
 
 
+def likeness_to_mean(features: Features, references: Features) -> np.ndarray:
+    """Each picture's cosine with the mean direction of the references: (pictures,)."""
+    return unit(features) @ unit(unit(references).mean(0))
+
+
 def likeness_of_folders(features: Features, references: Features) -> float:
     """The cosine of the two sets' mean directions. Higher than the mean of the cosines, more so for mixed sets."""
     return float(unit(unit(features).mean(0)) @ unit(unit(references).mean(0)))

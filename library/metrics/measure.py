@@ -23,6 +23,7 @@ from library.metrics.distances import (
     kernel_distance,
     likeness,
     likeness_of_folders,
+    likeness_to_mean,
     squared_mmd,
     unit,
 )
@@ -155,7 +156,7 @@ def folder_likeness(evidence: Evidence, weights: str) -> Found:
 
 def identity(evidence: Evidence) -> Found:
     """Each face's cosine with the mean direction of the references' faces."""
-    from library.metrics.networks.faces import load_faces
+    from library.metrics.networks.identity import load_faces
 
     paths = evidence.path("face_detector"), evidence.path("face")
     faces = evidence.once("faces", lambda: load_faces(*paths))
@@ -164,10 +165,11 @@ def identity(evidence: Evidence) -> Found:
         return Found(note="no face was found in the references; identity is of pictures of one person")
     found = {path: faces.read(open_picture(path)) for path in evidence.generated}
     seen = {path: row for path, row in found.items() if row is not None}
-    mean = unit(unit(np.stack(references)).mean(0))
     more = {"pictures_without_a_face": len(found) - len(seen), "references_with_a_face": len(references)}
-    values = {path: float(unit(row) @ mean) for path, row in seen.items()}
-    return Found(values, preprocessing=faces.preprocessing, more=more, note=None if values else "no face was found")
+    if not seen:
+        return Found(note="no face was found in the generated pictures")
+    values = dict(zip(seen, likeness_to_mean(list(seen.values()), references).tolist(), strict=True))
+    return Found(values, preprocessing=faces.preprocessing, more=more)
 
 
 # --- of two sets

@@ -72,21 +72,6 @@ def through_vae(model: StableDiffusion, images: np.ndarray) -> np.ndarray:
     return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """Squared Fréchet distance of two sets of features (n, d), each taken as a normal distribution.
-
-    |mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)). With C = X^T X the last trace is the nuclear norm of X X'^T, so
-    that no d x d root is needed. Sets of equal size can be compared; a smaller set is further from the same truth.
-    """
-    features, reference = features.double(), reference.double()
-    centred, other = (
-        (x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (features, reference)
-    )  # (n, d) each, whose Gram matrix over d is the covariance
-    traces = centred.square().sum() + other.square().sum()
-    overlap = torch.linalg.matrix_norm(centred @ other.T, ord="nuc")
-    return float((features.mean(0) - reference.mean(0)).square().sum() + traces - 2 * overlap)
-
-
 def similarity(features: Tensor, truth: Tensor) -> float:
     """Mean cosine between the features of each picture and those of the drawing of the same caption."""
     return float(torch.cosine_similarity(features, truth, dim=1).mean())

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from scipy.linalg import sqrtm
 from torch import nn
 
 from library.config.options.train_network import ALL_TRAIN_NETWORK
@@ -16,7 +14,7 @@ from miniworld.prove.ac_lora import FIRST, THEN
 from miniworld.prove.arms import arm_key, base_key, command_line, describe_file, lora, measured_steps
 from miniworld.prove.exam import merge
 from miniworld.prove.lora import table
-from miniworld.prove.measures import frechet_distance, similarity
+from miniworld.prove.measures import similarity
 from miniworld.prove.results import Results, measure_what_is_missing
 from miniworld.prove.sweep import arms
 from miniworld.prove.tables import cell, write_between_marks
@@ -85,17 +83,6 @@ def test_every_option_of_an_arm_is_one_that_training_knows(method, tmp_path):
     assert not settings.warnings
     assert settings["network_module"] == method.module
     assert settings["seed"] == 3
-
-
-def test_the_frechet_distance_is_that_of_two_normal_distributions():
-    generator = torch.Generator().manual_seed(0)
-    ours = torch.randn(200, 6, generator=generator)
-    theirs = torch.randn(150, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 1
-    covariances = [np.cov(x.double().numpy(), rowvar=False) for x in (ours, theirs)]
-    traces = np.trace(covariances[0] + covariances[1] - 2 * np.real(np.asarray(sqrtm(covariances[0] @ covariances[1]))))
-    expected = float((ours.double().mean(0) - theirs.double().mean(0)).square().sum()) + traces
-    assert frechet_distance(ours, theirs) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(ours, ours) == pytest.approx(0, abs=1e-6)
 
 
 def test_pictures_are_as_similar_as_their_features_point_the_same_way():

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from library.metrics.networks.identity import ARCFACE
+from restoration import measures
 from restoration.evaluate import main as evaluate
-from restoration.identity import ARCFACE, for_arcface, likeness
+from restoration.identity import for_arcface, likeness
 from restoration.measures import Tools, measure, paired
 from restoration.personalise import main as personalise
 from restoration.prepare import sharpness
@@ -21,9 +23,9 @@ from tests.restoration.conftest import write_faces
 def test_a_folder_is_measured_and_what_is_missing_is_said_with_the_line_that_gives_it(tmp_path, faces, capfd):
     gt = write_faces(tmp_path / "gt", faces[:2], 128)
     out = write_faces(tmp_path / "out", np.clip(faces[:2] + np.float32(0.02), 0, 1), 128)
-    assert evaluate(["--restored", str(out), "--reference", str(gt), "--lpips"]) == 0
+    assert evaluate(["--restored", str(out), "--reference", str(gt)]) == 0
     said = capfd.readouterr().out
-    assert "LPIPS is not measured: python -m pip install lpips" in said
+    assert "LPIPS is not measured: give --lpips_weights (https://download.pytorch.org/models/alexnet" in said
     assert "identity is not measured: give --identity_model" in said
     facts = json.loads((tmp_path / "out_metrics.json").read_text(encoding="utf-8"))["restored"]
     assert 30 < facts["means"]["PSNR"] < 40
@@ -39,14 +41,15 @@ def test_identity_is_the_cosine_of_what_an_injected_network_sees(tmp_path, faces
     assert likeness(lambda face: face, [np.array([3.0, 4.0])], [np.array([4.0, 3.0])]) == pytest.approx([24 / 25])
 
 
-def test_fid_is_measured_with_a_scripted_network(tmp_path, faces):
+def test_fid_is_measured_with_the_inception_of_a_file(tmp_path, faces, monkeypatch):
     class Mean(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures.float().mean(dim=(2, 3))
+        def forward(self, pictures: torch.Tensor, layer: int) -> torch.Tensor:
+            return pictures.mean(dim=(2, 3))
 
-    torch.jit.script(Mean()).save(tmp_path / "inception.pt")
+    monkeypatch.setattr(measures, "load_inception", lambda path: Mean())
+    (tmp_path / "inception.pth").write_bytes(b"weights")
     pairs = paired(*(write_faces(tmp_path / name, faces[:3], 64) for name in ("out", "gt")))
-    assert measure(pairs, [], Tools(fid_model=tmp_path / "inception.pt")).means["FID"] == pytest.approx(0, abs=1e-6)
+    assert measure(pairs, [], Tools(fid_model=tmp_path / "inception.pth")).means["FID"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_face_is_cut_for_arcface_where_its_landmarks_belong():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from scipy import linalg, ndimage
+from scipy import ndimage
 
-from library.metrics.quality import frechet_distance, psnr, ssim
+from library.metrics.quality import psnr, ssim
 
 
 def pictures(seed: int) -> torch.Tensor:
@@ -40,13 +38,3 @@ def test_psnr_and_ssim_are_numpys_and_scipys():
     v, w, c = blurred(a * a) - m * m, blurred(b * b) - n * n, blurred(a * b) - m * n
     index = (2 * m * n + 1e-4) * (2 * c + 9e-4) / ((m * m + n * n + 1e-4) * (v + w + 9e-4))
     assert ssim(x, y).numpy() == pytest.approx(index.mean((1, 2, 3)), abs=1e-6)
-
-
-def test_the_frechet_distance_is_the_formula_with_a_matrix_root():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(50, 6)), rng.normal(size=(60, 6)) @ rng.normal(size=(6, 6)) + 0.5
-    ca, cb = np.cov(a.T), np.cov(b.T)
-    root: Any = linalg.sqrtm(ca @ cb)
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * root.real)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
