@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from library.command import run_command, show_line
+from library.command import run_command
 from library.config.options.evaluate import ALL_EVALUATE
 from library.config.parse import parse
+from library.console import show_line
 from library.errors import UserError
 from library.metrics.request import read_request
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ def compare(figures: Sequence[Figure], asked: Sequence[Asked], other: dict[str, 
         facts = other["metrics"].get(figure.metric.name, {})
         if not figure.each or _hashes(facts.get("weights", {})) != _hashes(figure.weights):
             continue
-        ours = by_prompt(list(figure.each.values()), [units[name] for name in figure.each])
+        each = {name: value for name, value in figure.each.items() if math.isfinite(value)}
+        ours = by_prompt(list(each.values()), [units[name] for name in each])
         rows = [row for row in other["pictures"] if isinstance(row.get(figure.metric.name), (int, float))]
         theirs = by_prompt(
             [float(row[figure.metric.name]) for row in rows],

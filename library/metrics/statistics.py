@@ -32,7 +32,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Mean:
     """Student's interval of a mean over independent values, such as one for each prompt."""
     sample = np.asarray(values, np.float64)
     n, mean = len(sample), float(sample.mean())
-    if n < 2:
+    if n < 2 or not np.isfinite(mean):  # the PSNR of identical pictures is infinite
         return Mean(mean, None, None, n, None)
     error = float(sample.std(ddof=1) / np.sqrt(n))
     half = float(student.ppf((1 + level) / 2, n - 1)) * error

@@ -1,12 +1,14 @@
 """Where the networks lie: by path in a TOML file, or in the local Hugging Face cache. Nothing is ever downloaded.
 
+```
 [weights]
 clip = "models/clip-vit-base-patch32"
 inception = "models/pt_inception-2015-12-05-6726825d.pth"
 
-[features.judge]                       # a feature network of one's own
-module = "miniworld.judge"             # with a function feature_network(path)
-weights = "miniworld/judge.safetensors"
+[features.mine]                     # a feature network of one's own: metrics mine, kid_mine and fid_mine
+module = "my_package.features"      # a Python module with a function feature_network(path)
+weights = "models/mine.safetensors"
+```
 """
 
 from __future__ import annotations

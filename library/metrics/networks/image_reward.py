@@ -84,7 +84,7 @@ def load_image_reward(path: Path, vocabulary: Path, device: str = "cpu") -> Imag
     vision = from_tensors(BlipVisionModel, vision_config, picture_side(tensors), path)
     text = from_tensors(BlipTextModel, text_config, text_side(tensors), path, add_pooling_layer=False)
     words = BertTokenizer(vocab=str(vocabulary))
-    return ImageReward(vision.to(device), text.to(device), head.to(device), words, vision_config.image_size, device)
+    return ImageReward(vision.to(device), text.to(device), head.to(device), words, side_of(tensors), device)
 
 
 def picture_side(tensors: Tensors) -> Tensors:
@@ -124,7 +124,7 @@ def head_of(tensors: Tensors) -> nn.Sequential:
 def shapes_of(tensors: Tensors) -> tuple[BlipVisionConfig, BlipTextConfig]:
     """The sizes of both sides, from the tensors. Raises KeyError where one is missing."""
     picture, text = "blip.visual_encoder.", "blip.text_encoder."
-    patch, places = tensors[f"{picture}patch_embed.proj.weight"], tensors[f"{picture}pos_embed"]
+    patch = tensors[f"{picture}patch_embed.proj.weight"]
     words, layers = tensors[f"{text}embeddings.word_embeddings.weight"], f"{text}encoder.layer."
     vision = BlipVisionConfig(
         hidden_size=patch.shape[0],
@@ -132,7 +132,7 @@ def shapes_of(tensors: Tensors) -> tuple[BlipVisionConfig, BlipTextConfig]:
         num_hidden_layers=_count(tensors, f"{picture}blocks."),
         num_attention_heads=max(1, patch.shape[0] // HEAD_WIDTH),
         patch_size=patch.shape[-1],
-        image_size=patch.shape[-1] * round((places.shape[1] - 1) ** 0.5),
+        image_size=side_of(tensors),
         layer_norm_eps=1e-6,
     )
     reader = BlipTextConfig(
@@ -146,6 +146,12 @@ def shapes_of(tensors: Tensors) -> tuple[BlipVisionConfig, BlipTextConfig]:
         layer_norm_eps=1e-12,
     )
     return vision, reader
+
+
+def side_of(tensors: Tensors) -> int:
+    """The side of the pictures it knows, pixels: as many patches as there are places, less the class token's."""
+    patch, places = (tensors[f"blip.visual_encoder.{name}"] for name in ("patch_embed.proj.weight", "pos_embed"))
+    return patch.shape[-1] * round((places.shape[1] - 1) ** 0.5)
 
 
 def _count(tensors: Tensors, before: str) -> int:

@@ -47,7 +47,7 @@ def load_style(path: Path, device: str = "cpu") -> Network:
         raise UserError(f"'{path}' is not CSD: it has no {error}; set weights.csd to its pytorch_model.bin") from None
     names = {f"vision_model.{name}": tensor for name, tensor in to_transformers(body).items()}
     model: Any = from_tensors(CLIPVisionModel, config, names, path).to(device)
-    how = clip_preprocessing(config.image_size)
+    how = clip_preprocessing(side_of(body))
 
     def see(images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([how.prepare(image) for image in images]).to(device)
@@ -69,7 +69,7 @@ def style_tensors(path: Path) -> Tensors:
 
 def shape_of(body: Tensors) -> CLIPVisionConfig:
     """The sizes of a CLIP vision transformer, from OpenAI's tensors. Raises KeyError where one is missing."""
-    patch, places = body["conv1.weight"], body["positional_embedding"]
+    patch = body["conv1.weight"]
     numbers = {int(found[1]) for name in body if (found := re.match(r"transformer\.resblocks\.(\d+)\.", name))}
     width, patch_size = patch.shape[0], patch.shape[-1]
     return CLIPVisionConfig(
@@ -78,9 +78,14 @@ def shape_of(body: Tensors) -> CLIPVisionConfig:
         num_hidden_layers=len(numbers),
         num_attention_heads=max(1, width // HEAD_WIDTH),
         patch_size=patch_size,
-        image_size=patch_size * round((places.shape[0] - 1) ** 0.5),
+        image_size=side_of(body),
         hidden_act="quick_gelu",
     )
+
+
+def side_of(body: Tensors) -> int:
+    """The side of the pictures it knows, pixels: as many patches as there are places, less the class token's."""
+    return body["conv1.weight"].shape[-1] * round((len(body["positional_embedding"]) - 1) ** 0.5)
 
 
 def to_transformers(body: Tensors) -> Tensors:

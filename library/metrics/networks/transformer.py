@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, CLIPModel
+from transformers import AutoConfig, CLIPModel, Dinov2Model, ViTModel
 from transformers.utils import logging
 
 from library.errors import UserError
@@ -22,19 +22,21 @@ from library.metrics.weight_files import hash_of, weight_files
 from library.models.tokenizers import build_tokenizer, find_vocabulary, load_tokenizer
 
 
-def build(model_class: Any, folder: Path, **arguments: Any) -> nn.Module:
-    """A model of its folder in float32; transformers brings the names of older files to its own.
+def build(folder: Path, classes: Mapping[str, Any], **arguments: Any) -> nn.Module:
+    """A model of its folder in float32, of the class for its `model_type`; names of older files are understood.
 
-    Raises UserError where tensors are missing or the weights cannot be read.
+    Raises UserError where it is another kind of model, tensors are missing, or a file cannot be read.
     """
-    tensors: Tensors = {}
-    for path in weight_files(folder):
-        tensors |= read_tensors(path)[0]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"'{folder / 'config.json'}' cannot be read: {error}") from error
-    return from_tensors(model_class, config, tensors, folder, **arguments)
+    if config.model_type not in classes:
+        raise UserError(f"'{folder}' is a model of type {config.model_type}; {' or '.join(classes)} is needed")
+    tensors: Tensors = {}
+    for path in weight_files(folder):
+        tensors |= read_tensors(path)[0]
+    return from_tensors(classes[config.model_type], config, tensors, folder, **arguments)
 
 
 def from_tensors(model_class: Any, config: Any, tensors: Tensors, source: Path, **arguments: Any) -> nn.Module:
@@ -92,7 +94,7 @@ class Clip:
 
 def load_clip(folder: Path, device: str, name: str = "clip", preprocessing: Preprocessing | None = None) -> Clip:
     """Raises UserError where weights or words cannot be read."""
-    model: Any = build(CLIPModel, folder).to(device)
+    model: Any = build(folder, {"clip": CLIPModel}).to(device)
     how = preprocessing or clip_preprocessing(model.config.vision_config.image_size)
 
     def see(images: Sequence[Image.Image]) -> Tensor:
@@ -112,9 +114,12 @@ def _tokenizer(folder: Path) -> Any:
     return build_tokenizer(vocabulary, None)
 
 
+VISION = {"vit": ViTModel, "dinov2": Dinov2Model}
+
+
 def load_vision(folder: Path, device: str, name: str) -> Network:
     """A vision transformer whose feature is its class token behind the last norm: DINO's ViT, DINOv2."""
-    model: Any = build(AutoModel, folder).to(device)
+    model: Any = build(folder, VISION).to(device)
     how = imagenet_preprocessing()
 
     def see(images: Sequence[Image.Image]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def painted(size: tuple[int, int], channels: int) -> np.ndarray:
 
 def odd_pictures(folder: Path) -> list[Path]:
     """20 files: JPEG turned by EXIF, transparent PNG, palette with a transparent colour, 16 bits, grey."""
-    paths = []
+    paths: list[Path] = []
+    options: dict[str, Any]
     for number, size in enumerate(SIZES):
         turned = Image.Exif()
         turned[0x0112] = (6, 3, 8, 5, 2)[number]
