@@ -74,13 +74,14 @@ def lines(events: Sequence[Event], sizes: Mapping[str, int], written: tuple[int,
 
 
 def heat_map(events: Sequence[Event]) -> dict[str, Any]:
-    """Rank of every module (rows) at every RESTART (columns)."""
-    modules = list(events[-1]["ranks"])
+    """Rank of every module (rows, along the forward pass) at every RESTART (columns)."""
+    modules = sorted(events[-1]["ranks"], key=lambda module: (module.startswith("lora_unet"), place_in_unet(module)))
     return {
         "rows": modules,
         "columns": [f"{event['epoch']:g}" for event in events],
         "values": [[event["ranks"].get(module) or None for event in events] for module in modules],
         "label": "rank after each RESTART (column: epochs done)",
+        "groups": [block_of(module) for module in modules],
     }
 
 

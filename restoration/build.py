@@ -26,11 +26,13 @@ from library.training.footing import Footing, stand
 from library.training.memory import MemorySpec, choose_attention, place
 from library.training.module import ModuleTrainable
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, optimizer_groups
+from library.training.opening import images_event
 from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin
 from library.training.run import Run
 from library.training.sources import VaeEncoder
 from library.training.state import read_position
+from library.training.stopwatch import Stopwatch
 from library.training.trainables import Trainable
 from restoration.batches import Latents, RestorationBatches
 from restoration.budget import budget, count_of
@@ -65,14 +67,15 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     resumed = check_surroundings(settings, say)
     check_rates(settings, settings["max_train_steps"])
     footing = stand(settings, resumed.fingerprint, say)
-    processes = footing.processes
-    restorer = load_restorer(
-        settings["pretrained_model_name_or_path"],
-        settings["controlnet_model_name_or_path"],
-        prediction_type="v_prediction" if settings["v_parameterization"] else None,
-        zero_terminal_snr=settings["zero_terminal_snr"],
-        tokenizer_cache_dir=settings["tokenizer_cache_dir"],
-    )
+    processes, stopwatch = footing.processes, Stopwatch()
+    with stopwatch.during("load"):
+        restorer = load_restorer(
+            settings["pretrained_model_name_or_path"],
+            settings["controlnet_model_name_or_path"],
+            prediction_type="v_prediction" if settings["v_parameterization"] else None,
+            zero_terminal_snr=settings["zero_terminal_snr"],
+            tokenizer_cache_dir=settings["tokenizer_cache_dir"],
+        )
     system, model = restorer.system, restorer.system.model
     person = person_of(settings, base_mark(model.unet))
     side = settings["resolution"] or model.native_size
@@ -105,7 +108,8 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     clock = Clock(batches.steps_per_epoch, settings["max_train_steps"])
     first = _position(resumed.folder)
     if settings["cache_conditions"]:
-        latents.prepare(batches.visits(first, clock.total_steps), processes.is_main)
+        with stopwatch.during("cache"):
+            latents.prepare(batches.visits(first, clock.total_steps), processes.is_main)
     place(model, processes.device, vae=not settings["cache_conditions"], text_encoders=False)
     freeze(system, trainable, footing)
 
@@ -142,6 +146,8 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
             "pictures": [(face.sample_id, file_hash(face.path)) for face in [*pictures.faces, *pictures.prior]],
         },
         previews=build_previews(settings, system, latents, pictures.faces, person.prompt, processes.device),
+        opening=[images_event([(face.path, face.prompt) for face in pictures.faces])],
+        stopwatch=stopwatch,
     )
 
 

@@ -62,6 +62,7 @@ def train(tiny_model: Path, pictures: Path, tmp_path: Path) -> Callable[..., int
             "max_train_steps": 4,
             "cache_latents": True,
             "seed": 7,
+            "no_report": True,  # a page takes as long as a tiny training; where it matters, no_report=None
         }
         argv = list(words)
         for name, value in {**defaults, **options}.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -40,12 +40,22 @@ def new_figure(width: float = 9, height: float = 3.2) -> Iterator[tuple[Figure, 
 
     Draw inside the block, and give texts through `label`.
     """
+    with stacked_figure((1,), width, height) as (figure, axes):
+        yield figure, axes[0]
+
+
+@contextmanager
+def stacked_figure(
+    heights: Sequence[float], width: float = 9, height: float = 4.4
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """The same with several pairs of axes over one x, one below the other; `heights` are relative."""
     import matplotlib  # a second of import: only where something is drawn
     from matplotlib.figure import Figure  # not pyplot: no window system, nothing global
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
+        axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+        yield figure, list(axes[:, 0])
 
 
 def label(text: str, longest: int = 60) -> str:

@@ -20,13 +20,16 @@ from library.training.guard import Guard
 from library.training.journal import Journal
 from library.training.lock import OutputLock
 from library.training.objectives import Objective
+from library.training.opening import Opening, settings_event
 from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer, trial_optimizer
 from library.training.previews import Previews
 from library.training.processes import Processes
+from library.training.reports import RunReport
 from library.training.run import BatchSource, Run
 from library.training.schedules import ScheduleSpec, create_schedule
 from library.training.signals import Signals
 from library.training.state import Fingerprint, read_fingerprint
+from library.training.stopwatch import Stopwatch
 from library.training.trackers import TrackerSpec, check_trackers, create_trackers
 from library.training.trainables import Trainable
 from library.training.validation import Validation
@@ -91,13 +94,18 @@ def assemble(
     fingerprint: Mapping[str, Any],
     previews: Previews,
     validation: Validation | None = None,
+    opening: Opening = (),
+    stopwatch: Stopwatch | None = None,
 ) -> Run:
-    """The run, ready for the loop. `fingerprint` is what a state must agree with."""
+    """The run, ready for the loop. `fingerprint` is what a state must agree with; `opening` are events for the log's
+    beginning, and `stopwatch` has measured what came before the loop."""
     saving, processes = settings.take(SavingSpec), footing.processes
     marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name}
     trackers = create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else ()
     names = [trainable.name for trainable in trainables]
     console = Console(settings.take(ConsoleSpec))
+    log = saving.log if processes.is_main else None
+    opening = [settings_event(settings), *opening]
     return Run(
         objective=objective,
         trainables=trainables,
@@ -105,7 +113,7 @@ def assemble(
         batches=batches,
         clock=clock,
         checkpoints=Checkpoints(saving, metadata, marks, resumed.folder),
-        journal=Journal(saving.log if processes.is_main else None, clock, trackers, names, console),
+        journal=Journal(log, clock, trackers, names, console, opening, stopwatch),
         previews=previews,
         precision=footing.precision,
         guard=Guard(scaled=footing.precision.scaler.is_enabled()),
@@ -114,5 +122,6 @@ def assemble(
         processes=processes,
         seed=footing.seed,
         validation=validation or Validation(),
+        report=RunReport(log if settings["report"] else None),
         updated_to=clock.global_step,
     )

@@ -39,6 +39,7 @@ from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.new_word import CheckedWord, about_the_word, build_word, check_word, with_templates
 from library.training.objectives import NoisePrediction
+from library.training.opening import images_event
 from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin, notes_on
 from library.training.precision import DTYPES
@@ -47,6 +48,7 @@ from library.training.processes import Processes
 from library.training.run import BatchSource, Run
 from library.training.seeding import seed_generators
 from library.training.sources import CacheSpec, latent_source, text_source
+from library.training.stopwatch import Stopwatch
 from library.training.trainables import Trainable
 from library.training.validation import Validation, ValidationSpec, check_held_out
 
@@ -92,18 +94,20 @@ def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[s
 
 def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = load_base_model) -> Run:
     """The run, ready for the loop; `say` shows a line worth knowing, `load` gives the base model."""
-    settings, dataset = checked.settings, checked.dataset
+    settings, dataset, stopwatch = checked.settings, checked.dataset, Stopwatch()
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
     steps = steps_per_epoch(dataset, footing.geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
     check_rates(settings, clock.total_steps)
 
-    model = load(settings, processes.device, say)
-    trainables, conditioner = build_trainables(checked, model, footing, say)
+    with stopwatch.during("load"):
+        model = load(settings, processes.device, say)
+        trainables, conditioner = build_trainables(checked, model, footing, say)
     check_room(settings["output_dir"], trainables)
     objective = build_objective(settings, model, conditioner, processes.device)
-    batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
+    with stopwatch.during("cache"):
+        batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
     for line in [*model.notes, *notes]:
         say(line)
@@ -135,6 +139,8 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         fingerprint=fingerprint(options, DECISIVE, model, footing.geometry) | dataset_fingerprint(dataset),
         previews=build_previews(checked, model, conditioner, processes),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
+        opening=[images_event([(p.path, p.caption) for p in dataset.pictures if not p.subset.is_reg])],
+        stopwatch=stopwatch,
     )
 
 

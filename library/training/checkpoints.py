@@ -49,16 +49,18 @@ class Checkpoints:
 
     def write_if_due(self, run: Run) -> None:
         stems = due_stems(self._spec, run.clock)
-        for stem in stems:
-            self._write_files(run, stem)
-            if self._spec.save_state:
-                self._write_state(run, stem)
-        if stems:
-            self._prune(run)
+        with run.journal.stopwatch.during("saving"):
+            for stem in stems:
+                self._write_files(run, stem)
+                if self._spec.save_state:
+                    self._write_state(run, stem)
+            if stems:
+                self._prune(run)
 
     def write_best(self, run: Run) -> None:
         """The weights of this step, in place of those of the best step before."""
-        self._write_files(run, self._spec.best_stem)
+        with run.journal.stopwatch.during("saving"):
+            self._write_files(run, self._spec.best_stem)
 
     def best_files(self, run: Run) -> list[Path]:
         """The files of the best step so far; none where none is kept."""
@@ -71,9 +73,10 @@ class Checkpoints:
 
     def write_last(self, run: Run) -> None:
         """The file that the run was for, under its plain name."""
-        if self._spec.save_state or self._spec.save_state_on_train_end or run.validation.has_seen_enough:
-            self._write_state(run, self._spec.last_stem)  # first: it saves the training if the file cannot be written
-        self._write_files(run, self._spec.last_stem)
+        with run.journal.stopwatch.during("saving"):
+            if self._spec.save_state or self._spec.save_state_on_train_end or run.validation.has_seen_enough:
+                self._write_state(run, self._spec.last_stem)  # first: it saves the training if no file can be written
+            self._write_files(run, self._spec.last_stem)
 
     def write_at_stop(self, run: Run, reason: Exception) -> None:
         """A state of where the run stands, when a signal, the guard or an error ends it.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -19,12 +20,33 @@ class Series:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A value for every row and column, None where there is none; `label` says what the values are."""
+    """A value for every row and column, None where there is none; `label` says what the values are.
+
+    `groups` names for every row the part that it belongs to, where rows are many: those of a part stand together.
+    """
 
     rows: Sequence[str]
     columns: Sequence[str]
     values: Sequence[Sequence[float | None]]
     label: str = ""
+    groups: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers under `columns`; the first cell of a row names it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures side by side: for every name in `rows`, one file for each of `columns` (None: there is none)."""
+
+    columns: Sequence[str]
+    rows: Sequence[str]
+    files: Sequence[Sequence[str | None]]
 
 
 @dataclass
@@ -43,6 +65,8 @@ class Findings:
     failure: str | None = None
     series: dict[str, Series] = field(default_factory=dict)
     heat_maps: dict[str, HeatMap] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    pictures: dict[str, Sheet] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -50,8 +74,38 @@ class Findings:
         return not (self.series or self.heat_maps)
 
 
-def read_figures(plain: Mapping[str, Any]) -> tuple[dict[str, Series], dict[str, HeatMap]]:
-    """The figures of a plugin, which hands them over as plain data: {"series": {title: ...}, "heat_maps": {...}}."""
-    series = {title: Series(**values) for title, values in plain.get("series", {}).items()}
-    heat_maps = {title: HeatMap(**values) for title, values in plain.get("heat_maps", {}).items()}
-    return series, heat_maps
+def read_figures(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of a plugin, which hands them over as plain data: {"series": {title: ...}, "heat_maps": {...},
+    "tables": {...}, "pictures": {...}}, as arguments of `Findings`."""
+    return {
+        kind: {title: shape(**values) for title, values in plain.get(kind, {}).items()}
+        for kind, shape in (("series", Series), ("heat_maps", HeatMap), ("tables", Table), ("pictures", Sheet))
+    }
+
+
+def as_plain(findings: Findings) -> dict[str, Any]:
+    """Findings as a log can hold them: what is not finite becomes None."""
+    return _finite(asdict(findings))
+
+
+def from_plain(plain: Mapping[str, Any]) -> Findings:
+    """Findings as a log holds them."""
+    figures = read_figures(plain)
+    return Findings(
+        moved=plain["moved"],
+        tensors=plain["tensors"],
+        change=plain["change"],
+        lines=list(plain.get("lines", ())),
+        failure=plain.get("failure"),
+        **figures,
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if hasattr(value, "item"):  # a number of numpy or torch
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,10 +19,12 @@ from library.errors import UserError
 from library.files import write_text
 from library.training.clock import Clock
 from library.training.figures import draw_findings
-from library.training.findings import Findings
+from library.training.findings import Findings, as_plain
 from library.training.guard import BadStep
+from library.training.opening import Opening
 from library.training.progress import Progress, ProgressWindow
 from library.training.step import Measured
+from library.training.stopwatch import Stopwatch, peak_memory
 from library.training.trackers import Tracker
 from library.training.trainables import Trainable
 from library.training.verdict import Verdict
@@ -33,11 +35,20 @@ if TYPE_CHECKING:
 SILENCE = 60.0  # seconds: after so long a log without a terminal gets a line
 
 
+@dataclass(frozen=True)
+class Ending:
+    """What came out of a run that reached its end; `seconds` of its loop."""
+
+    findings: dict[str, Findings]
+    verdict: Verdict | None
+    seconds: float
+
+
 class Journal:
     """Writes `path`, one JSON object a line, flushed as it goes. Only the main process has a path; others are silent.
 
-    `trainables` are the names of those that are told of the progress. Its state holds the window of the running average
-    and, for each trainable, the figures since it was last told.
+    `trainables` are the names of those that are told of the progress, `opening` the events that a log begins with. Its
+    state holds the window of the running average and, for each trainable, the figures since it was last told.
     """
 
     def __init__(
@@ -47,8 +58,12 @@ class Journal:
         trackers: Iterable[Tracker] = (),
         trainables: Iterable[str] = (),
         console: Console | None = None,
+        opening: Opening = (),
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._path = path
+        self._opening = opening
+        self.stopwatch = stopwatch or Stopwatch()
         self._console = console or Console()
         self._trackers = list(trackers)
         self._window: deque[float] = deque(maxlen=clock.steps_per_epoch)  # one epoch, as kohya's avr_loss
@@ -57,6 +72,7 @@ class Journal:
         self._bar: tqdm | None = None
         self._started = time.monotonic()
         self._last_time = self._last_said = self._started
+        self._outside = 0.0
         self._total_steps = 0
         self.last_bad_step: BadStep | None = None
         self.saved: list[Path] = []
@@ -68,6 +84,7 @@ class Journal:
         """Open the log: a new one (an older run's is kept beside it), or the resumed run's, cut back to its state."""
         self._started = self._last_time = time.monotonic()
         self.first_step = clock.global_step
+        self.stopwatch.begin_loop()
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +98,8 @@ class Journal:
             total=clock.total_steps, initial=clock.global_step, desc="steps", smoothing=0.1, disable=None, leave=True
         )
         self.event("begin", clock, total_steps=clock.total_steps, total_epochs=clock.total_epochs)
+        for event in self._opening:
+            self._write({**event, "step": clock.global_step})
 
     def event(self, name: str, clock: Clock, **figures: Any) -> None:
         """One line that is not a step's."""
@@ -130,10 +149,16 @@ class Journal:
                 for window in self._since_told.values():
                     window.add(step.loss_sum, step.relative_mse_sum, figures.count)
                 line |= {"loss": loss, "avr_loss": self.average_loss, "gradient_norm": step.gradient_norm}
-            line |= {"lr": figures.learning_rates, "seconds": round(now - self._last_time, 4), **figures.extra}
-            self._last_time = now
+            line |= {"lr": figures.learning_rates, "seconds": self._seconds_of_a_step(now), **figures.extra}
             self._write(line)
             self._show(line)
+
+    def _seconds_of_a_step(self, now: float) -> float:
+        """Since the step before, without what samples, validation and saving took in between."""
+        outside = self.stopwatch.outside_steps
+        seconds = now - self._last_time - (outside - self._outside)
+        self._last_time, self._outside = now, outside
+        return round(max(0.0, seconds), 4)
 
     @property
     def average_loss(self) -> float:
@@ -191,25 +216,43 @@ class Journal:
         for tracker in self._trackers:
             tracker.close()
 
-    def conclude(self, run: Run) -> None:
+    def take_stock(self, run: Run) -> dict[str, Findings]:
+        """Log what each trainable has found so far, where the time went, and how much memory was needed."""
+        findings = {trainable.name: trainable.findings() for trainable in run.trainables}
+        if self._path is not None:
+            for name, found in findings.items():
+                self.event("findings", run.clock, trainable=name, **as_plain(found))
+            self.event("time", run.clock, spent=self.stopwatch.spent(), **peak_memory(run.processes.device))
+        return findings
+
+    def finish(self, run: Run) -> Ending:
+        """The log's last lines, and the pictures of what each trainable did."""
+        findings = self.take_stock(run)
+        summary = {name: {"moved": f.moved, "tensors": f.tensors, "change": f.change} for name, f in findings.items()}
+        verdict, seconds = self._verdict(run), time.monotonic() - self._started
+        self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
+        self.close()
+        if self._path is not None:
+            for found in findings.values():
+                self._draw(found, self._path)
+        return Ending(findings, verdict, seconds)
+
+    def _draw(self, found: Findings, log: Path) -> None:
+        try:
+            self.saved += draw_findings(found, log.parent, log.stem.removesuffix("-log"))
+        except (ImportError, OSError, UserError) as error:  # no matplotlib, no room: the weights are there all the same
+            self.say(f"what was found out could not be drawn: {error}", logging.WARNING)
+
+    def conclude(self, run: Run, ending: Ending) -> None:
         """The last paragraph: what was saved and where, how long it took, what each trainable did.
 
         Raises `UserError` if a trainable moved nothing: a method must not be on and do nothing.
         """
-        seconds = time.monotonic() - self._started
         steps = run.clock.global_step - self.first_step
-        findings = {trainable.name: trainable.findings() for trainable in run.trainables}
-        summary = {name: {"moved": f.moved, "tensors": f.tensors, "change": f.change} for name, f in findings.items()}
-        verdict = self._verdict(run)
-        self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
-        self.close()
         if self._path is not None:
-            stem = self._path.stem.removesuffix("-log")
-            for found in findings.values():
-                self.saved += draw_findings(found, self._path.parent, stem)
-            for line in [*_last_paragraph(self, run, steps, seconds, verdict), *_findings_lines(findings)]:
+            for line in [*_last_paragraph(self, run, steps, ending), *_findings_lines(ending.findings)]:
                 self._console.result(line)
-        for name, found in findings.items():
+        for name, found in ending.findings.items():
             refuse_idleness(name, found, run.guard.skipped)
         if steps and self.average_loss == 0.0:
             raise UserError(
@@ -249,9 +292,10 @@ def _findings_lines(findings: Mapping[str, Findings]) -> list[str]:
     return lines
 
 
-def _last_paragraph(journal: Journal, run: Run, steps: int, seconds: float, verdict: Verdict | None) -> list[str]:
-    speed = f", {seconds / steps:.3g} s per step" if steps else ""
-    lines = [f"Trained {steps} steps in {_duration(seconds)}{speed}; average loss {journal.average_loss:.4f}."]
+def _last_paragraph(journal: Journal, run: Run, steps: int, ending: Ending) -> list[str]:
+    verdict = ending.verdict
+    speed = f", {ending.seconds / steps:.3g} s per step" if steps else ""
+    lines = [f"Trained {steps} steps in {_duration(ending.seconds)}{speed}; average loss {journal.average_loss:.4f}."]
     if run.guard.skipped:
         lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
     lines += run.validation.summary()

@@ -36,17 +36,21 @@ def fit(run: Run) -> None:
                         end_if_seen_enough(run)
                     run.checkpoints.write_if_due(run)  # file, then state, then pruning
                     run.previews.draw_if_due(run)
+                    run.report.write_if_due(run)
                 if run.clock.finished:
                     break
     except Exception as stop:
         with run.signals.held():
             run.checkpoints.write_at_stop(run, stop)
+            run.report.write(run)
         raise
     with run.signals.held():
         run.journal.record(read_the_rest(run))
         run.checkpoints.write_last(run)
         run.previews.compare(run)
-        run.journal.conclude(run)
+        ending = run.journal.finish(run)
+        run.report.write(run)
+        run.journal.conclude(run, ending)
 
 
 def keep_if_best(run: Run) -> None:

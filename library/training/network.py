@@ -287,15 +287,14 @@ class NetworkTrainable(Trainable):
     def findings(self) -> Findings:
         moved, change = self._movement.measure()
         lines = list(self.network.findings()) if hasattr(self.network, "findings") else []
-        series, heat_maps = read_figures(self.network.figures() if hasattr(self.network, "figures") else {})
+        figures = read_figures(self.network.figures() if hasattr(self.network, "figures") else {})
         return Findings(
             moved=moved,
             tensors=len(self._movement.start),
             change=change,
             lines=lines,
             failure=self._failure(),
-            series=series,
-            heat_maps=heat_maps,
+            **figures,
         )
 
     def _failure(self) -> str | None:

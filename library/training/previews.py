@@ -66,7 +66,12 @@ class Previews:
             by_epoch = isinstance(self._spec.interval, Epochs)
             run.train(False)
             try:
-                with torch.no_grad(), run.precision.autocast(), run.optimizers.weights_for_use():
+                with (
+                    run.journal.stopwatch.during("samples"),
+                    torch.no_grad(),
+                    run.precision.autocast(),
+                    run.optimizers.weights_for_use(),
+                ):
                     self._newest = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
                 run.journal.event("samples", run.clock, files=[file.name for file in self._newest])
             except (RuntimeError, ValueError, OSError, UserError) as error:  # out of memory, no room for the pictures

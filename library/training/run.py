@@ -18,6 +18,7 @@ from library.training.precision import Precision
 from library.training.previews import Previews
 from library.training.processes import Processes
 from library.training.readback import Readback
+from library.training.reports import RunReport
 from library.training.signals import Signals
 from library.training.trainables import Trainable
 from library.training.validation import Validation
@@ -54,6 +55,7 @@ class Run:
     seed: int
     validation: Validation = field(default_factory=Validation)
     readback: Readback = field(default_factory=Readback)
+    report: RunReport = field(default_factory=RunReport)
     updated_to: int = 0
     """The step that the weights are at: ahead of the clock only between an update and the end of its step."""
 

@@ -123,7 +123,12 @@ class Validation:
             return False
         run.train(False)
         try:
-            with torch.no_grad(), run.precision.autocast(), run.optimizers.weights_for_use():
+            with (
+                run.journal.stopwatch.during("validation"),
+                torch.no_grad(),
+                run.precision.autocast(),
+                run.optimizers.weights_for_use(),
+            ):
                 figures = self.measure(run.processes, run.clock.global_step)
         finally:
             run.train(True)

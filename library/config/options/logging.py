@@ -14,6 +14,7 @@ LOGGING = Group("Logging", (
     Option("wandb_run_name",             str,  None,  "name of the run for wandb"),
     Option("wandb_api_key",              str,  None,  "key for wandb; better left to `wandb login`", secret=True),
     Option("log_config",                 bool, False, "tell trackers all options, without secrets"),
+    Option("report",                     bool, True,  "write the run's page, {output_name}-report.html"),
     Option("console_log_level",          str,  None,  "how much to say; DEBUG shows every step",
            choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
     Option("console_log_file",           Path, None,  "say it into a file instead"),

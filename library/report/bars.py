@@ -1,0 +1,20 @@
+"""Numbers as bars: a table whose rows carry their share of the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`share`: of the longest bar, in percent."""
+
+    name: str
+    value: float
+    share: float
+
+
+def bars_of(values: Mapping[str, float]) -> list[Bar]:
+    longest = max(values.values(), default=0) or 1
+    return [Bar(name, value, round(100 * value / longest, 1)) for name, value in values.items()]

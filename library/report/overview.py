@@ -1,0 +1,144 @@
+"""What a reader of a run's page wants to know first: is it done, is it good, what went wrong, where the time went."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from library.report.page import file_size
+from library.report.run_files import RunFiles
+
+
+@dataclass(frozen=True)
+class State:
+    """`kind`: "good", "warn", "bad" or "" for a run under way; `word` for a badge; `sentence` with the steps."""
+
+    kind: str
+    word: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Sentences worth a box; `kind` as for `State`."""
+
+    kind: str
+    lines: list[str]
+
+
+def state_of(run: RunFiles, *, running: bool) -> State:
+    """How the run stands. Without the log's last line it has stopped, whatever stopped it, unless it is `running`."""
+    begin, step = run.last("begin") or {}, run.last_step
+    total = begin.get("total_steps")
+    of = f"step {step:,}" + (f" of {total:,}" if isinstance(total, int) else "")
+    last = next((e for e in reversed(run.events) if e["event"] in ("begin", "end", "stopped")), {"event": "begin"})
+    if last["event"] == "end":
+        return State("good", "Finished", f"finished at {of}")
+    if running and last["event"] == "begin":
+        return State("", "Running", f"at {of} when this page was written")
+    reason = f": {last['reason']}" if last.get("reason") else ""
+    return State("warn", "Stopped", f"stopped at {of}{reason}")
+
+
+def best_of(run: RunFiles) -> int | None:
+    """The step of the best file as the verdict names it, else that of the lowest validation loss."""
+    verdict = run.last("verdict")
+    if verdict is not None and isinstance(verdict.get("best_step"), int):
+        return verdict["best_step"]
+    measured = [
+        (e["validation_loss"], e["step"]) for e in run.all("validation") if e.get("validation_loss") is not None
+    ]
+    return min(measured)[1] if measured else None
+
+
+def notices(run: RunFiles) -> list[Notice]:
+    """The verdict, failures, and what else should not be overlooked."""
+    found = []
+    verdict = run.last("verdict")
+    if verdict is not None:
+        found.append(Notice("warn" if verdict.get("overfitted") else "good", verdict_lines(verdict)))
+    for event in newest_findings(run):
+        if event.get("failure") and run.last("end") is not None:
+            found.append(Notice("bad", [str(event["failure"])]))
+    skipped = run.steps.skipped
+    if skipped:
+        listed = ", ".join(map(str, skipped[:10])) + (", ..." if len(skipped) > 10 else "")
+        found.append(
+            Notice("warn", [f"{len(skipped)} steps were left out: loss or gradients were not finite (step {listed})."])
+        )
+    return found
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """The verdict's sentence, and the figures that it stands on."""
+    lines = [str(verdict.get("sentence", ""))]
+    low, high = (verdict.get("interval") or [None, None])[:2]
+    if verdict.get("difference") is not None:
+        between = f" (95 % between {low:.4g} and {high:.4g})" if low is not None and high is not None else ""
+        lines.append(
+            f"Validation loss {verdict['best_loss']:.4g} at step {verdict['best_step']}, {verdict['last_loss']:.4g} at "
+            f"the end: difference {verdict['difference']:.4g}{between}."
+        )
+    if verdict.get("best_file"):
+        lines.append(f"Best file: {verdict['best_file']}")
+    return lines
+
+
+def newest_findings(run: RunFiles) -> list[dict[str, Any]]:
+    """The last findings of each trainable."""
+    newest: dict[str, dict[str, Any]] = {}
+    for event in run.all("findings"):
+        newest[str(event.get("trainable", "trained"))] = event
+    return list(newest.values())
+
+
+def facts(run: RunFiles, best_step: int | None) -> list[tuple[str, str, str]]:
+    """(name, value, note) of the figures at the page's head."""
+    steps = run.steps
+    begin = run.last("begin") or {}
+    rows: list[tuple[str, str, str]] = []
+    total = begin.get("total_steps")
+    rows.append(("Steps", f"{run.last_step:,}", f"of {total:,}" if isinstance(total, int) else ""))
+    averages = [value for value in (steps.average[-1],) if not math.isnan(value)] if len(steps) else []
+    if averages:
+        rows.append(("Loss", f"{averages[0]:.4f}", "mean of the last epoch"))
+    measured = {e["step"]: e["validation_loss"] for e in run.all("validation") if e.get("validation_loss") is not None}
+    if measured:
+        last = max(measured)
+        rows.append(("Validation loss", f"{measured[last]:.4f}", f"at step {last:,}"))
+    if best_step is not None:
+        rows.append(("Best step", f"{best_step:,}", "lowest validation loss"))
+    seconds = [value for value in steps.seconds if not math.isnan(value)]
+    if seconds:
+        rows.append(("Per step", f"{median(seconds):.3g} s", "median"))
+    spent = time_split(run)
+    if spent:
+        rows.append(("Time", duration(sum(spent.values())), "loading included"))
+    memory = run.last("time")
+    if memory is not None and memory.get("peak_memory"):
+        rows.append(("Peak memory", file_size(memory["peak_memory"]), str(memory.get("memory_of", ""))))
+    return rows
+
+
+def time_split(run: RunFiles) -> dict[str, float]:
+    """Seconds by part, over all sessions of a run that was resumed; the longest first."""
+    parts: dict[str, float] = {}
+    session: dict[str, float] = {}
+    for event in [*run.events, {"event": "begin"}]:
+        if event["event"] == "time":
+            session = {str(part): float(seconds) for part, seconds in event.get("spent", {}).items()}
+        elif event["event"] == "begin":
+            for part, seconds in session.items():
+                parts[part] = parts.get(part, 0.0) + seconds
+            session = {}
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,59 @@
+"""The page of a run, written by the run itself: after its checkpoints and at its end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from library.training.run import Run
+
+SHARE = 0.05
+"""Of the time since the last page, the most that a page before the end may take."""
+FIRST_GUESS = 1.5  # seconds that the first page takes: drawing has to be imported
+
+
+class RunReport:
+    """Writes `{name}-report.html` beside the log at `log`; None (any process but the main one, or not wanted): nothing.
+
+    A page is made of the run's files only, and no failure of it touches the run: it is told once, as a warning.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        self._log = log
+        self._took = FIRST_GUESS
+        self._last = time.monotonic()
+        self._has_failed = False
+
+    def write_if_due(self, run: Run) -> None:
+        """After the files and samples of a step, unless pages would take more than their share of the time."""
+        if self._log is None or not (run.checkpoints.due(run.clock) or run.previews.due(run.clock)):
+            return
+        if self._took <= SHARE * (time.monotonic() - self._last):
+            self._write(run, running=True)
+
+    def write(self, run: Run) -> None:
+        """At the end of the run, however it came."""
+        if self._log is not None:
+            self._write(run, running=False)
+
+    def _write(self, run: Run, *, running: bool) -> None:
+        assert self._log is not None
+        began = time.monotonic()
+        try:
+            if running:
+                run.journal.take_stock(run)
+            from library.report.run_page import write_run_page
+
+            page = write_run_page(self._log, running=running)
+        except Exception as error:  # whatever it is: the training is worth more than a page about it
+            if not self._has_failed:
+                run.journal.say(f"the report could not be written, the training goes on: {error}", logging.WARNING)
+            self._has_failed = True
+        else:
+            if page not in run.journal.saved:
+                run.journal.saved.append(page)
+        self._last = time.monotonic()
+        self._took = self._last - began
