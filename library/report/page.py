@@ -14,10 +14,11 @@ the page's head allows no script and no file beside it, whatever were to stand i
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from library.atomic import atomic
@@ -34,7 +35,7 @@ _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 
 def render(template: Path, **context: Any) -> str:
     """The page that `template`, a file, makes of `context`. Raises where the template names what is not there."""
-    environment = _environment(FileSystemLoader(template.parent))
+    environment = _environment(template.parent)
     return environment.get_template(template.name).render(policy=POLICY, **context)
 
 
@@ -58,10 +59,12 @@ def _spelled(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _environment(theirs: BaseLoader) -> Environment:
+@cache
+def _environment(theirs: Path) -> Environment:
+    """Reads templates from the folder `theirs`, then from ours."""
     environment = Environment(
         autoescape=True,
-        loader=ChoiceLoader([theirs, FileSystemLoader(TEMPLATES)]),
+        loader=ChoiceLoader([FileSystemLoader(theirs), FileSystemLoader(TEMPLATES)]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

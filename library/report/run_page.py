@@ -9,6 +9,7 @@ from typing import Any
 from library.report.bars import bars_of
 from library.report.dataset import data_told
 from library.report.figures import Figure, heat_map_figure, loss_figure, series_figure
+from library.report.metrics import measured_in
 from library.report.overview import best_of, facts, newest_findings, notices, state_of, time_split
 from library.report.page import TEMPLATES, render, write_page
 from library.report.pictures import data_uri
@@ -46,7 +47,7 @@ def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> s
         notices=notices(run),
         loss=loss_figure(run, best),
         last_step=run.last_step,
-        metrics=[],
+        metrics=measured_in(run.folder),
         samples=sample_strips(run, best, with_training_pictures=not public),
         findings=[_shown(number, event, run.folder) for number, event in enumerate(newest_findings(run))],
         data=data_told(run, with_pictures=not public),

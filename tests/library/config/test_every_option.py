@@ -42,6 +42,7 @@ BASE: dict[str, Any] = {
     "train_batch_size": 2,
     "max_train_steps": 2,
     "seed": 7,
+    "no_report": True,
 }
 
 

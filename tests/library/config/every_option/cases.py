@@ -229,6 +229,7 @@ LOGGING = {
     "wandb_run_name": shows("mine", "files", **WANDB),
     "wandb_api_key": shows("key", "files", **WANDB),
     "log_config": shows(True, "files", **WANDB),
+    "report": shows(True, "files", "said"),
     "console_log_level": shows("ERROR", "said"),
     "console_log_file": shows("run.log", "said", "files"),
 }

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import safe_open
 
 TIMES = re.compile(r"\d{14}|\d+\.?\d* ?s\b|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d+ s per step")
+TOLD = ("settings", "images", "time")  # events that say what was asked for, and how long it took
 VOLATILE = ("time", "date", "hash", "session", "started", "finished")
 
 
@@ -44,7 +45,7 @@ def observe(run: Callable[[], int], folder: Path, said: Callable[[], str], parts
         code=code,
         said=[line for line in lines if not line.startswith("steps")],
         weights={file.name: _tensors(file) for file in networks},
-        log=[_step(line) for line in log.read_text(encoding="utf-8").splitlines()] if log else [],
+        log=[step for line in log.read_text(encoding="utf-8").splitlines() if (step := _step(line))] if log else [],
         files={TIMES.sub("#", str(file.relative_to(folder))): _content(file) for file in found},
         metadata=_metadata(networks[-1]) if networks and networks[-1].suffix == ".safetensors" else {},
         parts=dict(parts),
@@ -53,7 +54,7 @@ def observe(run: Callable[[], int], folder: Path, said: Callable[[], str], parts
 
 def _step(line: str) -> dict[str, Any]:
     read = json.loads(line)
-    return {name: value for name, value in read.items() if name != "seconds"}
+    return {} if read.get("event") in TOLD else {name: value for name, value in read.items() if name != "seconds"}
 
 
 def _tensors(file: Path) -> str:
