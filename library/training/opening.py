@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,17 @@ def settings_event(settings: Settings, argv: Sequence[str] | None = None) -> dic
     {"event": "settings", "settings": {name: {"value", "origin", "path"?}}, "no_effect": [...], "notes": [...],
     "command", "versions", "started"}
     """
-    command = without_secrets(settings, sys.argv if argv is None else argv)
-    return {
+    event = {
         "event": "settings",
         "settings": {name: _setting(option, settings) for name, option in settings.options.items()},
         "no_effect": settings.effect_notes(),
         "notes": list(settings.warnings),
-        "command": shlex.join(command),
+        "command": shlex.join(sys.argv if argv is None else argv),
         "versions": versions(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+    secrets = [str(settings[name]) for name, option in settings.options.items() if option.secret and settings[name]]
+    return without(secrets, event)
 
 
 def _setting(option: Option, settings: Settings) -> dict[str, Any]:
@@ -51,15 +52,15 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, Path) or (isinstance(value, list | tuple) and any(isinstance(v, Path) for v in value))
 
 
-def without_secrets(settings: Settings, argv: Iterable[str]) -> list[str]:
-    """A command line with the values of secret options blanked, wherever in a word they stand."""
-    secrets = [str(settings[name]) for name, option in settings.options.items() if option.secret and settings[name]]
-    words = []
-    for word in argv:
+def without(secrets: Sequence[str], value: Any) -> Any:
+    """The same with secrets blanked wherever in its texts they stand, however deep these are nested."""
+    if isinstance(value, str):
         for secret in secrets:
-            word = word.replace(secret, SECRET)
-        words.append(word)
-    return words
+            value = value.replace(secret, SECRET)
+        return value
+    if isinstance(value, Mapping):
+        return {name: without(secrets, inner) for name, inner in value.items()}
+    return [without(secrets, inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def versions() -> dict[str, str]:

@@ -49,6 +49,7 @@ class RunReport:
 
             page = write_run_page(self._log, running=running)
         except Exception as error:  # whatever it is: the training is worth more than a page about it
+            run.journal.saved = [path for path in run.journal.saved if path.suffix != ".html"]  # an old page
             if not self._has_failed:
                 run.journal.say(f"the report could not be written, the training goes on: {error}", logging.WARNING)
             self._has_failed = True
