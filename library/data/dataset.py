@@ -14,7 +14,7 @@ from library.data.buckets import Size
 from library.data.held_out import calm, held_out
 from library.data.picture import Picture
 from library.data.placing import about_sizes, placed
-from library.data.survey import survey
+from library.data.survey import Seen, survey
 from library.errors import Problem, raise_all
 
 
@@ -45,6 +45,8 @@ class Dataset:
     samples: list[Sample]
     warnings: list[str] = field(default_factory=list)
     validation: Dataset | None = None
+    images: list[Seen] = field(default_factory=list)
+    """All that was found, also what cannot be used."""
     digests: dict[Path, str] = field(default_factory=dict)
     """The SHA-256 of each image file, as far as a source of latents has read it: to know the pictures again later."""
 
@@ -78,6 +80,15 @@ def build(
 
     Raises UserError with every folder, image and caption that cannot be used.
     """
+    dataset, problems = gather(plan, prior_loss_weight=prior_loss_weight, fallback=fallback, workers=workers)
+    raise_all(problems)
+    return dataset
+
+
+def gather(
+    plan: Sequence[DatasetSpec], *, prior_loss_weight: float = 1.0, fallback: Path | None = None, workers: int = 8
+) -> tuple[Dataset, list[Problem]]:
+    """`build` of what can be used, and what cannot; a folder of two datasets has each of its problems once."""
     seen = survey(plan, fallback, workers)
     problems, warnings = seen.problems, list(dict.fromkeys(seen.warnings))
     pictures = placed(plan, seen.images, problems)
@@ -86,13 +97,12 @@ def build(
     training, validation = _split(plan, pictures, names, warnings)
     if not problems and all(picture.subset.is_reg for picture in training):
         problems.append(Problem("there is no image to train on"))
-    raise_all(list(dict.fromkeys(problems)))  # a folder of two datasets has each of its problems once
-    dataset = Dataset(plan, training, _samples(plan, training, names, prior_loss_weight), warnings)
+    dataset = Dataset(plan, training, _samples(plan, training, names, prior_loss_weight), warnings, images=seen.images)
     if validation:
         quiet = {id(subset): calm(subset) for spec in plan for subset in spec.subsets}
         visits = [Sample(f"{names[id(p)]}#0", replace(p, subset=quiet[id(p.subset)]), 1.0) for p in validation]
         dataset.validation = Dataset(plan, [visit.picture for visit in visits], visits)
-    return dataset
+    return dataset, list(dict.fromkeys(problems))
 
 
 def fill_up(images: Sequence[int], wanted: int) -> list[int]:
@@ -124,7 +134,9 @@ def _split(
         subset, spec = members[0].subset, plan[members[0].dataset]
         if spec.validation_split == 0 or subset.is_reg:
             continue
-        chosen = held_out([names[id(picture)] for picture in members], spec.validation_split, spec.validation_seed)
+        # Ranked as in the first dataset: a folder that two datasets train at two sizes has the same pictures held out.
+        ranked = {"0/" + names[id(picture)].partition("/")[2]: names[id(picture)] for picture in members}
+        chosen = {ranked[name] for name in held_out(list(ranked), spec.validation_split, spec.validation_seed)}
         if not chosen:
             few = f"{len(members)} images are too few to hold out {spec.validation_split:g} of them"
             warnings.append(f"folder '{subset.image_dir}': {few}; all are trained on")

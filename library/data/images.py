@@ -74,7 +74,7 @@ def measure(path: Path) -> Header:
             sideways = orientation(image) >= 5
             return Header((height, width) if sideways else (width, height), _notes(path, image))
     except Exception as error:  # decoders fed with damaged bytes raise whatever they like
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
 def decode(path: Path, content: bytes) -> np.ndarray:
@@ -96,7 +96,7 @@ def _decoded(path: Path, content: bytes, part: Callable[[Image.Image], np.ndarra
         image.load()
         return turned(part(image), orientation(image))
     except Exception as error:  # decoders fed with damaged bytes raise whatever they like
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
 def load(path: Path) -> np.ndarray:
@@ -104,7 +104,7 @@ def load(path: Path) -> np.ndarray:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     return decode(path, content)
 
 
@@ -190,7 +190,7 @@ def _has_its_end(file, format: str | None) -> bool:
     return True
 
 
-def _explained(path: Path, error: Exception) -> BadImage:
+def explained(path: Path, error: Exception) -> BadImage:
     """Why a file could not be read, in words."""
     if isinstance(error, Image.DecompressionBombError):
         return BadImage(f"has too many pixels (more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}); make it smaller")

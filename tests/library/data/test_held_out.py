@@ -111,6 +111,16 @@ def test_a_dataset_may_be_there_for_measuring_alone(folder: Path, tmp_path: Path
         split(folder, make, share=1.0)
 
 
+def test_a_folder_that_is_trained_at_two_sizes_has_the_same_pictures_held_out_at_both(folder: Path, make):
+    plan = [
+        make.dataset(make.subset(folder), index=i, resolution=(size, size), validation_split=0.3, enable_bucket=False)
+        for i, size in enumerate((64, 128))
+    ]
+    dataset = build(plan)
+    assert len(names(dataset.validation)) == 3
+    assert len(names(dataset)) == 7
+
+
 def test_too_few_pictures_to_hold_any_out_are_told(folder: Path, make):
     dataset = split(folder, make, share=0.01)
     assert dataset.validation is None
