@@ -43,7 +43,6 @@ def shown(option: Option, value: Any) -> str:
 def origin(name: str, settings: Settings) -> str:
     where = settings.origins[name]
     if where.kind == "implied":
-        value = settings[name]
-        by = [other for other, o in settings.options.items() if (name, value) in (*o.implies, *o.brings)]
+        by = [other for other, option in settings.options.items() if (name, settings[name]) in option.implies]
         return "derived from " + " and ".join(other for other in by if settings[other])
     return "default" if where.kind == "default" else where.phrase.removeprefix("in ")

@@ -58,7 +58,6 @@ class Option:
     in_tables: tuple[tuple[str, str], ...] = ()  # (table, key): what it is called inside that table of a TOML file
     known_as: tuple[str, ...] = ()  # what other programs call it: never accepted, only suggested
     implies: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on
-    brings: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on and nobody wrote them
     inert: str | None = None  # why it has no effect here; said at start when it is set
     needs: Needs | None = None  # without which it has no effect; said at start when it is set alone
     secret: bool = False  # never written to a file

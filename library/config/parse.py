@@ -84,10 +84,7 @@ def settle(options: dict[str, Option], written: Iterable[Written], problems: lis
 
 
 def apply_implications(settings: Settings, problems: list[Problem]) -> None:
-    """A flag that is on sets what it implies; a flag that contradicts gives way, another value is a problem.
-
-    What it brings it only sets where nobody else did.
-    """
+    """A flag that is on sets what it implies; a flag that contradicts gives way, another value is a problem."""
     for name, option in settings.options.items():
         for implied, value in option.implies if settings.values[name] else ():
             if settings.values[implied] == value:
@@ -100,10 +97,6 @@ def apply_implications(settings: Settings, problems: list[Problem]) -> None:
                 settings.warnings.append(f"{settings.place(implied)} is switched on by {settings.place(name)}.")
             settings.values[implied] = value
             settings.origins[implied] = Origin("implied")
-        for brought, value in option.brings if settings.values[name] else ():
-            if not settings.explicit(brought):
-                settings.values[brought] = value
-                settings.origins[brought] = Origin("implied")
 
 
 def consequences(settings: Settings, checks: Iterable[Check], problems: list[Problem]) -> list[Problem]:

@@ -3,9 +3,6 @@
 from library.config.option import Group, Needs, Option
 from library.config.values import count_or_none, period
 
-SHARE = 0.125
-"""Held out where a best step is asked for and nobody says how many: one picture in eight."""
-
 # fmt: off
 VALIDATION = Group("Validation", (
     Option("validation_split",           float,  0.0,  "share of each subset that is held out", minimum=0, maximum=1),
@@ -18,5 +15,5 @@ VALIDATION = Group("Validation", (
     Option("early_stop_patience",        int,    5,    "measurements to wait for a new lowest loss", minimum=1,
            needs=Needs("early_stop"), known_as=("patience", "early_stopping_patience")),
     Option("save_best",                  bool,   False, "also save the weights that the held-out loss was lowest with",
-           brings=(("validation_split", SHARE),), known_as=("save_best_model",)),
+           known_as=("save_best_model",)),
 ))

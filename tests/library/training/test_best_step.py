@@ -66,9 +66,11 @@ def test_a_run_is_ended_when_the_loss_no_longer_comes_down_and_the_same_command_
 
 
 @pytest.mark.parametrize("flag", ["save_best", "early_stop"])
-def test_one_picture_in_eight_is_held_out_if_nobody_says_how_many_and_none_is_refused(flag, train, tmp_path, capsys):
+def test_a_quarter_of_few_pictures_is_held_out_if_nobody_says_how_many_and_none_is_refused(
+    flag, train, tmp_path, capsys
+):
     assert train(max_train_steps=1, **{flag: True}) == 0
-    assert "1 of 7 pictures are held out to find the best step (`validation_split`)" in capsys.readouterr().err
+    assert "2 of 7 pictures are held out to find the best step (`validation_split`)" in capsys.readouterr().err
     assert (tmp_path / "out" / "t-best.safetensors").is_file()
     assert train(validation_split=0, **{flag: True}) == 1
     assert "`save_best` needs pictures that are held out, and none is" in capsys.readouterr().err
