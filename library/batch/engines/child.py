@@ -39,8 +39,7 @@ def assignments() -> queue.Queue[Assignment]:
 
     def listen() -> None:
         for line in sys.stdin:
-            asked = json.loads(line)
-            waiting.put(Assignment(**asked | {"stop_files": tuple(asked["stop_files"])}))
+            waiting.put(Assignment.of(json.loads(line)))
         os._exit(0)
 
     threading.Thread(target=listen, name="driver", daemon=True).start()

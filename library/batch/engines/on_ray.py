@@ -35,7 +35,7 @@ class OnRay:
         return [f"{path} (on {socket.gethostname()})" for path in paths if not os.path.exists(path)]
 
     def train(self, assignment: dict[str, Any]) -> dict[str, Any]:
-        asked = Assignment(**assignment | {"stop_files": tuple(assignment["stop_files"])})
+        asked = Assignment.of(assignment)
         with (
             open(asked.log or os.devnull, "a", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
@@ -59,15 +59,17 @@ class Actor:
 
     def train(self, assignment: Assignment) -> Outcome:
         import ray
+        from ray import exceptions
 
         actor = self._running()
         try:
             if not self._has_looked:
                 self._look(actor, [assignment.config, assignment.log])
-            outcome = replace(Outcome(**ray.get(actor.train.remote(asdict(assignment)))), signal=None)
-        except ray.exceptions.RayActorError as error:
+            answer: Any = ray.get(actor.train.remote(asdict(assignment)))
+        except exceptions.RayActorError as error:
             self.close()
             return Outcome(WORKER_DIED, str(error).strip().splitlines()[0])
+        outcome = replace(Outcome(**answer), signal=None)
         if outcome.leaves_doubt:
             self.close()
         return outcome
@@ -114,6 +116,7 @@ def actors(devices: Sequence[str], share: float, address: str | None) -> list[Ac
     local: dict[str, Any] = {}
     if address is None:
         os.environ.setdefault(TOKEN, secrets.token_hex(32))  # else Ray writes one into the home folder
+        os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever runs beside it goes before the training
         local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         local["num_cpus"] = max(len(devices), os.cpu_count() or 1)
     try:
