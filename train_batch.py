@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from library.batch.comparison import with_metrics
 from library.batch.driver import Driver, Limits
 from library.batch.engines.start import trainers
-from library.batch.ledger import Ledger
-from library.batch.start import bring_up, conclude, read_batch, read_devices
+from library.batch.ledger import Ledger, Record
+from library.batch.start import Batch, bring_up, conclude, read_batch, read_devices
 from library.batch.status import show_plan, show_status
 from library.batch.table import summary, table_text, write_table
 from library.command import run_command
@@ -33,7 +34,7 @@ def run_batch(argv: Sequence[str]) -> None:
     bring_up(batch, settings, say)
     driver = Driver(batch.ledger, batch.jobs, limits(settings, batch.file.batch), say)
     driver.drive(trainers(settings, devices))
-    finish(batch.ledger, batch.records, quietly=settings["worker"])
+    finish(batch, settings)
     conclude(batch.records, driver.stopped_by)
 
 
@@ -49,11 +50,25 @@ def limits(settings: Settings, table) -> Limits:
     )
 
 
-def finish(ledger: Ledger, records, *, quietly: bool) -> None:
-    if not quietly:
+def finish(batch: Batch, settings: Settings) -> None:
+    """The table, on the console and in files, and the page."""
+    ledger = batch.ledger
+    records = [with_metrics(record, ledger.output_dir / record.name) for record in batch.records]
+    if not settings["worker"]:
         write_table(ledger, records)
         print(table_text(records))
+        show_page(ledger, records, settings["jobs"].stem)
     print(f"\n{summary(records)}. Ledger: {ledger.folder}")
+
+
+def show_page(ledger: Ledger, records: Sequence[Record], title: str) -> None:
+    """Write the page; a page that cannot be written costs a line, not the batch."""
+    try:
+        from library.batch.page import write_batch_page
+
+        print(f"\nPage: {write_batch_page(ledger, records, title)}")
+    except Exception as error:
+        say(f"the page could not be written: {type(error).__name__}: {error}")
 
 
 def say(line: str) -> None:

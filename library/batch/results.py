@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from library.batch.logs import log_lines
 from library.files import file_hash
 from library.training.file_names import SavingSpec
 
@@ -62,17 +61,6 @@ def median_rank(file: Path) -> float | None:
     except (OSError, SafetensorError):
         return None
     return median(ranks) if ranks else None
-
-
-def log_lines(log: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's log that are whole."""
-    if not log.is_file():
-        return
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
 
 
 def _is_last(path: Path, saving: SavingSpec) -> bool:

@@ -42,7 +42,7 @@ def _row(record: Record) -> dict[str, Any]:
         "seconds": round(seconds, 1) if ended else None,
         "peak_gb": max(peaks) if peaks else None,
         **{key: record.results.get(key) for key, _ in FIGURES.values()},
-        **{f"metric:{name}": value for name, value in record.results.get("metrics", {}).items()},
+        **{f"metric:{name}": facts["value"] for name, facts in record.results.get("metrics", {}).items()},
         "error": last.message if failed and last else "",
     }
 

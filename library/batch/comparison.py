@@ -1,0 +1,153 @@
+"""Which method is better, and whether that can be said: differences between pairs of jobs, and ranks. Pure functions.
+
+A pair is two methods on one dataset under one seed. Jobs on one dataset are not independent of each other, so where
+there are several datasets each counts once, by the mean over its seeds; with one dataset its seeds are what counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from library.batch.ledger import DONE, Record
+from library.metrics.statistics import Mean, t_interval
+
+VALIDATION = "validation_loss"
+Place = tuple[str, int]
+"""A dataset and a seed."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure that jobs have, and which way is better."""
+
+    name: str
+    higher_is_better: bool
+
+    @property
+    def title(self) -> str:
+        way = "higher" if self.higher_is_better else "lower"
+        return f"{self.name.replace('_', ' ')} ({way} is better)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method less the one that it is compared with, and what was counted: "datasets" or "seeds"."""
+
+    method: str
+    mean: Mean
+    unit: str
+
+    def verdict(self, measure: Measure) -> str:
+        """In a word; nothing where the interval holds 0 or there is none."""
+        low, high = self.mean.low, self.mean.high
+        if low is None or high is None:
+            return "one pair: no interval"
+        if low <= 0 <= high:
+            return "no difference shown"
+        return "better" if (low > 0) == measure.higher_is_better else "worse"
+
+
+def with_metrics(record: Record, folder: Path) -> Record:
+    """The record with what evaluate.py has written into the job's folder: {name: {"value", "better"}}."""
+    found: dict[str, Any] = {}
+    for file in sorted(folder.glob("eval*.json")):
+        try:
+            metrics = json.loads(file.read_text(encoding="utf-8"))["metrics"]
+            found |= {
+                name: {"value": facts["value"], "better": facts["better"]}
+                for name, facts in metrics.items()
+                if facts.get("value") is not None
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # somebody else's file
+    return replace(record, results=record.results | {"metrics": found}) if found else record
+
+
+def measures(records: Sequence[Record]) -> list[Measure]:
+    """What at least two methods have been measured by: the held-out loss first."""
+    better: dict[str, bool] = {}
+    for record in records:
+        if VALIDATION in record.results:
+            better.setdefault(VALIDATION, False)
+    for record in records:
+        for name, facts in record.results.get("metrics", {}).items():
+            better.setdefault(name, facts["better"] == "higher")
+    found = [Measure(name, higher) for name, higher in better.items()]
+    return [measure for measure in found if len(values(records, measure.name)) > 1]
+
+
+def values(records: Sequence[Record], name: str) -> dict[str, dict[Place, float]]:
+    """{method: {(dataset, seed): value}} of the jobs that are done and have it."""
+    found: dict[str, dict[Place, float]] = {}
+    for record in records:
+        if record.state == DONE and (value := value_of(record, name)) is not None:
+            found.setdefault(record.method, {})[record.dataset, record.seed] = value
+    return found
+
+
+def value_of(record: Record, name: str) -> float | None:
+    metrics = record.results.get("metrics", {})
+    return metrics[name]["value"] if name in metrics else record.results.get(name)
+
+
+def reference(records: Sequence[Record]) -> str:
+    """The method that the others are compared with: the model as it is, else the first one."""
+    untrained = [r.method for r in records if r.parts.get("options", {}).get("method trains") is False]
+    return (untrained or [records[0].method])[0]
+
+
+def differences(records: Sequence[Record], name: str, against: str) -> list[Difference]:
+    """Each other method less `against`, over the pairs that both have."""
+    measured = values(records, name)
+    theirs = measured.get(against, {})
+    found = []
+    for method, ours in measured.items():
+        pairs = {place: (value, _same_place(theirs, place)) for place, value in ours.items()}
+        gaps = {place: value - other for place, (value, other) in pairs.items() if other is not None}
+        if method != against and gaps:
+            units = _by_dataset(gaps)
+            over = [mean(group) for group in units.values()] if len(units) > 1 else list(gaps.values())
+            found.append(Difference(method, t_interval(over), "datasets" if len(units) > 1 else "seeds"))
+    return found
+
+
+def ranks(records: Sequence[Record], measure: Measure) -> dict[str, float]:
+    """The mean over datasets of each method's rank there, 1 the best; of datasets on which all methods were measured.
+
+    Equal values share their ranks' mean.
+    """
+    measured = {method: _dataset_means(at) for method, at in values(records, measure.name).items()}
+    shared = set.intersection(*(set(of) for of in measured.values())) if measured else set()
+    sign = -1 if measure.higher_is_better else 1
+    totals: dict[str, list[float]] = {method: [] for method in measured}
+    for dataset in shared:
+        for method, of in measured.items():
+            ours = sign * of[dataset]
+            others = [sign * other[dataset] for other in measured.values()]
+            below, equal = sum(o < ours for o in others), sum(o == ours for o in others)
+            totals[method].append(below + (equal + 1) / 2)
+    return {method: mean(found) for method, found in totals.items() if found}
+
+
+def _same_place(theirs: Mapping[Place, float], place: Place) -> float | None:
+    """The other method's value there; one that was made once for a dataset counts for all its seeds."""
+    if place in theirs:
+        return theirs[place]
+    of_dataset = [value for (dataset, _), value in theirs.items() if dataset == place[0]]
+    return of_dataset[0] if len(of_dataset) == 1 else None
+
+
+def _by_dataset(found: Mapping[Place, float]) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = {}
+    for (dataset, _), value in found.items():
+        groups.setdefault(dataset, []).append(value)
+    return groups
+
+
+def _dataset_means(found: Mapping[Place, float]) -> dict[str, float]:
+    return {dataset: mean(group) for dataset, group in _by_dataset(found).items()}

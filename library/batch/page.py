@@ -1,0 +1,91 @@
+"""The page of a batch: what failed, the table, pictures of all methods side by side, and which difference holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from library.batch.comparison import Difference, Measure, differences, measures, ranks, reference, values
+from library.batch.contact_sheet import contact_sheet
+from library.batch.decide import FAILURES
+from library.batch.ledger import Ledger, Record
+from library.batch.table import FIGURES, rows, summary
+from library.report.page import render, write_page
+from library.report.plots import DASHES, SERIES, label, new_figure, svg
+
+NAME = "batch.html"
+TEMPLATE = Path(__file__).parent / "templates" / "batch.html"
+
+
+def write_batch_page(ledger: Ledger, records: Sequence[Record], title: str) -> Path:
+    """Write batch.html beside the folders of the jobs. Raises `UserError` where it cannot be written."""
+    methods = list(dict.fromkeys(record.method for record in records))
+    compared = [_comparison(records, measure, reference(records)) for measure in measures(records)]
+    html = render(
+        TEMPLATE,
+        title=title,
+        now=time.strftime("%Y-%m-%d %H:%M"),
+        summary=summary(records),
+        failures=[(r.name, r.last.message if r.last else "", len(r.attempts)) for r in records if r.state in FAILURES],
+        head=["job", "state", "attempts", "seconds", "peak GB", *FIGURES, *_metric_names(records)],
+        jobs=[(_link(ledger.output_dir, row["name"]), *_cells(row, records)) for row in rows(records)],
+        methods=methods,
+        sheet=contact_sheet(records, methods, ledger.output_dir),
+        compared=compared,
+    )
+    path = ledger.output_dir / NAME
+    write_page(path, html)
+    return path
+
+
+def _link(output_dir: Path, name: str) -> tuple[str, str | None]:
+    """A job's name, and the address of its own page from the batch's, if it has one."""
+    pages = sorted((output_dir / name).glob("*.html"))
+    return name, "/".join(map(quote, pages[0].relative_to(output_dir).parts)) if pages else None
+
+
+def _metric_names(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record.results.get("metrics", {})))
+
+
+def _cells(row: dict[str, Any], records: Sequence[Record]) -> list[Any]:
+    figures = [row[key] for key, _ in FIGURES.values()]
+    metrics = [row.get(f"metric:{name}") for name in _metric_names(records)]
+    return [row["state"].replace("_", " "), row["attempts"], row["seconds"], row["peak_gb"], *figures, *metrics]
+
+
+def _comparison(records: Sequence[Record], measure: Measure, against: str) -> dict[str, Any]:
+    """What the template shows of one measure: differences with intervals, ranks, and the values as a figure."""
+    found = differences(records, measure.name, against)
+    ranked = ranks(records, measure)
+    return {
+        "title": measure.title,
+        "against": against,
+        "differences": [
+            (d.method, d.mean.value, d.mean.low, d.mean.high, f"{d.mean.n} {d.unit}", d.verdict(measure)) for d in found
+        ],
+        "ranks": sorted(((method, round(rank, 2)) for method, rank in ranked.items()), key=lambda pair: pair[1]),
+        "plot": _plot(records, measure, found),
+    }
+
+
+def _plot(records: Sequence[Record], measure: Measure, found: Sequence[Difference]) -> Markup:
+    """Each method's value on each dataset: a line a method, a place a dataset."""
+    measured = values(records, measure.name)
+    datasets = list(dict.fromkeys(dataset for at in measured.values() for dataset, _ in at))
+    with new_figure(height=2.2 + 0.1 * len(measured)) as (figure, axes):
+        for i, (method, at) in enumerate(measured.items()):
+            of = {name: [value for (dataset, _), value in at.items() if dataset == name] for name in datasets}
+            points = [(x, sum(of[name]) / len(of[name])) for x, name in enumerate(datasets) if of[name]]
+            style = {"color": SERIES[i % len(SERIES)], "linestyle": DASHES[i % len(DASHES)]}
+            axes.plot(*zip(*points, strict=True), marker="osD^vP"[i % 6], label=label(method), **style)
+        axes.set_xticks(range(len(datasets)), [label(name, 24) for name in datasets])
+        axes.set_ylabel(label(measure.name.replace("_", " ")))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        held = "; ".join(f"{d.method}: {d.verdict(measure)}" for d in found)
+        return svg(figure, f"{measure.title} of {len(measured)} methods on {len(datasets)} datasets. {held}")
