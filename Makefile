@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: quickstart test lint format rehearsal
+.PHONY: quickstart test test-browser lint format rehearsal
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed  ## train the main job on the embedded mini model and look at the pictures
@@ -21,6 +21,9 @@ rehearsal: $(VENV)/.installed-dev  ## every shipped config on full-size models: 
 
 test: lint  ## everything that CI checks
 	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+test-browser: $(VENV)/.installed-dev  ## pages in a real browser; wants chromium: apt-get install chromium
+	$(RUN) -m pytest tests/browser -m browser
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
