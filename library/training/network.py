@@ -21,6 +21,7 @@ from library.kohya_names import class_names
 from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
 from library.training.findings import Findings, read_figures
+from library.training.network_memory import memory_of, restore_memory
 from library.training.plugins import check_call, taken, telling
 from library.training.progress import Progress
 from library.training.trainables import Movement, Trainable
@@ -99,13 +100,24 @@ def create_network(
     network.apply_to(
         text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
     )
+    if not any(True for _ in network.parameters()):
+        raise UserError(
+            f"{module.__name__} made a network without a single layer for this model: its network_args (such as "
+            "`preset`), or network_train_unet_only, leave it none"
+        )
     if spec.network_weights is not None:
         # A ValueError is what modules raise for a file of another architecture.
         with (
             named_for_modules(spec.network_weights, model) as file,
             telling(f"`network_weights = {spec.network_weights}`"),
         ):
+            before = Movement(dict(network.named_parameters()))
             found = network.load_weights(str(file))
+            if before.measure()[0] == 0 and not spec.dim_from_weights:  # which may have taken them already
+                raise UserError(
+                    f"`network_weights = {spec.network_weights}`: {module.__name__} took nothing of it ({found}); the "
+                    "file is of another network module or model, or its module cannot read what it writes"
+                )
             say(f"started from {spec.network_weights}: {found}")
     if spec.scale_weight_norms and not hasattr(network, "apply_max_norm_regularization"):
         say(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
@@ -261,15 +273,12 @@ class NetworkTrainable(Trainable):
         return self.network.on_progress(progress) if hasattr(self.network, "on_progress") else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        state = {f"network.{name}": tensor for name, tensor in memory_of(self.network).items()}
         return state | {f"start.{name}": tensor for name, tensor in self._movement.start.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         own = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
-        missing, unexpected = self.network.load_state_dict(own, strict=False)
-        if missing or unexpected:
-            name = (list(missing) + list(unexpected))[0]
-            raise UserError(f"the state's network does not fit this one: {name} is only in one of them")
+        restore_memory(self.network, own)
         self._movement.start = {n.removeprefix("start."): t for n, t in state.items() if n.startswith("start.")}
 
     def save(self, path: Path, metadata: dict[str, str]) -> None:

@@ -113,7 +113,11 @@ def test_dropout_is_passed_under_both_names_and_arguments_stay_text():
 def test_hooks_are_put_in_place_before_weights_are_loaded_and_the_flags_are_positional():
     calls: list[tuple] = []
 
-    class Network:
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = _parameter()
+
         def prepare_network(self, args):
             calls.append(("prepare_network", args.seed))
 
@@ -124,6 +128,36 @@ def test_hooks_are_put_in_place_before_weights_are_loaded_and_the_flags_are_posi
     options: Any = SimpleNamespace(seed=3)
     create_network(_module(create_network=lambda *a, **k: Network()), spec, {}, MODEL, options)
     assert calls == [("prepare_network", 3), ("apply_to", True, False, True)]
+
+
+class Untaking(nn.Module):
+    """A network that finds nothing of its own in a file, and says so only in what it returns."""
+
+    def __init__(self, layers: int):
+        super().__init__()
+        self.layers = nn.ParameterList(_parameter() for _ in range(layers))
+
+    def apply_to(self, *parts):
+        pass
+
+    def load_weights(self, file):
+        return "<missing: all>"
+
+
+def test_a_network_without_a_layer_for_the_model_is_refused():
+    module = _module(create_network=lambda *a, **k: Untaking(0))
+    with pytest.raises(UserError, match="without a single layer"):
+        create_network(module, NetworkSpec(), {}, MODEL, SimpleNamespace())  # type: ignore[arg-type]
+
+
+def test_weights_of_which_a_network_takes_nothing_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(1, 2)}, tmp_path / "w.safetensors")
+    module = _module(create_network=lambda *a, **k: Untaking(1))
+    spec = NetworkSpec(network_weights=tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="took nothing of it \\(<missing: all>\\)"):
+        create_network(module, spec, {}, MODEL, SimpleNamespace())  # type: ignore[arg-type]
 
 
 def test_a_module_that_returns_no_pair_from_weights_is_one_clear_error(tmp_path):
