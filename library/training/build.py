@@ -21,6 +21,8 @@ from library.data.batches import Batches
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
 from library.data.order import Geometry, steps_per_epoch
+from library.data.preflight.in_run import data_event, leaks_of
+from library.data.preflight.lengths import about_lengths, count_of
 from library.data.text_cache import captions_in_full, captions_to_come
 from library.diffusion.loss import LossSpec
 from library.diffusion.noise import NoiseSpec
@@ -39,7 +41,7 @@ from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
 from library.training.new_word import CheckedWord, about_the_word, build_word, check_word, with_templates
 from library.training.objectives import NoisePrediction
-from library.training.opening import images_event
+from library.training.opening import Opening, images_event
 from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin, notes_on
 from library.training.precision import DTYPES
@@ -139,9 +141,19 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         fingerprint=fingerprint(options, DECISIVE, model, footing.geometry) | dataset_fingerprint(dataset),
         previews=build_previews(checked, model, conditioner, processes),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
-        opening=[images_event([(p.path, p.caption) for p in dataset.pictures if not p.subset.is_reg])],
+        opening=about_data(dataset, conditioner, say),
         stopwatch=stopwatch,
     )
+
+
+def about_data(dataset: Dataset, conditioner: TextConditioner, say: Callable[[str], None]) -> Opening:
+    """What the log says of the pictures, which are read by now; what makes a measurement worthless is said at once."""
+    tokenizer = conditioner.model.tokenizers[0]
+    lengths = about_lengths(dataset, conditioner.max_token_length, count_of(tokenizer)) if conditioner.truncated else ()
+    data = data_event(dataset, list(lengths))
+    for line in leaks_of(data):
+        say(line)
+    return [images_event([(p.path, p.caption) for p in dataset.pictures if not p.subset.is_reg]), data]
 
 
 def build_objective(
