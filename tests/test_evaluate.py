@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from evaluate import main
 from library.metrics import weights
@@ -211,6 +212,24 @@ def test_a_manifest_gives_prompts_to_pictures_and_leaves_out_the_rest(tmp_path: 
         ("04.png", "a dog"),
     ]
     assert "2 of 5 generated pictures are in no line of p.jsonl" in capfd.readouterr().err
+
+
+def test_prompts_are_read_from_samples_of_the_trainer_and_of_a1111_and_only_some_pictures_are_taken(tmp_path: Path):
+    generated = tmp_path / "out"
+    generated.mkdir()
+    texts = {
+        "s_e000001_00.png": ("prompt", "a red boat"),
+        "s_e000001_01.png": ("parameters", "a dog,\nblue\nNegative prompt: cat\nSteps: 20, Sampler: Euler"),
+        "s_e000001_02.png": ("parameters", "a tree\nSteps: 20, Sampler: Euler"),
+        "s_e000001_03.png": ("prompt", '{"3": {"class_type": "KSampler"}}'),
+        "s_e000000_00.png": ("prompt", "a green tree"),
+    }
+    for name, (key, text) in texts.items():
+        info = PngInfo()
+        info.add_itxt(key, text)
+        Image.new("RGB", (32, 32)).save(generated / name, pnginfo=info)
+    facts = evaluate(tmp_path, generated=generated, only="*_e000001_*", metrics="clip_t")
+    assert [row.get("prompt") for row in facts["pictures"]] == ["a red boat", "a dog,\nblue", "a tree", None]
 
 
 def test_scores_from_elsewhere_get_the_same_intervals(tmp_path: Path):

@@ -11,7 +11,7 @@ from typing import Any
 
 from library.errors import ConfigError
 from library.metrics.figures import Figure, unit_of
-from library.metrics.request import Asked
+from library.metrics.prompts import Asked
 from library.metrics.statistics import Mean, by_prompt, holm, paired_difference
 
 

@@ -32,8 +32,8 @@ class Evaluation:
         """Version 1 of the format: metrics by name, a row of values for each picture, versions."""
         facts: dict[str, Any] = {
             "version": 1,
-            "generated": {"pictures": len(self.request.generated)},
-            "reference": {"pictures": len(self.request.references)},
+            "generated": _folder([asked.path for asked in self.request.generated]),
+            "reference": _folder(self.request.references),
             "prompts": len({asked.prompt for asked in self.request.generated if asked.prompt}),
             "metrics": {figure.metric.name: figure.as_json() for figure in self.figures},
             "pictures": [self._row(index) for index in range(len(self.request.generated))],
@@ -80,6 +80,10 @@ class Evaluation:
             parts.append(difference_table(self.differences, self.against))
         parts.append("\n".join(figure.line for figure in self.figures if figure.value is None))
         return "\n\n".join(part for part in parts if part)
+
+
+def _folder(pictures: Sequence[Path]) -> dict[str, Any]:
+    return {"folder": str(pictures[0].parent), "pictures": len(pictures)} if pictures else {"pictures": 0}
 
 
 def versions() -> dict[str, str]:
@@ -133,11 +137,16 @@ def _interval(figure: Figure) -> str:
         return NOT_COMPARABLE
     if figure.interval:
         return f"{number(figure.interval[0])} to {number(figure.interval[1])}"
-    return f"p = {figure.p:.3f}" if figure.p is not None else "-"
+    return f"p {chance(figure.p)}" if figure.p is not None else "-"
 
 
 def number(value: float) -> str:
-    return f"{value:.4g}"
+    """Four digits; what is larger, to the whole number."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def chance(p: float) -> str:
+    return f"= {p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
 def copying_lines(copying: Copying, shown: int = 3) -> str:
@@ -154,10 +163,10 @@ def difference_table(differences: Sequence[Difference], against: Path) -> str:
         return (
             f"nothing to compare with {against}: no metric of single pictures was measured on the same prompts in both"
         )
-    rows = [["metric", f"less {against.name}", "95 % interval", "prompts", "Holm's p", ""]]
+    rows = [["metric", f"less {against.name}", "95 % interval", "prompts", "Holm's p", "is"]]
     for one in differences:
         low, high, p = one.difference.low, one.difference.high, one.adjusted_p
         interval = "-" if low is None or high is None else f"{number(low)} to {number(high)}"
-        shown = "-" if p is None else f"{p:.3f}"
+        shown = "-" if p is None else chance(p)
         rows.append([one.metric, number(one.difference.value), interval, str(one.difference.n), shown, one.verdict])
     return columns(rows)

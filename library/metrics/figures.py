@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from library.metrics.catalogue import Metric
-from library.metrics.request import Asked
+from library.metrics.prompts import Asked
 from library.metrics.statistics import by_prompt, t_interval
 
 NOT_COMPARABLE = "not comparable"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,15 +11,8 @@ from library.config.option import Settings
 from library.config.suggest import did_you_mean, missing
 from library.errors import ConfigError, Problem, raise_all
 from library.metrics.catalogue import Metric
+from library.metrics.prompts import Asked, known_prompt, prompts_of_manifest
 from library.metrics.weights import Weights, all_metrics, not_there, read_weights
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A picture, and the prompt that it was made from, if it is known."""
-
-    path: Path
-    prompt: str | None = None
 
 
 @dataclass
@@ -61,9 +51,9 @@ def read_request(settings: Settings) -> Request:
     folders = {name: _pictures_in(settings, name, problems) for name in ("generated", "reference", "base")}
     notes: list[str] = []
     if settings["prompts"] is None:
-        asked = [Asked(path, caption_beside(path)) for path in folders["generated"]]
+        asked = [Asked(path, known_prompt(path, problems)) for path in folders["generated"]]
     else:
-        asked = list(_with_prompts(folders["generated"], settings["prompts"], problems, notes))
+        asked = list(prompts_of_manifest(folders["generated"], settings["prompts"], problems, notes))
     weights = Weights()
     try:
         weights = read_weights(settings["weights"])
@@ -101,60 +91,9 @@ def _pictures_in(settings: Settings, name: str, problems: list[Problem]) -> list
     found = sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
     if not found:
         problems.append(Problem(f"{settings.place(name)} holds no pictures: {what_else_is_there(folder)}"))
-    return found
-
-
-def caption_beside(picture: Path) -> str | None:
-    """The text of NAME.txt beside NAME.png, None where there is none."""
-    file = picture.with_suffix(".txt")
-    return file.read_text(encoding="utf-8-sig").strip() or None if file.is_file() else None
-
-
-def _with_prompts(
-    pictures: Sequence[Path], manifest: Path, problems: list[Problem], notes: list[str]
-) -> Iterator[Asked]:
-    """The pictures that a line of the manifest names, each with its prompt; the others are left out."""
-    try:
-        lines = list(read_manifest(manifest))
-    except ConfigError as error:
-        problems.append(Problem(str(error)))
-        return
-    named: Counter[Path] = Counter()
-    prompts: dict[Path, str] = {}
-    for number, pattern, prompt in lines:
-        found = [path for path in pictures if fnmatchcase(path.name, pattern)]
-        if not found and pictures:
-            end = f"; the folder has {pictures[0].name}" + (" and others" if len(pictures) > 1 else "")
-            guess = did_you_mean(pattern, [path.name for path in pictures], end=end)
-            problems.append(Problem(f"{manifest.name} line {number}: no picture is called {pattern}{guess}"))
-        named.update(found)
-        prompts |= dict.fromkeys(found, prompt)
-    for path, times in named.items():
-        if times > 1:
-            problems.append(Problem(f"{manifest.name}: {times} lines name the picture {path.name}; one prompt each"))
-    if left := len(pictures) - len(named):
-        notes.append(f"{left} of {len(pictures)} generated pictures are in no line of {manifest.name}, and left out")
-    yield from (Asked(path, prompts[path]) for path in pictures if path in prompts)
-
-
-def read_manifest(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line number, file name (or pattern with * and ?) and prompt of each line. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"`--prompts`: {missing(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`--prompts`: {path} cannot be read as UTF-8 text ({error})") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{path.name} line {number} is not JSON ({error.msg}); {LINE}") from None
-        if not (isinstance(row, Mapping) and all(isinstance(row.get(key), str) for key in ("file", "prompt"))):
-            raise ConfigError(f"{path.name} line {number} must have the texts `file` and `prompt`; {LINE}")
-        yield number, row["file"], row["prompt"]
-
-
-LINE = 'a line reads {"file": "a.png", "prompt": "a red boat"}'
+    pattern = settings["only"] if name == "generated" else None
+    chosen = [path for path in found if pattern is None or fnmatchcase(path.name, pattern)]
+    if found and not chosen:
+        there = f"{folder} has {found[0].name}" + (" and others" if len(found) > 1 else "")
+        problems.append(Problem(f"{settings.place('only')} is {pattern}, which is no picture's name; {there}"))
+    return chosen

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from library.errors import ConfigError
-from library.metrics.catalogue import Metric
+from library.metrics.catalogue import METRICS, Metric
 from library.metrics.figures import Figure, of_pictures
-from library.metrics.request import Asked
+from library.metrics.prompts import Asked
 
 
 def read_scores(path: Path, asked: Sequence[Asked]) -> list[Figure]:
@@ -23,6 +23,8 @@ def read_scores(path: Path, asked: Sequence[Asked]) -> list[Figure]:
     columns = [name for name in rows[0] if name and name != "file"] if rows else []
     if not columns or "file" not in rows[0]:
         raise ConfigError(f"`--scores`: {path.name} needs a first line with `file` and the names of the scores")
+    if taken := METRICS.keys() & set(columns):
+        raise ConfigError(f"`--scores`: {path.name} calls a score {min(taken)}, which is a metric's name; rename it")
     by_file = {Path(row["file"] or "").name: (number, row) for number, row in enumerate(rows, start=2)}
     known = [one for one in asked if one.path.name in by_file]
     if not known:

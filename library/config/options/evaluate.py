@@ -12,8 +12,9 @@ PICTURES = Group("The pictures", (
     Option("reference",                  Path,  None,  "folder of the pictures they should be like: the training set"),
     Option("base",                       Path,  None,
            "folder of the untrained model's pictures for the same prompts: a floor for FID"),
+    Option("only",                       str,   None,  "take only generated pictures of such names: '*_e000020_*'"),
     Option("prompts",                    Path,  None,
-           'lines of JSON, {"file": "a_*.png", "prompt": "..."}; without it NAME.txt beside NAME.png is its prompt'),
+           'lines of JSON, {"file": "a_*.png", "prompt": "..."}; else NAME.txt, or what is written in the PNG'),
 ))
 MEASURED = Group("What is measured", (
     Option("metrics",                    names, None,  "such as clip_t,dino,kid; all of them without it"),
