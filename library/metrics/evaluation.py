@@ -160,9 +160,7 @@ def copying_lines(copying: Copying, shown: int = 3) -> str:
 
 def difference_table(differences: Sequence[Difference], against: Path) -> str:
     if not differences:
-        return (
-            f"nothing to compare with {against}: no metric of single pictures was measured on the same prompts in both"
-        )
+        return f"nothing to compare with {against}: no metric of pictures was measured on the same prompts in both"
     rows = [["metric", f"less {against.name}", "95 % interval", "prompts", "Holm's p", "is"]]
     for one in differences:
         low, high, p = one.difference.low, one.difference.high, one.adjusted_p

@@ -63,9 +63,12 @@ def main() -> None:
             hits = [permutation_p(sample(n, rng), sample(n, rng) + shift(rng), 199) <= 0.05 for _ in range(20)]
             found = f"{sum(hits)} of 20"
         print(f"| {n} | {frechet:.2f} | {kid:.3f} | {found} |", flush=True)
-    pair = sample(15, rng), sample(15, rng)
-    low, high = bootstrap(*pair, rng)
-    print(f"bootstrap of FID at n = 15: the figure {frechet_distance(*pair):.2f}, its '95 %' {low:.2f} to {high:.2f}")
+    outside = 0
+    for _ in range(20):
+        pair = sample(15, rng), sample(15, rng)
+        low, high = bootstrap(*pair, rng)
+        outside += not low <= frechet_distance(*pair) <= high
+    print(f"bootstrap of FID at n = 15: its 95 % interval does not hold the figure itself in {outside} of 20 sets")
     student, percentile = coverage(rng)
     print(f"15 prompts, 2,000 sets: t intervals hold the truth in {student:.1%}, bootstraps in {percentile:.1%}")
 
