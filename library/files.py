@@ -13,7 +13,7 @@ import json
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,13 +77,14 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Map
         _write(temporary, tensors, metadata)
 
 
-def read_nested(path: Path | str) -> tuple[Any, dict[str, str]]:
+def read_nested(path: Path | str, harmless: Sequence[Any] = ()) -> tuple[Any, dict[str, str]]:
     """All that a weights file holds, as it is nested there (only old formats nest), and its metadata.
 
-    Raises `UserError` as `read_tensors` does.
+    `harmless` are classes and functions that a pickle may name beside tensors: such that building their values runs
+    nothing. Raises `UserError` as `read_tensors` does.
     """
     path = Path(path)
-    return read_tensors(path) if is_safetensors(path) else (_unpickled(path), {})
+    return read_tensors(path) if is_safetensors(path) else (_unpickled(path, harmless), {})
 
 
 def write_nested(path: Path | str, content: Mapping[str, Any]) -> None:
@@ -282,9 +283,10 @@ def is_safetensors(path: Path) -> bool:
     return not is_pickle
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickled(path: Path, harmless: Sequence[Any] = ()) -> Any:
     try:
-        with open(path, "rb") as file:  # a path's extension would make torch choose another reader
+        # A file object, since a path's extension would make torch choose another reader.
+        with open(path, "rb") as file, torch.serialization.safe_globals(list(harmless)):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(

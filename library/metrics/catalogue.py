@@ -38,13 +38,16 @@ SOURCES: dict[str, Source] = {
     "dino": _folder("the DINO weights", "facebook/dino-vits16"),
     "dinov2": _folder("the DINOv2 weights", "facebook/dinov2-base"),
     "csd": Source(
-        "the CSD weights", HUB + "tomg-group-umd/CSD-ViT-L", ("tomg-group-umd/CSD-ViT-L",), "pytorch_model.bin"
+        "the CSD weights",
+        HUB + "tomg-group-umd/CSD-ViT-L/resolve/main/pytorch_model.bin",
+        ("tomg-group-umd/CSD-ViT-L",),
+        "pytorch_model.bin",
     ),
     "pickscore": _folder("the PickScore weights", "yuvalkirstain/PickScore_v1"),
     "image_reward": Source(
         "the ImageReward weights",
-        HUB + "zai-org/ImageReward/resolve/main/ImageReward.pt",
-        ("zai-org/ImageReward", "THUDM/ImageReward"),
+        HUB + "THUDM/ImageReward/resolve/main/ImageReward.pt",
+        ("THUDM/ImageReward", "zai-org/ImageReward"),
         "ImageReward.pt",
     ),
     "bert_vocabulary": Source(

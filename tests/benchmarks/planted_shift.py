@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from miniworld.sets import stream
 from miniworld.styles import HELD_OUT_STYLES
 
 KINDS = ("object", "face", "shape")
-POOL, TRIALS, N, BATCH = 120, 10, 32, 64
+POOL, TRIALS, N, BATCH = 80, 10, 32, 64
 PHOTO_SHARES = (0.1, 0.25, 0.5)
 ASKED, LEAST = "half photos", 95
 
@@ -50,15 +51,20 @@ def features(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([see(images[i : i + BATCH]).double().numpy() for i in range(0, len(images), BATCH)])
 
 
+@cache
+def photos() -> np.ndarray:
+    return features(drawings("photo", POOL, "photos"))
+
+
 def trials_of(style: str, trials: int, n: int) -> dict[str, np.ndarray]:
     """By fault: (trials, 3) whether KID, the mean cosine and the Fréchet distance rank it right."""
-    good, photos = drawings(style, 2 * POOL, "pictures"), drawings("photo", POOL, "photos")
-    seen, faulty = features(good), features(good[POOL:])
+    good = drawings(style, 2 * POOL, "pictures")
+    seen, faulty = np.split(features(good), 2)
     sources = {
         "all blurred by 1 pixel": features([blurred(picture) for picture in good[POOL:]]),
         "all a little warmer": features([tinted(picture) for picture in good[POOL:]]),
     }
-    photo = features(photos)
+    photo = photos()
     rng, found = np.random.default_rng(0), {}
     for share in PHOTO_SHARES:
         found["half photos" if share == 0.5 else f"{share:.0%} photos"] = []

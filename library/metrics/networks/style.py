@@ -5,11 +5,13 @@ Its file has OpenAI's names for the body; the head is one matrix, `last_layer_st
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,6 +24,12 @@ from library.metrics.networks.transformer import from_tensors
 from library.metrics.preprocess import clip_preprocessing
 
 HEAD_WIDTH = 64  # of every CLIP
+_NUMBER = np.float64(0).__reduce__()[0]  # NumPy's function that makes its numbers
+TRAINING_STATE = (
+    *(argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Int64DType),
+    *(_NUMBER, (_NUMBER, "numpy.core.multiarray.scalar")),  # under its name in NumPy 1 as well
+)
+"""What the published file holds beside tensors: its training's arguments and numbers. Building these runs nothing."""
 _NAMES = {
     "class_embedding": "embeddings.class_embedding",
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -58,7 +66,7 @@ def load_style(path: Path, device: str = "cpu") -> Network:
 
 def style_tensors(path: Path) -> Tensors:
     """Its tensors, whichever dictionary they are in, without what data-parallel training put before their names."""
-    content, _ = read_nested(path)
+    content, _ = read_nested(path, harmless=TRAINING_STATE)
     for key in ("model_state_dict", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

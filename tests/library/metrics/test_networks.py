@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +50,15 @@ def openai_vit(tensors: dict[str, Tensor], pixels: Tensor, heads: int) -> Tensor
 
 def test_csd_is_openais_transformer_times_its_style_head(tmp_path: Path):
     tensors = tiny_networks.random_tensors(tiny_networks.openai_vit_shapes(width=128))
-    write_nested(tmp_path / "csd.pth", {"model_state_dict": {f"module.{n}": t for n, t in tensors.items()}})
+    # As the published file: a training's whole state, with its arguments and NumPy's numbers.
+    state: dict[str, Any] = {
+        "epoch": np.int64(3),
+        "loss": np.float64(0.5),
+        "args": argparse.Namespace(lr=0.1),
+        "optimizer": {"state": {}},
+    }
+    state["model_state_dict"] = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    write_nested(tmp_path / "csd.pth", state)
     network, images = load_style(tmp_path / "csd.pth"), pictures()[:3]
     pixels = torch.stack([clip_preprocessing(32).prepare(image) for image in images])
     body = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
