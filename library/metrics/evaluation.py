@@ -153,8 +153,10 @@ def copying_lines(copying: Copying, shown: int = 3) -> str:
     among = "" if copying.among_references is None else f" (two references: at most {copying.among_references:.3f})"
     lines = [f"nearest references, cosines of {copying.network}{among}"]
     lines += [f"  {one.file} ~ {one.reference}  {one.cosine:.3f}" for one in copying.pictures[:shown]]
-    if copying.suspects:
-        lines.append(f"  {len(copying.suspects)} pictures are more like a reference than two references are: copies?")
+    if count := len(copying.suspects):
+        those = f"{count} of {len(copying.pictures)} pictures {'is' if count == 1 else 'are'}"
+        copies = "a copy?" if count == 1 else "copies?"
+        lines.append(f"  {those} more like a reference than any two references are like each other: {copies}")
     return "\n".join(lines)
 
 
