@@ -1,0 +1,123 @@
+"""Differences in pairs, ranks, and the page that shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from library.batch.comparison import Measure, differences, measures, ranks, reference, with_metrics
+from library.batch.contact_sheet import contact_sheet
+from library.batch.ledger import BY_USER, DONE, FAILED, Attempt, Ledger, Record
+from library.batch.page import write_batch_page
+from library.batch.table import rows, table_text
+
+LOSS = Measure("validation_loss", higher_is_better=False)
+
+
+def job(dataset: str, method: str, loss: float, seed: int = 1) -> Record:
+    parts = {"options": {"method trains": method != "base"}}
+    found = {"validation_loss": loss}
+    return Record(f"{dataset}-{method}-s{seed}", dataset, method, seed, state=DONE, parts=parts, results=found)
+
+
+RECORDS = [
+    *(job(dataset, "base", loss) for dataset, loss in (("a", 0.5), ("b", 0.6), ("c", 0.7))),
+    *(job(dataset, "lora", loss, seed) for seed in (1, 2) for dataset, loss in (("a", 0.4), ("b", 0.5), ("c", 0.6))),
+    *(job(dataset, "lokr", loss) for dataset, loss in (("a", 0.2), ("b", 0.7), ("c", 0.7))),
+]
+
+
+def test_a_difference_counts_each_dataset_once_whatever_its_seeds():
+    found = {d.method: d for d in differences(RECORDS, "validation_loss", "base")}
+    assert found["lora"].mean.value == pytest.approx(-0.1)
+    assert (found["lora"].mean.n, found["lora"].unit) == (3, "datasets")
+    assert found["lora"].verdict(LOSS) == "better"
+    assert found["lokr"].mean.value == pytest.approx(-0.2 / 3)
+    assert found["lokr"].verdict(LOSS) == "no difference shown"
+
+
+def test_with_one_dataset_its_seeds_count_and_one_pair_gives_no_interval():
+    of_a = [record for record in RECORDS if record.dataset == "a"]
+    found = {d.method: d for d in differences(of_a, "validation_loss", "base")}
+    assert (found["lora"].mean.n, found["lora"].unit) == (2, "seeds")
+    assert found["lokr"].verdict(LOSS) == "one pair: no interval"
+
+
+def test_ranks_are_means_over_datasets_and_equal_values_share_theirs():
+    assert ranks(RECORDS, LOSS) == pytest.approx({"base": 2.5, "lora": 4 / 3, "lokr": 13 / 6}, abs=0.2)
+    exact = ranks([job("a", "x", 1.0), job("a", "y", 1.0), job("a", "z", 0.5)], LOSS)
+    assert exact == {"x": 2.5, "y": 2.5, "z": 1.0}
+    higher = Measure("clip_t", higher_is_better=True)
+    assert ranks([], higher) == {}
+
+
+def test_the_model_as_it_is_is_what_others_are_compared_with():
+    assert reference(RECORDS[3:] + RECORDS[:3]) == "base"
+    assert reference([job("a", "lokr", 1), job("a", "lora", 1)]) == "lokr"
+
+
+def test_metrics_of_evaluate_join_the_record(tmp_path):
+    metrics = {"clip_t": {"value": 0.3, "better": "higher"}, "fid": {"not_measured": "no weights"}}
+    (tmp_path / "eval.json").write_text(json.dumps({"metrics": metrics}), encoding="utf-8")
+    (tmp_path / "eval2.json").write_text("[]", encoding="utf-8")
+    record = with_metrics(RECORDS[0], tmp_path)
+    assert record.results["metrics"] == {"clip_t": {"value": 0.3, "better": "higher"}}
+    assert rows([record])[0]["metric:clip_t"] == 0.3
+    assert "clip_t" in table_text([record])
+    assert [m.name for m in measures([record, *RECORDS])] == ["validation_loss"]
+
+
+def failed(name: str, message: str) -> Record:
+    ended = Attempt("here", 1, "cpu", 0.0, ended=2.0, exit=BY_USER, error_class=BY_USER, message=message)
+    return Record(name, "a", "lora", 9, state=FAILED, attempts=[ended])
+
+
+def test_failures_come_last_in_the_table_and_first_on_the_page(tmp_path):
+    records = [failed("a-lora-s9", "image 'x.png' is damaged"), *RECORDS]
+    assert table_text(records).splitlines()[-1].endswith("image 'x.png' is damaged")
+    html = write_batch_page(Ledger(tmp_path), records, "styles").read_text(encoding="utf-8")
+    assert html.index("image &#39;x.png&#39; is damaged") < html.index('<h2 id="jobs"')
+    assert "10 jobs" not in html
+    assert "13 jobs: 12 done, 1 failed" in html
+
+
+def test_the_page_runs_nothing_whatever_texts_it_is_given(tmp_path):
+    hostile = "<script>alert(1)</script>\"'{{7*7}}\u202e\x00"
+    records = [failed(hostile, hostile), *RECORDS]
+    html = write_batch_page(Ledger(tmp_path), records, hostile).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "\u202e" not in html
+    assert "{{7*7}}" in html
+    assert "default-src &#39;none&#39;" in html
+
+
+def drawn(folder: Path, name: str, prompts: dict[str, str]) -> None:
+    sample = folder / name / "sample"
+    sample.mkdir(parents=True)
+    for seed, prompt in prompts.items():
+        texts = PngInfo()
+        texts.add_itxt("prompt", prompt)
+        texts.add_itxt("seed", seed)
+        Image.new("RGB", (8, 8)).save(sample / f"{seed}.png", pnginfo=texts)
+    lines = [{"event": "samples", "step": step, "files": [f"{seed}.png" for seed in prompts]} for step in (0, 5)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / name / f"{name}-log.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_pictures_share_a_row_only_with_the_same_prompt_and_seed(tmp_path):
+    drawn(tmp_path, "a-base-s1", {"1": "a cat", "2": "a dog"})
+    drawn(tmp_path, "a-lora-s1", {"1": "a cat", "3": "a dog"})
+    sheet = contact_sheet(RECORDS[:4], ["base", "lora"], tmp_path, prompts=3)
+    assert [(row.prompt, row.seed, [bool(p) for p in row.pictures]) for row in sheet] == [
+        ("a cat", "1", [True, True]),
+        ("a dog", "2", [True, False]),
+        ("a dog", "3", [False, True]),
+    ]
+    html = write_batch_page(Ledger(tmp_path), RECORDS, "styles").read_text(encoding="utf-8")
+    assert all(source.startswith("data:image/webp") for source in re.findall(r'src="([^"]*)"', html))
+    assert 'alt="lora on a: a cat, seed 1"' in html
