@@ -108,6 +108,9 @@ def actors(devices: Sequence[str], share: float, address: str | None) -> list[Ac
     would wait for them.
     """
     refuse_strangers(os.environ)
+    if address is None:  # both are read while Ray is imported
+        os.environ.setdefault(TOKEN, secrets.token_hex(32))  # else Ray writes one into the home folder
+        os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever runs beside it goes before the training
     ray = _ray()
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
     if "OMP_NUM_THREADS" in os.environ:
@@ -115,15 +118,14 @@ def actors(devices: Sequence[str], share: float, address: str | None) -> list[Ac
     wanted = [0.0 if device == "cpu" else share for device in devices]
     local: dict[str, Any] = {}
     if address is None:
-        os.environ.setdefault(TOKEN, secrets.token_hex(32))  # else Ray writes one into the home folder
-        os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever runs beside it goes before the training
         local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         local["num_cpus"] = max(len(devices), os.cpu_count() or 1)
     try:
         ray.init(address=address or "local", runtime_env={"env_vars": environment}, log_to_driver=False, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        raise ConfigError(f"`--ray_address {address}`: {line}; is its token in RAY_AUTH_TOKEN?") from None
+        what = f"`--ray_address {address}` cannot be reached" if address else "Ray cannot be started here"
+        raise ConfigError(f"{what}: {line}" + ("; is its token in RAY_AUTH_TOKEN?" if address else "")) from None
     gpus = float(ray.cluster_resources().get("GPU", 0))
     if devices == [""]:
         wanted = [share] * int(gpus / share)
