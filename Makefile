@@ -22,14 +22,12 @@ rehearsal: $(VENV)/.installed-dev  ## every shipped config on full-size models: 
 test: lint  ## everything that CI checks
 	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-<<<<<<< HEAD
 test-browser: $(VENV)/.installed-dev  ## pages in a real browser; wants chromium: apt-get install chromium
 	$(RUN) -m pytest tests/browser -m browser
-=======
+
 test-ray: $(VENV)/.installed-dev  ## the engine on Ray: 200 MB more, a minute
 	$(INSTALL) --requirement requirements-ray.txt
 	TEST_RAY=1 $(RUN) -m pytest tests/library/batch/test_on_ray.py
->>>>>>> 2205a56 (Document batches; a SLURM array, make test-ray, and what keeping the model saves)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
