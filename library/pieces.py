@@ -58,6 +58,22 @@ class WeightsFile:
             else:
                 yield _read(self.path, names)
 
+    def reader(self) -> Callable[[str], Tensor]:
+        """A function that reads one tensor, in any order, copied into memory."""
+        if self._whole is not None:
+            return self._whole.__getitem__
+        file, held = None, 0
+
+        def read(name: str) -> Tensor:
+            nonlocal file, held
+            if file is None or held >= PIECE:
+                file, held = safe_open(str(self.path), framework="pt", device="cpu"), 0
+            tensor = file.get_tensor(name).clone()
+            held += tensor.nbytes
+            return tensor
+
+        return read
+
 
 def open_weights(path: Path) -> WeightsFile:
     """Look into a weights file. Raises `UserError` where it is missing, damaged, or a pickle of more than tensors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,23 @@ from safetensors.torch import load_file, save_file
 
 from library.adapters.layers import read_network, update_of
 from library.files import read_tensors, tensor_hashes
-from networks import merge_lora, resize_lora, sdxl_merge_lora, svd_merge_lora
+from library.models.family import Family
+from library.models.save import save_folder
+from miniworld.tiny import build
+from networks import (
+    check_lora_weights,
+    extract_lora_from_models,
+    merge_lora,
+    resize_lora,
+    sdxl_merge_lora,
+    show_metadata,
+    svd_merge_lora,
+)
 
-COMMANDS = ["resize_lora", "merge_lora", "sdxl_merge_lora", "svd_merge_lora"]
+COMMANDS = [
+    *("resize_lora", "merge_lora", "sdxl_merge_lora", "svd_merge_lora", "extract_lora_from_models"),
+    *("check_lora_weights", "show_metadata"),
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -215,3 +230,37 @@ def test_a_model_is_merged_only_by_its_own_command(tmp_path: Path, tiny_model: P
     assert merge_lora.main(words(**options, v2=True)) == 1
     assert "leave `--v2` out" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_the_difference_of_two_models_is_written_as_kohyas_trainer_would(tmp_path: Path, tiny_model: Path) -> None:
+    save_folder(build(Family.SD1, seed=1), tmp_path / "tuned")
+    target = tmp_path / "out.safetensors"
+    models = {"model_org": tiny_model, "model_tuned": tmp_path / "tuned", "save_to": target}
+    assert extract_lora_from_models.main(words(**models, dim=2, conv_dim=1, save_precision="fp16")) == 0
+    tensors, metadata = read_tensors(target)
+    assert {tensor.dtype for key, tensor in tensors.items() if not key.endswith("alpha")} == {torch.float16}
+    assert metadata["ss_network_dim"] == "2"
+    assert metadata["ss_network_args"] == '{"conv_dim": "1", "conv_alpha": "1.0"}'
+    assert metadata["ss_base_model_version"] == "sd_v1"
+    assert metadata["modelspec.title"] == "out"
+    ranks = {layer.tensors["lora_down.weight"].shape[0] for layer in read_network(target).layers.values()}
+    assert ranks == {1, 2}
+    one = words(**models, dim=2, v2=True, sdxl=True)
+    assert extract_lora_from_models.main(one) != 0
+
+
+def test_a_network_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = lora(tmp_path / "in.safetensors", ss_network_args='{"conv_dim": "4"}')
+    assert check_lora_weights.main([str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "number of LoRA modules: 4"
+    values = load_file(file)["lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight"].abs()
+    assert f"conv1.lora_down.weight,(8-10-3-3),{float(values.mean())},{float(values.min())}" in "".join(lines)
+    assert check_lora_weights.main([str(file), "-s"]) == 0
+    assert "alpha,(),4.0,4.0" in capsys.readouterr().out
+    assert show_metadata.main(["--model", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["ss_network_args"] == '{"conv_dim": "4"}'
+    assert show_metadata.main(["--model", str(file), "--unpack"]) == 0
+    assert json.loads(capsys.readouterr().out)["ss_network_args"] == {"conv_dim": "4"}
+    torch.save({"a": torch.ones(1)}, tmp_path / "old.ckpt")
+    assert show_metadata.main(["--model", str(tmp_path / "old.ckpt")]) == 1

@@ -65,7 +65,34 @@ SVD_MERGE = Group("Merge to a rank", (
            "is in float64", choices=("float", "fp16", "bf16")),
     NO_METADATA, DEVICE, OVERWRITE,
 ))
+NOT_WHOLE = "models are read a layer at a time, and never lie anywhere as a whole"
+EXTRACT = Group("Extract", (
+    V2,
+    Option("sdxl",               bool,  False, "Stable Diffusion XL (checked against the weights)"),
+    Option("v_parameterization", bool,  False, "the model predicts v (else what the models say of themselves)"),
+    Option("model_org",          path_or_name, None, "the original model: a file, or a diffusers folder"),
+    Option("model_tuned",        path_or_name, None, "the model that was made of it"),
+    SAVE_TO,
+    Option("dim",                int,   4,     "rank of each layer", minimum=1),
+    Option("conv_dim",           int,   None,  "rank of k x k convolutions (without it, resnets are left out)",
+           minimum=1),
+    Option("clamp_quantile",     float, 1.0,   "cut values of the factors above this quantile, as sd-scripts does by "
+           "default at 0.99; 1 cuts none", minimum=0.5, maximum=1),
+    Option("min_diff",           float, 0.01,  "the text encoders are extracted if a weight differs by more than this",
+           minimum=0),
+    Option("load_precision",     str,   None,  "round the weights of both models to this first",
+           choices=("float", "fp16", "bf16")),
+    SAVE_PRECISION, DEVICE, NO_METADATA, OVERWRITE,
+    Option("load_original_model_to", str, None, "device of the original model", inert=NOT_WHOLE),
+    Option("load_tuned_model_to",    str, None, "device of the tuned model", inert=NOT_WHOLE),
+))
 # fmt: on
+
+
+def extract_problems(settings: Settings) -> list[Problem]:
+    if settings["v2"] and settings["sdxl"]:
+        return [Problem(f"{settings.place('v2')} and {settings.place('sdxl')} are two kinds of model; leave one out")]
+    return []
 
 
 def merge_problems(settings: Settings) -> list[Problem]:
