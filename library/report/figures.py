@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from library.report.overview import validation_losses
 from library.report.plots import DASHES, INK, SERIES, SOFT, label, new_figure, stacked_figure, svg
 from library.report.run_files import RunFiles
 from library.training.findings import HeatMap, Series
@@ -65,6 +66,7 @@ def loss_figure(run: RunFiles, best_step: int | None) -> Figure | None:
         both = [*course, low, high, *(value for _, value in held_out)]
         top.set_ylim(min(both) * 0.94, max(both) * 1.06)
         top.set(ylabel="loss")
+        top.margins(x=0.01)
         top.legend(drawn, [label(name) for name in names], loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
         for axes in below:
             lines = [
@@ -74,7 +76,7 @@ def loss_figure(run: RunFiles, best_step: int | None) -> Figure | None:
             axes.set(ylabel="rate")
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
             if len(rates) > 1:
-                axes.legend(lines, [label(name) for name in rates], ncols=3, loc="upper right")
+                axes.legend(lines, [label(name) for name in rates], ncols=6, loc="lower right", bbox_to_anchor=(1, 1))
         (below[-1] if below else top).set(xlabel="step")
     told = f"Loss over {len(steps):,} steps, its course from {course[0]:.4g} to {course[-1]:.4g}"
     told += f"; validation loss from {held_out[0][1]:.4g} to {held_out[-1][1]:.4g}" if held_out else ""
@@ -86,7 +88,7 @@ def loss_figure(run: RunFiles, best_step: int | None) -> Figure | None:
 def _loss_table(run: RunFiles) -> tuple[list[str], list[list[Any]]]:
     """The log's own numbers at some steps: those that were validated, and evenly taken ones."""
     steps = run.steps
-    held_out = {event["step"]: event.get("validation_loss") for event in run.all("validation")}
+    held_out = validation_losses(run)
     place = {int(step): i for i, step in enumerate(steps.step)}
     validated = [place[step] for step in list(held_out)[:: -(-len(held_out) // TABLE_ROWS) or 1] if step in place]
     evenly = np.linspace(0, len(steps) - 1, min(len(steps), max(2, TABLE_ROWS - len(validated)))).round().astype(int)

@@ -58,7 +58,8 @@ def notices(run: RunFiles) -> list[Notice]:
     found = []
     verdict = run.last("verdict")
     if verdict is not None:
-        found.append(Notice("warn" if verdict.get("overfitted") else "good", verdict_lines(verdict)))
+        sentence = str(verdict.get("sentence", ""))
+        found.append(Notice("warn" if verdict.get("overfitted") else "", [sentence[:1].upper() + sentence[1:] + "."]))
     for event in newest_findings(run):
         if event.get("failure") and run.last("end") is not None:
             found.append(Notice("bad", [str(event["failure"])]))
@@ -69,21 +70,6 @@ def notices(run: RunFiles) -> list[Notice]:
             Notice("warn", [f"{len(skipped)} steps were left out: loss or gradients were not finite (step {listed})."])
         )
     return found
-
-
-def verdict_lines(verdict: dict[str, Any]) -> list[str]:
-    """The verdict's sentence, and the figures that it stands on."""
-    lines = [str(verdict.get("sentence", ""))]
-    low, high = (verdict.get("interval") or [None, None])[:2]
-    if verdict.get("difference") is not None:
-        between = f" (95 % between {low:.4g} and {high:.4g})" if low is not None and high is not None else ""
-        lines.append(
-            f"Validation loss {verdict['best_loss']:.4g} at step {verdict['best_step']}, {verdict['last_loss']:.4g} at "
-            f"the end: difference {verdict['difference']:.4g}{between}."
-        )
-    if verdict.get("best_file"):
-        lines.append(f"Best file: {verdict['best_file']}")
-    return lines
 
 
 def newest_findings(run: RunFiles) -> list[dict[str, Any]]:
@@ -104,7 +90,7 @@ def facts(run: RunFiles, best_step: int | None) -> list[tuple[str, str, str]]:
     averages = [value for value in (steps.average[-1],) if not math.isnan(value)] if len(steps) else []
     if averages:
         rows.append(("Loss", f"{averages[0]:.4f}", "mean of the last epoch"))
-    measured = {e["step"]: e["validation_loss"] for e in run.all("validation") if e.get("validation_loss") is not None}
+    measured = validation_losses(run)
     if measured:
         last = max(measured)
         rows.append(("Validation loss", f"{measured[last]:.4f}", f"at step {last:,}"))

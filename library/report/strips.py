@@ -152,9 +152,8 @@ def _nearest(run: RunFiles, sample: Path, index: int, side: int) -> list[Frame]:
     uri = data_uri(some[found.index], side) if found is not None else None
     if found is None or uri is None:
         return []
-    note = f"likeness {found.cosine:.2f}" + (", mirrored" if found.mirrored else "")
-    name = some[found.index].name
-    return [Frame(f"p{index}{NEAREST}", "nearest training picture", f"nearest training picture: {name}", uri, note)]
+    alt = f"nearest training picture: {some[found.index].name}" + (", as its mirror image" if found.mirrored else "")
+    return [Frame(f"p{index}{NEAREST}", "training picture", alt, uri, f"likeness {found.cosine:.2f}")]
 
 
 def _linked(frames: list[Frame]) -> list[Frame]:

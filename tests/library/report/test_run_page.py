@@ -185,8 +185,8 @@ def test_data_verdict_and_metrics_are_shown_where_there_are_any(tmp_path: Path):
     text, numbers = text_of(html), Numbers(html)
     assert numbers.table("size")[1:] == [["512 × 768", "10", ""], ["768 × 512", "5", ""]]
     assert ["corrupt", "bad.png", "cannot be opened"] in numbers.table("kind")
-    assert "the run overfits" in text
-    assert "difference 0.03125 (95 % between 0.01562 and 0.04688)" in text
+    assert "The run overfits: the held-out loss has grown" in text
+    assert "Best step 40" in text
     assert "lowest validation loss" in text
     assert numbers.table("metric")[1][:4] == ["clip_t", "0.28125", "0.25 to 0.3125", "8"]
     assert "fid: no weights" in text
