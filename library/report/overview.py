@@ -47,10 +47,14 @@ def best_of(run: RunFiles) -> int | None:
     verdict = run.last("verdict")
     if verdict is not None and isinstance(verdict.get("best_step"), int):
         return verdict["best_step"]
-    measured = [
-        (e["validation_loss"], e["step"]) for e in run.all("validation") if e.get("validation_loss") is not None
-    ]
-    return min(measured)[1] if measured else None
+    measured = validation_losses(run)
+    return min(measured, key=lambda step: (measured[step], step)) if measured else None
+
+
+def validation_losses(run: RunFiles) -> dict[int, float]:
+    """The loss on what is held out, by step; a measurement that was not finite is left out."""
+    found = {event["step"]: event.get("validation_loss") for event in run.all("validation")}
+    return {step: loss for step, loss in found.items() if loss is not None}
 
 
 def notices(run: RunFiles) -> list[Notice]:

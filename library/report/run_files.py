@@ -37,10 +37,11 @@ class Steps:
         self.seconds.append(_number(line.get("seconds")))
         rates = line.get("lr")
         for name, rate in rates.items() if isinstance(rates, Mapping) else ():
-            known = self.rates.setdefault(name, array("d", [NAN]) * (len(self.step) - 1))
-            known.append(_number(rate))
+            if name not in self.rates:
+                self.rates[name] = array("d", [NAN]) * (len(self) - 1)
+            self.rates[name].append(_number(rate))
         for known in self.rates.values():
-            if len(known) < len(self.step):
+            if len(known) < len(self):
                 known.append(NAN)
         if line.get("skipped"):
             self.skipped.append(line["step"])

@@ -8,7 +8,8 @@ from typing import Any
 
 from library.report.bars import bars_of
 from library.report.dataset import data_told
-from library.report.figures import Figure, heat_map_figure, loss_figure, series_figure
+from library.report.figures import Figure, heat_map_figure, series_figure
+from library.report.loss import loss_figure
 from library.report.metrics import measured_in
 from library.report.overview import best_of, facts, newest_findings, notices, state_of, time_split
 from library.report.page import TEMPLATES, render, write_page
