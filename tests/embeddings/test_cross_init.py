@@ -126,13 +126,15 @@ def test_the_start_of_an_encoder_like_clip_has_the_norm_of_a_normalised_vector()
     assert norms.mean() / rows > 50
 
 
-def test_a_crossed_vector_passes_the_encoder_almost_unchanged():
+@pytest.mark.parametrize("of_names", [False, True], ids=["word", "names"])
+def test_a_crossed_vector_passes_the_encoder_almost_unchanged(of_names, names):
     """Why the output is a good start: read again, it dominates the residual stream."""
     (ctx,) = contexts_on(like_real_ones(build(Family.SD1)), 2, init_word="man")
-    start = start_of(ctx)
-    again = crossed(ctx, start)
+    start = start_of(ctx, **({"names": str(names)} if of_names else {}))
     normalised = F.layer_norm(start, (ctx.hidden_size,))
-    assert F.cosine_similarity(again, normalised, dim=-1).min() >= 0.85
+    for context in ("{}", "a photo of {}"):
+        again = crossed(ctx, start, context=context)
+        assert F.cosine_similarity(again, normalised, dim=-1).min() >= 0.85
 
 
 def test_both_attentions_give_the_same_start(names, contexts: Contexts):
