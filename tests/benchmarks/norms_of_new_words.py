@@ -37,6 +37,8 @@ NAMELESS = 4
 MEASURED = (25, 100, 320)
 """Steps after which the loss on the picture is measured."""
 PIXELS, WIDTH = 64, 64
+LONGEST = 10
+"""Tokens of a caption that are read: the encoder is causal, so those that follow change nothing before them."""
 CPU = torch.device("cpu")
 
 
@@ -90,7 +92,8 @@ class World:
         names = [f"a photo of {given} {surname}" for given in GIVEN for surname in SURNAMES]
         with torch.no_grad():
             parts = [
-                TextConditioner(self.model).encode(names[i : i + 64]).hidden[:, :10] for i in range(0, len(names), 64)
+                TextConditioner(self.model).encode(names[i : i + 64]).hidden[:, :LONGEST]
+                for i in range(0, len(names), 64)
             ]
         text = torch.cat(parts)
         faces = torch.stack([self.face(i, j) for i in range(len(GIVEN)) for j in range(len(SURNAMES))])
@@ -132,10 +135,10 @@ def learn(
     rows = EmbeddingRows(initializer, [context], [starting_vectors(initializer, context)], rate, CPU)
     optimizer = torch.optim.AdamW(rows.parameter_groups(), weight_decay=0.01)
     picture = world.face(len(GIVEN) + face, len(SURNAMES) + face)
-    caption = [f"a photo of {placeholders.token_string}"]
+    tokens = conditioner.tokens([f"a photo of {placeholders.token_string}"])[:, 0, :LONGEST]
 
     def loss(seed: int, count: int = 8) -> Tensor:
-        text = conditioner.encode(caption, grad=True).hidden[:, :10].expand(count, 10, WIDTH)
+        text = model.text_encoders[0](input_ids=tokens).last_hidden_state.expand(count, LONGEST, WIDTH)
         return world.loss(text, picture.expand(count, PIXELS), torch.Generator().manual_seed(seed))
 
     losses = {}
