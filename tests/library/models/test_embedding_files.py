@@ -196,6 +196,8 @@ def test_a_lora_file_carries_embeddings_by_the_names_that_user_interfaces_look_f
     weights = {"lora_unet_x.lora_down.weight": torch.zeros(2, 4)}
     write_tensors(tmp_path / "lora.safetensors", weights | bundle_keys(embedding, "my.face"))
     content = content_of(tmp_path / "lora.safetensors")
+    keys = ["clip_l", "clip_g"] if family is Family.SDXL else ["string_to_param.*"]
+    assert set(content) == {*weights, *(f"bundle_emb.my_face.{key}" for key in keys)}
     bundled = bundled_by_a1111(content)
     assert list(bundled) == ["my_face"]
     assert same(by_a1111(bundled["my_face"], family), vectors)
