@@ -7,7 +7,7 @@ import pytest
 
 from library.config.dataset_keys import KEYS
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
-from library.config.datasets import dataset_problems, plan_datasets
+from library.config.datasets import dataset_problems, plan_datasets, share_held_out
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
@@ -389,3 +389,8 @@ def test_what_does_nothing_alone_says_so_unless_its_partner_is_on_somewhere(
     plan_datasets(settings)
     assert len(settings.warnings) == (said is not None), settings.warnings
     assert said is None or said in settings.warnings[0]
+
+
+@pytest.mark.parametrize(("images", "held_out"), [(4, 1), (12, 3), (15, 4), (32, 4), (100, 12), (1000, 32)])
+def test_an_eighth_is_held_out_for_a_best_step_but_at_least_four_and_at_most_thirty_two_and_a_quarter(images, held_out):
+    assert round(images * share_held_out(images)) == held_out

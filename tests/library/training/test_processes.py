@@ -50,6 +50,11 @@ def _largest_difference(one, other) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+def _verdict(folder: Path) -> dict:
+    lines = [json.loads(line) for line in (folder / "t-log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return next(line for line in lines if line.get("event") == "verdict")
+
+
 def _steps_logged(output: Path) -> int:
     log = output / "t-log.jsonl"
     return log.read_text(encoding="utf-8").count('"loss"') if log.exists() else 0
@@ -62,12 +67,17 @@ def test_two_processes_are_one_with_twice_the_batch_and_one_goes_on_where_they_s
     two, one = tmp_path / "two", tmp_path / "one"
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--mixed_precision", "no"]
     more = ("--train_batch_size", "2", "--max_train_steps", "3", "--save_state_on_train_end")
+    measuring = {"validation_split": 0.5, "validate_every_n_steps": 1, "save_best": True}
+    more += tuple(f"--{name}={value}" for name, value in measuring.items())
     with _start([*launch, *_words(tiny_model, pictures, two, *more)], tmp_path) as process:
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    same = {"learning_rate": 1e-4, "network_dim": 2}
+    same = {"learning_rate": 1e-4, "network_dim": 2, **measuring}
     assert train(output_dir=one, train_batch_size=4, max_train_steps=3, **same) == 0
     assert _largest_difference(_weights(two), _weights(one)) < 1e-5
+    both, alone = _verdict(two), _verdict(one)
+    assert both["best_step"] == alone["best_step"]
+    assert both["interval"] == pytest.approx(alone["interval"], abs=1e-5)
 
     assert train(output_dir=two, train_batch_size=2, max_train_steps=5, resume="latest", **same) == 0
     assert train(output_dir=one, train_batch_size=4, max_train_steps=5, **same) == 0
