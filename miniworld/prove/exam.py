@@ -50,11 +50,10 @@ class Exam:
 
     def with_network(self, module: str, file: Path, scale: float = 1.0) -> StableDiffusion:
         """The mini model with a trained network: merged at `scale` where the file is of the LoRA kind, else applied."""
-        model = dataclasses.replace(self.base, unet=copy.deepcopy(self.base.unet))
         tensors, _ = read_tensors(file)
         if any(name.endswith(".lora_up.weight") for name in tensors):
-            merge(model.unet, tensors, scale)
-            return model
+            return with_file(self.base, file, scale)
+        model = dataclasses.replace(self.base, unet=copy.deepcopy(self.base.unet))
         spec = NetworkSpec(network_weights=file, dim_from_weights=True, network_train_unet_only=True)
         network = create_network(importlib.import_module(module), spec, {}, model, Namespace())
         network.eval().requires_grad_(False)
@@ -95,6 +94,13 @@ class Exam:
     def _reference(self) -> Tensor:
         sets = [style_set(self.style, "test", seed) for seed in range(REFERENCE_SETS)]
         return self.judge.features([picture.image for pictures in sets for picture in pictures])
+
+
+def with_file(base: StableDiffusion, file: Path, scale: float = 1.0) -> StableDiffusion:
+    """The model with a LoRA file merged into a copy of its U-Net."""
+    model = dataclasses.replace(base, unet=copy.deepcopy(base.unet))
+    merge(model.unet, read_tensors(file)[0], scale)
+    return model
 
 
 @torch.no_grad()
