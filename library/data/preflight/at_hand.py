@@ -18,6 +18,8 @@ from library.data.preflight.findings import Bucket, Finding, in_order
 from library.data.survey import Seen
 from library.errors import Problem
 
+ENLARGED = 1.1
+"""Up to this, an image that grows loses nothing that an eye would see."""
 PLACES = {"image": "damaged", "caption": "bad caption", "folder": "folder", "metadata file": "folder"}
 """What a problem of a survey is about, as the first word of its place says, and the kind that it is of."""
 
@@ -83,7 +85,7 @@ def about_sizes(dataset: Dataset) -> Iterator[Finding]:
     """Pictures that are enlarged, and those of which much is cut away."""
     for picture in dataset.all_pictures:
         resized, bucket = picture.choice.resized, picture.choice.bucket
-        if growth(picture) > 1:
+        if growth(picture) > ENLARGED:
             said = f"is {written(picture.size)} and enlarged {growth(picture):.2f} times to {written(resized)}"
             yield Finding("enlarged", str(picture.path), said)
         if cut_away(picture) > CUT_TOO_MUCH:
