@@ -31,6 +31,12 @@ def train(argv: Sequence[str]) -> None:
     from library.training.build import build_run, check_before_loading
     from library.training.loop import fit
 
+    if settings["plan"]:
+        from library.training.plan import make_plan
+        from library.training.plan_text import plan_text
+
+        print(plan_text(make_plan(settings, plan, say)))
+        return
     checked = check_before_loading(settings, plan, say)
     if settings["debug_dataset"]:
         show_dataset(checked.dataset, settings["output_dir"], say, seed=settings["seed"] or 0)

@@ -60,7 +60,6 @@ DIFFERS = {
     "max_data_loader_n_workers": "threads, whose number does not change what is trained",
     "xformers": "where it cannot run, PyTorch's attention is used and that is said",
     "mem_eff_attn": "PyTorch's attention is used, which needs less",
-    "optimizer_type": "AdamW8bit and its like run in 32 bits without a GPU, and say so",
     "use_8bit_adam": "together with another `optimizer_type` it is refused",
     "use_lion_optimizer": "together with another `optimizer_type` it is refused",
     "lr_scheduler": "rates follow optimizer steps, whatever the number of processes",

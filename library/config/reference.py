@@ -17,7 +17,7 @@ from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.values import written_form
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from-sd-scripts.md"
-ONLY_HERE = ("explain", "strict_config", "sdxl", "early_stop", "early_stop_patience", "save_best", "report")
+ONLY_HERE = ("explain", "strict_config", "plan", "sdxl", "early_stop", "early_stop_patience", "save_best", "report")
 ONLY_HERE += tuple(option.name for option in EMBEDDINGS)
 BEGIN, END = "<!-- options: begin -->", "<!-- options: end -->"
 WORKS, DIFFERENT, INERT, REFUSED = "works", "differs", "no effect", "refused"

@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.utils import logging
 
 from library.errors import UserError
-from library.models.family import StableDiffusion
+from library.models.family import Family, StableDiffusion
 from library.models.recognise import family_of_folder
 from library.models.tokenizers import load_tokenizer
 
@@ -32,6 +32,29 @@ def load_folder(
     path: Path, dtype: torch.dtype, vae_dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> StableDiffusion:
     """Load a Stable Diffusion from a folder with `model_index.json`, its VAE in `vae_dtype` if given."""
+    family, configs = folder_configs(path)
+    scheduler = configs.pop("scheduler")
+    modules = {
+        name: _load_part(path / name, _CLASSES[name], vae_dtype or dtype if name == "vae" else dtype, device)
+        for name in configs
+    }
+    tokenizers = [name.replace("text_encoder", "tokenizer") for name in family.text_encoder_names]
+    said: Any = scheduler.get("prediction_type")
+    return StableDiffusion(
+        family=family,
+        prediction_type="v_prediction" if said == "v_prediction" else "epsilon",
+        unet=modules["unet"],
+        vae=modules["vae"],
+        text_encoders=[modules[name] for name in family.text_encoder_names],
+        tokenizers=[load_tokenizer(path / name) for name in tokenizers],
+        scheduler_config=scheduler,
+        source=path,
+        says=said if said in ("epsilon", "v_prediction") else None,
+    )
+
+
+def folder_configs(path: Path) -> tuple[Family, dict[str, dict[str, Any]]]:
+    """What a folder holds, and the config of each part and of its noise schedule; no weights are read."""
     index = _model_index(path)
     for foreign in ("transformer", "prior", "controlnet"):
         if foreign in index:
@@ -52,23 +75,8 @@ def load_folder(
             "Give a plain text to image model."
         )
     family = family_of_folder(unet_config, _read_json(path / "text_encoder" / "config.json"), second)
-    scheduler = _read_json(path / "scheduler" / "scheduler_config.json")
-    modules = {
-        name: _load_part(path / name, _CLASSES[name], vae_dtype or dtype if name == "vae" else dtype, device)
-        for name in weights
-    }
-    said: Any = scheduler.get("prediction_type")
-    return StableDiffusion(
-        family=family,
-        prediction_type="v_prediction" if said == "v_prediction" else "epsilon",
-        unet=modules["unet"],
-        vae=modules["vae"],
-        text_encoders=[modules[name] for name in family.text_encoder_names],
-        tokenizers=[load_tokenizer(path / name) for name in tokenizers],
-        scheduler_config=scheduler,
-        source=path,
-        says=said if said in ("epsilon", "v_prediction") else None,
-    )
+    configs = {name: _read_json(path / name / "config.json") for name in weights}
+    return family, configs | {"scheduler": _read_json(path / "scheduler" / "scheduler_config.json")}
 
 
 def load_vae_folder(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> AutoencoderKL:

@@ -10,6 +10,7 @@ from library.config.options.metadata import METADATA
 from library.config.options.model import MODEL
 from library.config.options.network import NETWORK
 from library.config.options.optimizer import OPTIMIZER
+from library.config.options.plan import PLAN
 from library.config.options.sampling import SAMPLING
 from library.config.options.saving import SAVING
 from library.config.options.training import TRAINING
@@ -17,6 +18,7 @@ from library.config.options.validation import VALIDATION
 
 ALL_TRAIN_NETWORK = (
     CONFIG,
+    PLAN,
     MODEL,
     NETWORK,
     EMBEDDINGS,

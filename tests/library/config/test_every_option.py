@@ -21,7 +21,10 @@ from library.config.datasets import plan_datasets
 from library.config.option import by_name
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.models.family import Family
 from library.training import base_model, build
+from library.training import plan as planning
+from miniworld.tiny import tiny_configs
 from tests.library.config.every_option.cases import CASES, WORD
 from tests.library.config.every_option.observation import Observation, observe
 from tests.library.config.every_option.world import load_micro_model, make_world
@@ -75,6 +78,7 @@ class Trainer:
         self._folders: dict[str, Path] = {}
         monkeypatch.syspath_prepend(str(self.world))
         monkeypatch.setattr(base_model, "load_model", load_micro_model)
+        monkeypatch.setattr(planning, "model_configs", lambda path: (Family.SD1, tiny_configs(Family.SD1)))
         monkeypatch.setattr(build, "build_run", self._noting_parts(build.build_run))
 
     def _noting_parts(self, whole: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ KOHYA = json.loads((Path(__file__).parents[2] / "golden" / "sd_scripts_options.j
 ]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
 OURS = {
-    *("explain", "strict_config", "sdxl", "save_best", "early_stop", "early_stop_patience", "report"),
+    *("explain", "strict_config", "plan", "sdxl", "save_best", "early_stop", "early_stop_patience", "report"),
     *(option.name for option in EMBEDDINGS),
 }
 

@@ -45,6 +45,7 @@ CONFIGURATION = {
     "config_file": shows("{config.toml}"),
     "output_config": shows(True, "files", "said", config_file="new.toml"),
     "explain": shows(True, "files", "said"),
+    "plan": shows(True, "files", "said"),
     "strict_config": shows(True, "code", "said", code=2, config_file="{odd.toml}"),
 }
 MODEL = {

@@ -1,0 +1,137 @@
+"""`--plan` says what a run does, reads no weights and writes nothing; its figures are those of the run itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from library.training.memory_estimate import GIB, Habits, Parts, Surroundings, cache_bytes, on_gpu, peak, without_gpu
+from library.training.optimizers import OptimizerSpec
+from library.training.plan import optimizer_bytes
+
+ALL_CACHED = Habits(caches_latents=True, runs_text=False, encodes_text=False, draws_samples=False)
+NOTHING_CACHED = Habits(caches_latents=False, runs_text=True, encodes_text=False, draws_samples=True)
+PARTS = Parts(unet=100, vae=10, text_encoders=20, network=4, optimizer=8, step=50, encode=60, decode=70)
+
+
+@pytest.fixture
+def without_weights(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model's folder with its configs and tokenizer, and not one weight."""
+    return Path(
+        shutil.copytree(tiny_model, tmp_path / "no weights", ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
+    )
+
+
+def planned(train, capsys, **options) -> str:
+    capsys.readouterr()
+    assert train("--plan", **options) == 0
+    return capsys.readouterr().out
+
+
+def test_a_plan_reads_no_weights_and_writes_nothing(train, without_weights, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    said = planned(train, capsys, pretrained_model_name_or_path=without_weights, cache_latents_to_disk=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "7 images, 7 visits in an epoch" in said
+    assert "64x64: 7 images, 7 visits, 4 steps in an epoch" in said
+    assert "4 optimizer steps: 1 epoch of 4" in said
+
+
+def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys):
+    options = {"max_train_epochs": 3, "save_every_n_epochs": 1, "save_state": True, "save_last_n_epochs_state": 1}
+    options |= {"text_encoder_lr": 0, "unet_lr": 1e-3, "network_args": ["conv_dim=1"]}
+    said = planned(train, capsys, **options)
+    assert train(**options) == 0
+    out = tmp_path / "out"
+    tensors = load_file(out / "t.safetensors")
+    parameters = {name: t for name, t in tensors.items() if not name.endswith("alpha")}
+    for part, spoken in (("lora_te", "text encoder"), ("lora_unet", "U-Net")):
+        mine = {name: t for name, t in parameters.items() if name.startswith(part)}
+        modules = len({name.partition(".")[0] for name in mine})
+        assert f"{spoken}: {modules} modules, {sum(t.numel() for t in mine.values()):,} parameters" in said
+    assert re.search(r"text encoder: .*, not trained", said)
+    assert re.search(r"U-Net: .*, learning rate 0.001", said)
+    left = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert {Path(line.split("  ")[0]).name for line in re.findall(r"^  (\S*out/.*)", said, re.MULTILINE)} == left
+    for name in ("t.safetensors", "t-state"):
+        size = float(re.search(rf"{name}  ([\d.]+) MiB", said)[1])  # pyright: ignore[reportOptionalSubscript]
+        path = out / name
+        real = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.iterdir())
+        assert size == pytest.approx(real / 2**20, abs=0.05, rel=0.1)
+
+
+def test_a_file_that_will_be_replaced_is_said(train, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "t.safetensors").touch()
+    assert re.search(r"t\.safetensors  [\d.]+ MiB  is there already and will be replaced", planned(train, capsys))
+
+
+def test_a_word_alone_has_a_file_and_numbers(train, capsys):
+    word = {"token_string": "zwx", "init_word": "person", "embedding_lr": 5e-3, "use_object_template": True}
+    said = planned(train, capsys, network_module=None, cache_latents=False, **word)
+    assert "the word zwx: 32 numbers, learning rate 0.005" in said
+    assert "t.safetensors" in said
+
+
+def test_a_module_that_cannot_be_counted_is_said_and_the_rest_is_planned(train, tmp_path, monkeypatch, capsys):
+    module = (
+        "from networks import lora\n\n\ndef create_network(*given, **named):\n    raise TypeError('needs weights')\n"
+    )
+    (tmp_path / "needy.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = planned(train, capsys, network_module="needy")
+    assert "needy cannot be counted without weights" in said
+    assert "4 optimizer steps" in said
+
+
+def test_what_would_stop_the_run_stops_the_plan(train, tmp_path, capsys):
+    assert train("--plan", network_args=["conv_dmi=4"]) == 1
+    assert "did you mean `conv_dim`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpointing_and_smaller_batches_are_planned_with_less_memory(train, capsys):
+    def step(**options) -> float:
+        said = planned(train, capsys, **options)
+        return float(re.search(r"a step with its gradients ([\d.]+) MiB", said)[1])  # pyright: ignore[reportOptionalSubscript]
+
+    plain = step()
+    assert step(gradient_checkpointing=True) < plain
+    assert step(train_batch_size=1) < 0.7 * plain
+
+
+def test_a_gpu_holds_in_each_stage_what_the_stage_uses():
+    assert on_gpu(PARTS, ALL_CACHED) == {"latents": 70, "captions": 20, "training": 162}
+    assert on_gpu(PARTS, NOTHING_CACHED) == {"training": 202, "samples": 212}
+    lowram = Habits(caches_latents=True, runs_text=False, encodes_text=True, draws_samples=False, lowram=True)
+    assert on_gpu(PARTS, lowram) == {"latents": 170, "captions": 120, "training": 182}
+    assert peak(on_gpu(PARTS, NOTHING_CACHED)) == ("samples", 212)
+
+
+def test_without_a_gpu_everything_is_in_memory_all_the_time():
+    around = Surroundings(libraries=GIB, caches=5)
+    stages = without_gpu(PARTS, NOTHING_CACHED, around)
+    assert stages["training"] == GIB + 5 + 130 + 12 + 50
+    assert stages["samples"] == GIB + 5 + 130 + 12 + 70
+    assert stages["loading"] == GIB + 130 + 2**28
+    assert cache_bytes(latents=16, captions=2, tokens=77, text_width=768) == 128 + 473088
+
+
+@pytest.mark.parametrize(
+    ("name", "each"), [("AdamW", 8), ("Lion", 4), ("Prodigy", 16), ("AdamWScheduleFree", 8), ("SGDNesterov", 4)]
+)
+def test_what_an_optimizer_keeps_is_what_it_keeps_of_one_parameter_of_each_shape(name, each):
+    shapes = Counter({((32, 100), torch.float32): 3, ((4096, 4096), torch.float32): 1})
+    numbers = 3 * 32 * 100 + 4096 * 4096
+    assert optimizer_bytes(OptimizerSpec(name), shapes) == pytest.approx(each * numbers, rel=1e-3)
+
+
+def test_a_factored_optimizer_keeps_rows_and_columns():
+    shapes = Counter({((32, 1280), torch.float32): 2})
+    assert optimizer_bytes(OptimizerSpec("Adafactor"), shapes) == pytest.approx(2 * 4 * (32 + 1280), abs=16)
