@@ -118,7 +118,8 @@ def count(case: Case, make_network: MakeNetwork) -> Counted:
 def _count(case: Case, make_network: MakeNetwork, counter: Counter) -> Counted:
     model = skeleton(Path("fake"), case.family, case.configs, dtype=case.dtype, vae_dtype=case.vae_dtype)
     encode = counter.most(lambda: _encode(model, case))
-    decode = counter.most(lambda: _decode(model, case.preview)) if case.preview else 0
+    size = case.preview
+    decode = counter.most(lambda: _decode(model, size)) if size else 0
     save_memory(model, case.memory, FAKE, train_text_encoder=case.runs_text)
     gc.collect()
     without = counter.now

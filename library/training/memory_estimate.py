@@ -92,7 +92,7 @@ def on_gpu(parts: Parts, habits: Habits) -> dict[str, int]:
 def without_gpu(parts: Parts, habits: Habits, around: Surroundings) -> dict[str, int]:
     """{stage: bytes of the resident set at its peak}."""
     everything = around.total + parts.model + parts.trained
-    stages = {"loading": around.libraries + parts.model + PIECE, "latents": everything + parts.encode}
+    stages = {"loading": around.libraries + parts.model + min(PIECE, parts.model), "latents": everything + parts.encode}
     stages["training"] = everything + parts.step
     if habits.draws_samples:
         stages["samples"] = everything + parts.decode

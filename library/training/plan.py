@@ -19,6 +19,8 @@ from library.config.values import split_key_values
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
 from library.data.order import Geometry, steps_per_epoch
+from library.data.preflight.at_hand import found_at_hand
+from library.data.preflight.findings import Finding
 from library.data.text_cache import captions_to_come
 from library.models.family import Family, StableDiffusion
 from library.models.skeleton import model_configs
@@ -80,6 +82,7 @@ class Plan:
     habits: Habits
     around: Surroundings
     files: Sequence[PlannedFile]
+    findings: Sequence[Finding]  # what a look at the pictures found without opening one
 
 
 def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], None]) -> Plan:
@@ -126,6 +129,7 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
         habits,
         around,
         list(files),
+        found_at_hand(dataset),
     )
 
 

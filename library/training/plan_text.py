@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 
+from library.data.preflight.findings import Finding
 from library.training.memory_estimate import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
 from library.training.plan import NetworkShape, Plan
 from library.training.planned_files import PlannedFile
@@ -43,6 +44,13 @@ def images(plan: Plan) -> Iterator[str]:
             f"{batches} step{'s' * (batches > 1)} in an epoch"
         )
     yield from (f"note: {line}" for line in dataset.warnings)
+    worth_a_look: dict[str, list[Finding]] = {}
+    for finding in plan.findings:
+        if finding.is_problem:
+            worth_a_look.setdefault(finding.kind, []).append(finding)
+    for kind, found in worth_a_look.items():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield f"{kind}: {found[0].file}{more}: {found[0].sentence}"
 
 
 def length(plan: Plan) -> Iterator[str]:
@@ -51,12 +59,12 @@ def length(plan: Plan) -> Iterator[str]:
         f"{clock.total_steps} optimizer steps: {clock.total_epochs} epoch{'s' * (clock.total_epochs > 1)} of "
         f"{clock.steps_per_epoch}"
     )
-    batch = f"{' or '.join(map(str, sizes))} images in a step"
-    if plan.geometry.parts > 1:
-        batch = f"{' or '.join(str(size * plan.geometry.parts) for size in sizes)} images in a step ({batch} on one "
-        batch += f"device, accumulation {plan.geometry.accumulation}, processes {plan.geometry.num_processes})"
-        batch = batch.replace(" images in a step on one", " on one")
-    yield batch
+    parts = plan.geometry
+    split = ""
+    if parts.parts > 1:
+        at_once = " or ".join(map(str, sizes))
+        split = f" ({at_once} at once, accumulation {parts.accumulation}, processes {parts.num_processes})"
+    yield f"up to {' or '.join(str(size * parts.parts) for size in sizes)} images in a step{split}"
 
 
 def trained(plan: Plan) -> Iterator[str]:
@@ -130,7 +138,3 @@ def gib(size: float) -> str:
 
 def size_of(size: int) -> str:
     return f"{size / MIB:,.1f} MiB" if size < GIB else gib(size)
-
-
-def paragraph(lines: Iterable[str]) -> str:
-    return "\n".join(lines)

@@ -32,8 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 EMBEDDING_STD = 0.02
 
 
-def write_random_model(family: Family, path: Path, *, seed: int = 0) -> None:
-    """Write a random model of the family in the original layout, in float16, and a tokenizer beside it."""
+def write_random_model(family: Family, path: Path, *, seed: int = 0, hollow: bool = False) -> None:
+    """Write a random model of the family in the original layout, in float16, and a tokenizer beside it.
+
+    `hollow`: the weights are a hole in the file, which takes no room: for what reads the header alone.
+    """
     tensors = outline(family)
     header: dict[str, Any] = {}
     offset = 0
@@ -45,7 +48,9 @@ def write_random_model(family: Family, path: Path, *, seed: int = 0) -> None:
     text += b" " * (-len(text) % 8)
     with atomic(path) as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, tensor in tensors.items():
+        if hollow:
+            file.truncate(8 + len(text) + offset)
+        for name, tensor in () if hollow else tensors.items():
             file.write(random_weights(name, tensor.shape, seed).numpy().data)
     tokenizer = load_tokenizer(ROOT / "miniworld" / "model" / "tokenizer")
     for name, content in packed_vocabulary(tokenizer).items():

@@ -35,12 +35,15 @@ def planned(train, capsys, **options) -> str:
 
 
 def test_a_plan_reads_no_weights_and_writes_nothing(train, without_weights, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "t.safetensors").touch()
     before = sorted(tmp_path.rglob("*"))
     said = planned(train, capsys, pretrained_model_name_or_path=without_weights, cache_latents_to_disk=True)
     assert sorted(tmp_path.rglob("*")) == before
     assert "7 images, 7 visits in an epoch" in said
     assert "64x64: 7 images, 7 visits, 4 steps in an epoch" in said
     assert "4 optimizer steps: 1 epoch of 4" in said
+    assert re.search(r"t\.safetensors  [\d.]+ MiB  is there already and will be replaced", said)
 
 
 def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys):
@@ -64,12 +67,6 @@ def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys)
         path = out / name
         real = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.iterdir())
         assert size == pytest.approx(real / 2**20, abs=0.05, rel=0.1)
-
-
-def test_a_file_that_will_be_replaced_is_said(train, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "t.safetensors").touch()
-    assert re.search(r"t\.safetensors  [\d.]+ MiB  is there already and will be replaced", planned(train, capsys))
 
 
 def test_a_word_alone_has_a_file_and_numbers(train, capsys):
@@ -96,14 +93,13 @@ def test_what_would_stop_the_run_stops_the_plan(train, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_checkpointing_and_smaller_batches_are_planned_with_less_memory(train, capsys):
+def test_checkpointing_is_planned_with_less_memory(train, capsys):
     def step(**options) -> float:
-        said = planned(train, capsys, **options)
-        return float(re.search(r"a step with its gradients ([\d.]+) MiB", said)[1])  # pyright: ignore[reportOptionalSubscript]
+        found = re.search(r"a step with its gradients ([\d.]+) MiB", planned(train, capsys, **options))
+        assert found
+        return float(found[1])
 
-    plain = step()
-    assert step(gradient_checkpointing=True) < plain
-    assert step(train_batch_size=1) < 0.7 * plain
+    assert step(gradient_checkpointing=True) < 0.8 * step()
 
 
 def test_a_gpu_holds_in_each_stage_what_the_stage_uses():
@@ -119,7 +115,7 @@ def test_without_a_gpu_everything_is_in_memory_all_the_time():
     stages = without_gpu(PARTS, NOTHING_CACHED, around)
     assert stages["training"] == GIB + 5 + 130 + 12 + 50
     assert stages["samples"] == GIB + 5 + 130 + 12 + 70
-    assert stages["loading"] == GIB + 130 + 2**28
+    assert stages["loading"] == GIB + 130 + 130
     assert cache_bytes(latents=16, captions=2, tokens=77, text_width=768) == 128 + 473088
 
 
