@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from library.atomic import atomic
 from library.config.option import Settings
-from library.sampling.previews import undisturbed
+from library.sampling.previews import undisturbed, write_png
 from library.training.memory import on_device
 from library.training.previews import Previews, PreviewSpec
 from restoration.batches import Latents
@@ -49,8 +48,8 @@ def build_previews(
                 restored = restore(system, damaged.to(device), text, [face.sample_id], sampling, latents.cleaner)
                 both = torch.cat([damaged, restored.cpu()], dim=-1)[0].permute(1, 2, 0)
                 path = folder / f"{settings['output_name']}_{step:06d}_{number:02d}.png"
-                with atomic(path) as temporary:
-                    Image.fromarray(np.uint8(np.round(both.numpy() * 255))).save(temporary)
+                picture = Image.fromarray(np.uint8(np.round(both.numpy() * 255)))
+                write_png(path, picture, {"prompt": f"reference {number + 1}: damaged, restored"})
                 files.append(path)
         return files
 

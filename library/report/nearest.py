@@ -17,6 +17,16 @@ from PIL import Image, ImageOps
 PIXELS = 24
 MOST_COMPARED = 200
 """Training pictures that are looked at; of more they are taken evenly."""
+LIKE_SHAPES = 1.6
+"""Pictures whose sides differ more than so in their ratio are not compared: a sheet of two faces is like no face."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`pixels` (24, 24, 3), mean 0 in each colour and length 1; `shape` is width over height."""
+
+    pixels: np.ndarray
+    shape: float
 
 
 @dataclass(frozen=True)
@@ -41,17 +51,17 @@ def nearest(sample: Path, pictures: Sequence[Path]) -> Nearest | None:
     best: Nearest | None = None
     for index, picture in enumerate(pictures):
         theirs = signature(picture)
-        if theirs is None:
+        if theirs is None or not 1 / LIKE_SHAPES < looked_at.shape / theirs.shape < LIKE_SHAPES:
             continue
-        for mirrored, other in ((False, theirs), (True, theirs[:, ::-1])):
-            cosine = float((looked_at * other).sum())
+        for mirrored, other in ((False, theirs.pixels), (True, theirs.pixels[:, ::-1])):
+            cosine = float((looked_at.pixels * other).sum())
             if best is None or cosine > best.cosine:
                 best = Nearest(index, cosine, mirrored)
     return best
 
 
-def signature(picture: Path) -> np.ndarray | None:
-    """(24, 24, 3), mean 0 in each colour and length 1; None where the file is gone or no picture."""
+def signature(picture: Path) -> Signature | None:
+    """None where the file is gone or no picture."""
     try:
         stamp = picture.stat()
         return _signature(picture, stamp.st_mtime_ns, stamp.st_size)
@@ -60,11 +70,12 @@ def signature(picture: Path) -> np.ndarray | None:
 
 
 @lru_cache(maxsize=1024)
-def _signature(picture: Path, mtime: int, size: int) -> np.ndarray:
+def _signature(picture: Path, mtime: int, size: int) -> Signature:
     with Image.open(picture) as image:
         image.draft("RGB", (4 * PIXELS, 4 * PIXELS))
-        small = ImageOps.exif_transpose(image).convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX)
-    return unit(np.asarray(small, np.float32))
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        small = upright.resize((PIXELS, PIXELS), Image.Resampling.BOX)
+    return Signature(unit(np.asarray(small, np.float32)), upright.width / upright.height)
 
 
 def unit(pixels: np.ndarray) -> np.ndarray:
