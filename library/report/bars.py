@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -15,6 +15,7 @@ class Bar:
     share: float
 
 
-def bars_of(values: Mapping[str, float]) -> list[Bar]:
-    longest = max(values.values(), default=0) or 1
-    return [Bar(name, value, round(100 * value / longest, 1)) for name, value in values.items()]
+def bars_of(values: Iterable[tuple[str, float]]) -> list[Bar]:
+    pairs = list(values)
+    longest = max((value for _, value in pairs), default=0) or 1
+    return [Bar(name, value, round(100 * value / longest, 1)) for name, value in pairs]

@@ -15,6 +15,9 @@ SHOWN, SIDE = 48, 160
 """Training pictures on a page, and the pixels of their longer side."""
 
 
+_WORDS = {"visits": "visits in an epoch", "more_problems": "further problems"}
+
+
 @dataclass(frozen=True)
 class Shown:
     name: str
@@ -31,6 +34,7 @@ class DataTold:
     shown: list[Shown]
     buckets: list[Bar]
     problems: list[tuple[str, str, str]]
+    unchecked: list[str]
 
 
 def data_told(run: RunFiles, *, with_pictures: bool = True) -> DataTold | None:
@@ -42,18 +46,19 @@ def data_told(run: RunFiles, *, with_pictures: bool = True) -> DataTold | None:
     buckets = [bucket for bucket in data.get("buckets", ()) if bucket.get("images")]
     return DataTold(
         count=data.get("images", images.get("count")),
-        facts=[(name.replace("_", " "), v) for name, v in data.items() if _is_figure(name, v)],
+        facts=[(_WORDS.get(name, name.replace("_", " ")), v) for name, v in data.items() if _is_figure(name, v)],
         shown=_pictures(images) if with_pictures else [],
-        buckets=bars_of({" × ".join(map(str, bucket["size"])): bucket["images"] for bucket in buckets}),
+        buckets=bars_of((" × ".join(map(str, bucket["size"])), bucket["images"]) for bucket in buckets),
         problems=[
             (str(p.get("kind", "")), Path(str(p.get("file", ""))).name, str(p.get("sentence", "")))
             for p in data.get("problems", ())
         ],
+        unchecked=[str(line) for line in data.get("unchecked", ())],
     )
 
 
 def _is_figure(name: str, value: Any) -> bool:
-    return name not in ("step", "before", "images") and isinstance(value, int | float)
+    return name not in ("step", "before", "images") and isinstance(value, int | float) and value != 0
 
 
 def _pictures(images: dict[str, Any]) -> list[Shown]:

@@ -53,7 +53,7 @@ def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> s
         findings=[_shown(number, event, run.folder) for number, event in enumerate(newest_findings(run))],
         data=data_told(run, with_pictures=not public),
         files=saved_files(run),
-        time_split=bars_of(time_split(run)),
+        time_split=bars_of(time_split(run).items()),
         settings=settings_told(run),
         public=public,
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
