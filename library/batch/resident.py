@@ -47,6 +47,8 @@ class ResidentModel:
             self._model = load_base_model(settings, device, self._said.append)
             self._sums, self._key = checksums(self._model), key
             self.loads += 1
+            gc.collect()
+            gc.freeze()  # what is here stays: looking for garbage after each job need not go through it
         for line in self._said:
             say(line)
         return shared_copy(self._model)
@@ -66,6 +68,7 @@ class ResidentModel:
 
     def drop(self) -> None:
         self._model = self._key = None
+        gc.unfreeze()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
