@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.numpy import load_file
 
+from library.batch.assignment import FAULT, NO_ROOM, OUT_OF_MEMORY
+from library.batch.ledger import BY_USER, STOPPED
 from library.batch.resident import checksums, shared_copy
+from library.batch.training import outcome_of
+from library.errors import Interrupted, UserError
 
 
 def weights(path: Path) -> dict[str, bytes]:
@@ -122,3 +129,40 @@ def test_the_model_as_it_is_leaves_pictures_and_a_validation_loss(batch, tmp_pat
     record = batch.ledger.read("one-base-s1")
     assert record.results["validation_loss"] > 0
     assert [output["path"].split("_")[-1] for output in record.outputs] == ["5.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on the size of files is POSIX'")
+def test_a_full_disk_is_no_mistake_of_the_job_and_leaves_what_was_there(batch):
+    import resource
+
+    batch.write(steps=1)
+    kept = batch.output / "one-lora-s1" / "one-lora-s1.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"an older file")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))  # bytes: a record fits, weights do not
+    try:
+        assert batch.run("--only", "one*") == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    record = batch.ledger.read("one-lora-s1")
+    assert [attempt.exit for attempt in record.attempts] == [NO_ROOM, NO_ROOM]
+    assert "there is no room left on the disk" in record.attempts[0].message
+    assert kept.read_bytes() == b"an older file"
+    assert not list(batch.output.rglob(".*.tmp-*"))
+    assert batch.run("--only", "one*", "--retry", "failed") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UserError("no"), BY_USER),
+        (ValueError("a bug"), FAULT),
+        (OSError(28, "No space left on device"), NO_ROOM),
+        (torch.OutOfMemoryError("CUDA out of memory"), OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), OUT_OF_MEMORY),
+        (Interrupted(signal.SIGINT), STOPPED),
+    ],
+)
+def test_whose_doing_an_error_is(error, kind):
+    assert outcome_of(error).error_class == kind
