@@ -12,6 +12,7 @@ the backward pass has used it: all weights once more. The functions here keep th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
+
+from library.errors import UserError
 
 STORED = torch.float8_e4m3fn
 LARGEST = 448.0
@@ -40,6 +43,37 @@ def store_in_float8(model: nn.Module) -> int:
         casting: Any = partial(_linear if isinstance(layer, nn.Linear) else _convolution, layer)
         layer.forward = casting
     return len(layers)
+
+
+@contextlib.contextmanager
+def unchanged_by(network: str, model: nn.Module) -> Iterator[None]:
+    """For a block that puts a new network onto the model, which must then give what it gave before.
+
+    A network that reads the weights themselves, and not only what their layers give, knows nothing of the scales.
+    Raises `UserError` where a linear layer with weights in eight bits gives something else after the block, or fails.
+    """
+    layers = [layer for layer in _inner_layers(model) if layer.weight.dtype == STORED and layer.weight.dim() == 2]
+    before = [_given(layer) for layer in layers[:1]]
+    yield
+    for layer, expected in zip(layers, before, strict=False):
+        try:
+            same = torch.allclose(_given(layer), expected, atol=1e-3)
+        except RuntimeError as error:
+            raise _unreadable(network) from error
+        if not same:
+            raise _unreadable(network)
+
+
+@torch.no_grad()
+def _given(layer: Any) -> Tensor:
+    return layer(torch.linspace(-1, 1, layer.weight.shape[1], device=layer.weight.device)[None])
+
+
+def _unreadable(network: str) -> UserError:
+    return UserError(
+        f"{network} computes with the base model's weights themselves and cannot read them in eight bits; train "
+        "without `fp8_base` and `fp8_base_unet` (LyCORIS: or with `bypass_mode=True` in the network_args)"
+    )
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from library.files import Tensors, read_tensors, save_network, temporary_tensors
 from library.kohya_names import class_names
 from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
+from library.models.float8 import unchanged_by
 from library.training.findings import Findings, read_figures
 from library.training.network_memory import memory_of, restore_memory
 from library.training.plugins import check_call, taken, telling
@@ -97,9 +98,10 @@ def create_network(
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
     if hasattr(network, "prepare_network"):
         network.prepare_network(options)
-    network.apply_to(
-        text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
-    )
+    with unchanged_by(module.__name__, model.unet):
+        network.apply_to(
+            text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
+        )
     if not any(True for _ in network.parameters()):
         raise UserError(
             f"{module.__name__} made a network without a single layer for this model: its network_args (such as "

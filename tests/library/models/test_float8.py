@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from library.errors import UserError
 from library.models.family import Family, StableDiffusion
-from library.models.float8 import KEPT, STORED, quantized, restored, store_in_float8
+from library.models.float8 import KEPT, STORED, quantized, restored, store_in_float8, unchanged_by
 from library.models.text import TextConditioner
 from networks import lora
 
@@ -165,3 +166,32 @@ def test_autocast_decides_the_type_of_the_computation() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert eight(torch.randn(2, 24)).dtype == torch.bfloat16
     assert eight(torch.randn(2, 24)).dtype == torch.float32
+
+
+def reading_weights(layer: Any) -> None:
+    layer.forward = lambda x: nn.functional.linear(x, layer.weight.to(x.dtype), layer.bias)
+
+
+def adding_to_weights(layer: Any) -> None:
+    layer.forward = lambda x: nn.functional.linear(x, layer.weight + layer.weight, layer.bias)
+
+
+def beside(layer: Any) -> None:
+    forward = layer.forward
+    layer.forward = lambda x: forward(x) + 0
+
+
+@pytest.mark.parametrize("network", [reading_weights, adding_to_weights])
+def test_a_network_that_reads_weights_in_eight_bits_itself_is_refused(network: Any) -> None:
+    block, _ = stored(nn.Linear(24, 16), torch.float32)
+    with pytest.raises(UserError, match=r"their\.network.*bypass_mode"), unchanged_by("their.network", block):
+        network(block[0])  # type: ignore[index]
+
+
+def test_a_network_that_asks_the_layer_is_welcome_and_so_is_any_on_whole_weights() -> None:
+    block, _ = stored(nn.Linear(24, 16), torch.float32)
+    with unchanged_by("a.network", block):
+        beside(block[0])  # type: ignore[index]
+    whole = nn.Sequential(nn.Linear(24, 16))
+    with unchanged_by("their.network", whole):
+        reading_weights(whole[0])
