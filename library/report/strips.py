@@ -36,11 +36,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Strip:
-    """One prompt."""
+    """One prompt; `shape` is width over height of its last sample, within bounds that a strip can show."""
 
     prompt: str
     note: str
     frames: list[Frame]
+    shape: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _strip(
         frames += _nearest(run, last, index, side)
     seed = f"seed {next(iter(seeds))}" if len(seeds) == 1 and None not in seeds else ""
     changing = "the seed changes from step to step: add --d to the prompt" if len(seeds) > 1 else ""
-    return Strip(prompt or f"Picture {index + 1}", seed or changing, _linked(frames))
+    return Strip(prompt or f"Picture {index + 1}", seed or changing, _linked(frames), _shape_of(last))
 
 
 def _nearest(run: RunFiles, sample: Path, index: int, side: int) -> list[Frame]:
@@ -154,6 +155,13 @@ def _nearest(run: RunFiles, sample: Path, index: int, side: int) -> list[Frame]:
         return []
     alt = f"nearest training picture: {some[found.index].name}" + (", as its mirror image" if found.mirrored else "")
     return [Frame(f"p{index}{NEAREST}", "training picture", alt, uri, f"likeness {found.cosine:.2f}")]
+
+
+def _shape_of(picture: Path | None) -> float:
+    if picture is None:
+        return 1.0
+    with Image.open(picture) as image:
+        return round(min(2.0, max(0.6, image.width / image.height)), 2)
 
 
 def _linked(frames: list[Frame]) -> list[Frame]:
