@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from library.config import easy_scripts, gui_preset
 from library.config.dataset_keys import GENERAL_KEYS
-from library.config.gui_preset import as_training_config
 from library.config.option import DatasetTables, Option, Origin, Written, by_table, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import ConfigFile, read_json, read_toml
@@ -38,7 +38,9 @@ def config_path(name: Path) -> Path:
 
 def read_config_file(path: Path, options: Mapping[str, Option]) -> FromFile:
     """Read a training config. `options` holds the accepted names, old spellings too."""
-    file = as_training_config(read_json(path)) if path.suffix == ".json" else read_toml(path)
+    file = gui_preset.as_training_config(read_json(path)) if path.suffix == ".json" else read_toml(path)
+    if easy_scripts.is_from_easy_scripts(file):
+        file = easy_scripts.as_training_config(file)
     result = FromFile()
     if isinstance(file.tables.get("datasets"), list) and "dataset_config" in options:
         result.dataset_tables = take_dataset_tables(file)

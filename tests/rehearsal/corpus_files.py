@@ -70,7 +70,8 @@ def kind_of_training(tables: dict[str, Any]) -> Found | NotOurs:
     """`tables` are options, flat or in tables."""
     flat = dict(tables)
     for value in tables.values():
-        flat |= value if isinstance(value, dict) else {}
+        inner = value if isinstance(value, dict) else {}
+        flat |= inner | (inner["args"] if isinstance(inner.get("args"), dict) else {})
     if OTHER_MODELS.search(str(flat.get("network_module", ""))) or any(flat.get(key) for key in KEYS_OF_OTHER_MODELS):
         return NotOurs(Found.TRAINING.value, "for a model of another kind")
     if len(set(flat) & set(OPTIONS)) < 3:
