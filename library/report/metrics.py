@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from library.report.public import scrubbed
 
 HEAD = ["metric", "value", "95 % interval", "pictures", "prompts", "better", "note"]
 
@@ -20,10 +22,11 @@ class Metrics:
     head: list[str] = field(default_factory=lambda: list(HEAD))
 
 
-def measured_in(folder: Path) -> list[Metrics]:
-    """The files of a folder, by name; what is no evaluation is passed over."""
-    found = (_read(path) for path in sorted(folder.glob("eval*.json")))
-    return [metrics for metrics in found if metrics is not None]
+def measured_in(folder: Path, *, public: bool = False) -> list[Metrics]:
+    """The files of a folder, by name; what is no evaluation is passed over. `public`: without paths in their texts."""
+    found = [_read(path) for path in sorted(folder.glob("eval*.json"))]
+    known = [metrics for metrics in found if metrics is not None]
+    return [replace(m, rows=scrubbed(m.rows), lines=scrubbed(m.lines)) for m in known] if public else known
 
 
 def _read(path: Path) -> Metrics | None:

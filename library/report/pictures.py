@@ -26,7 +26,7 @@ def data_uri(picture: Path, largest_side: int = SIDE) -> str | None:
         return None  # a report is also made of a run whose pictures were tidied away
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _encoded(picture: Path, largest_side: int, mtime: int, size: int) -> str:
     with Image.open(picture) as image:
         image.draft("RGB", (largest_side, largest_side))  # a JPEG is decoded at a fraction of its size

@@ -48,7 +48,7 @@ def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> s
         notices=notices(run),
         loss=loss_figure(run, best),
         last_step=run.last_step,
-        metrics=measured_in(run.folder),
+        metrics=measured_in(run.folder, public=public),
         samples=sample_strips(run, best, with_training_pictures=not public),
         findings=[_shown(number, event, run.folder) for number, event in enumerate(newest_findings(run))],
         data=data_told(run, with_pictures=not public),

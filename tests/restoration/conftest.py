@@ -81,6 +81,7 @@ def words(tmp_path: Path, faces: np.ndarray, restorer_folder: Path) -> Callable[
             "text_learning_rate": 1e-3,
             "model_learning_rate": 1e-3,
             "save_precision": "float",
+            "report": "false",  # a page takes as long as these trainings
         }
         return [word for name, value in (defaults | options).items() for word in (f"--{name}", str(value))]
 
