@@ -62,3 +62,22 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
     yield open_file
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def readable(opened: Callable[..., Opened]) -> Callable[[Path], None]:
+    """Fail where axe finds anything, or the page scrolls sideways: light and dark, narrow and wide, details open."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+
+    def look(path: Path) -> None:
+        for scheme in ("light", "dark"):
+            for width in (360, 1440):
+                shown = opened(path, width=width, scheme=scheme)
+                shown.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+                assert shown.page.evaluate("document.documentElement.scrollWidth") <= width, (scheme, width)
+                found = axe.Axe().run(shown.page).response["violations"]
+                told = [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found]
+                assert told == [], (scheme, width)
+                assert (shown.failed, shown.said, shown.dialogs) == ([], [], [])
+
+    return look
