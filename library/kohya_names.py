@@ -68,17 +68,24 @@ def offer() -> None:
 
 
 @contextlib.contextmanager
-def class_names() -> Iterator[None]:
-    """For the block the U-Net's attention layers are called as in kohya's U-Net: modules choose layers by class names.
+def creating(module: ModuleType) -> Iterator[None]:
+    """For the block in which a module makes a network, choosing layers of the model by the names of their classes.
 
-    It is the one name that differs; LyCORIS' preset `attn-only` and kohya's networks.oft look for it.
+    The U-Net's attention layers are called as in kohya's U-Net; it is the one name that differs, and LyCORIS' preset
+    `attn-only` and kohya's networks.oft look for it. Lists of such names that belong to the module's classes are put
+    back afterwards: kohya's modules lengthen theirs, and the next network would train more layers than this one.
     """
+    classes = [thing for thing in vars(module).values() if isinstance(thing, type)]
+    lists = [value for kind in classes for value in vars(kind).values() if isinstance(value, list)]
+    kept = [list(value) for value in lists]
     own = Attention.__name__
     Attention.__name__ = "CrossAttention"
     try:
         yield
     finally:
         Attention.__name__ = own
+        for value, items in zip(lists, kept, strict=True):
+            value[:] = items
 
 
 def unknown_import(error: ImportError) -> str | None:

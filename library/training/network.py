@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
 from library.files import Tensors, read_tensors, save_network, temporary_tensors
-from library.kohya_names import class_names
+from library.kohya_names import creating
 from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
 from library.models.float8 import unchanged_by
@@ -92,7 +92,7 @@ def create_network(
         keywords = taken(module.create_network, dropouts) | arguments
         parts = (1.0, spec.network_dim, spec.network_alpha, model.vae, text_encoder, model.unet)
         check_call(module.create_network, *parts, **keywords)
-        with telling(module.__name__), class_names():
+        with telling(module.__name__), creating(module):
             network = module.create_network(*parts, **keywords)
     if network is None:
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
@@ -134,7 +134,7 @@ def _from_weights(module: ModuleType, option: str, *parts: Any, **keywords: Any)
     if function is None:
         raise UserError(f"`{option}` needs create_network_from_weights(), which {module.__name__} has not")
     check_call(function, *parts, **keywords)
-    with class_names():
+    with creating(module):
         made = function(*parts, **keywords)
     if not (isinstance(made, tuple) and len(made) == 2):
         raise UserError(

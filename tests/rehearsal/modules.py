@@ -28,6 +28,7 @@ from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.errors import Interrupted
 from library.files import read_tensors
 from library.models.family import StableDiffusion
 from library.models.load import load_model
@@ -110,6 +111,8 @@ class Life:
         """A failure of the block becomes a cell: other people's code may fail in any way."""
         try:
             yield
+        except Interrupted:
+            raise
         except Exception as error:
             self.cells[column] = "fails"
             self.failures[column] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -119,11 +122,11 @@ class Life:
         return "| " + " | ".join([self.listed.name, f"`{' '.join(self.listed.arguments)}`", *cells]) + " |"
 
 
-def live(listed: Listed, folder: Path) -> Life:
+def live(listed: Listed, folder: Path, steps: int = STEPS) -> Life:
     """Train, save, load back in every way, resume, and open in diffusers."""
     life = Life(listed)
     config = folder / "net.toml"
-    config.write_text(written(listed, folder), encoding="utf-8")
+    config.write_text(written(listed, folder, steps), encoding="utf-8")
     with life.trying("tensors moved"):
         settings, run = trained(config)
         found = run.trainables[0].findings()
@@ -140,7 +143,7 @@ def live(listed: Listed, folder: Path) -> Life:
         with life.trying(column):
             life.cells[column] = distance(prediction(load(settings, file)), expected)
     with life.trying("resumed"):
-        state = folder / f"net-step{STEPS // 2:08d}-state"
+        state = folder / f"net-step{steps // 2:08d}-state"
         trained(config, "--resume", str(state), "--output_name", "resumed")
         life.cells["resumed"] = "exact" if same(file, folder / "resumed.safetensors") else "differs"
     with life.trying("diffusers"):
@@ -151,7 +154,7 @@ def live(listed: Listed, folder: Path) -> Life:
     return life
 
 
-def written(listed: Listed, folder: Path) -> str:
+def written(listed: Listed, folder: Path, steps: int) -> str:
     arguments = "[" + ", ".join(f'"{argument}"' for argument in listed.arguments) + "]"
     return CONFIG.format(
         model=MODEL.as_posix(),
@@ -161,8 +164,8 @@ def written(listed: Listed, folder: Path) -> str:
         dim=listed.dim,
         alpha=listed.alpha,
         rate=listed.rate,
-        steps=STEPS,
-        half=STEPS // 2,
+        steps=steps,
+        half=steps // 2,
         output=folder.as_posix(),
     )
 
@@ -196,7 +199,7 @@ def from_weights(settings: Settings, file: Path) -> StableDiffusion:
 def with_network(settings: Settings, spec: NetworkSpec) -> StableDiffusion:
     model = load_model(MODEL)
     module = import_plugin(settings["network_module"], "network_module", ())
-    entries = () if spec.dim_from_weights else settings["network_args"]
+    entries = () if spec.dim_from_weights else settings["network_args"] or ()
     arguments = dict(entry.split("=", 1) for entry in entries)
     create_network(module, spec, arguments, model, settings.namespace()).eval()
     return model
@@ -286,7 +289,7 @@ def main() -> int:
     logging.getLogger("LyCORIS").setLevel(logging.ERROR)
     chosen = [listed for listed in LYCORIS if not asked.only or any(part in listed.name for part in asked.only)]
     if asked.module:
-        chosen = [Listed(asked.module, asked.args, asked.module, asked.alpha)]
+        chosen = [Listed(asked.module, asked.args, asked.module, alpha=asked.alpha)]
     lives = rehearse(chosen, lambda row: print(row, file=sys.stderr, flush=True))
     print(table(lives))
     return 0

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.errors import UserError
-from library.kohya_names import class_names
+from library.kohya_names import creating
 from library.models.family import Family
 from library.training.network import NetworkTrainable
 from library.training.plugins import import_plugin, notes_on
@@ -267,12 +268,30 @@ def test_a_modules_own_exception_comes_out_as_it_is(folder, train, error):
         train(network_module=f"raising_{error}")
 
 
+def test_the_lists_of_a_modules_classes_are_as_they_were_after_it_made_a_network():
+    """kohya's modules lengthen such a list when they read a file, and the next network then has more layers."""
+
+    class Network:
+        TARGETS = ["Transformer2DModel"]  # noqa: RUF012
+
+    module = ModuleType("lengthening")
+    module.Network = Network  # type: ignore[attr-defined]
+    targets = Network.TARGETS
+    with creating(module):
+        targets += ["ResnetBlock2D"]
+        assert Attention.__name__ == "CrossAttention"
+    assert targets is Network.TARGETS
+    assert targets == ["Transformer2DModel"]
+    assert Attention.__name__ == "Attention"
+
+
 def test_what_a_module_leaves_out_of_its_groups_gets_no_gradients_that_pile_up_in_what_is_clipped(folder):
     """LoRA-FA trains `up` only, and still names all of its parameters to be clipped."""
     write_module(folder / "half.py", groups=ONLY_HALF)
     model = build(Family.SD1)
-    with class_names():
-        network = found("half").create_network(1.0, 2, 1, None, None, model.unet)
+    module = found("half")
+    with creating(module):
+        network = module.create_network(1.0, 2, 1, None, None, model.unet)
     network.apply_to(None, model.unet, False, True)
     groups = network.prepare_optimizer_params(None, 1e-3, None)
     trainable = NetworkTrainable(network, groups, ["unet"], model, torch.device("cpu"))
