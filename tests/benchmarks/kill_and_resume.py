@@ -1,7 +1,8 @@
 """Kill a training at random moments and resume it: python -m tests.benchmarks.kill_and_resume [--kills 30]
 
 One run is left alone. Another is killed with SIGKILL again and again, each time started anew with `--resume latest`,
-until it has finished. The final weights must be the same bit for bit; prints how many kills hit and where.
+until it has finished. The final weights must be the same bit for bit, and the page made of the killed run's files must
+say where it stopped; prints how many kills hit and where.
 """
 
 from __future__ import annotations
@@ -76,12 +77,25 @@ def kill_and_resume(kills: int, steps: int, seed: int, folder: Path, *more: str)
         print(f"kill {hits}: step {steps_logged(killed)}", flush=True)
         if (killed / "blueprint-state").exists():
             break
+        check_page(killed, steps)
     run(words)
     assert (quiet / "blueprint.safetensors").exists()
     ours, theirs = (weights(path / "blueprint.safetensors") for path in (killed, quiet))
     assert ours == theirs, "the weights differ from the undisturbed run's"
     assert logged(killed) == list(range(1, steps + 1)), "a step is doubled or missing in the log"
     return hits
+
+
+def check_page(output: Path, steps: int) -> None:
+    """A page that the killed run wrote is whole, and one made of its files says where it stopped."""
+    from library.report.run_page import page_of, write_run_page
+
+    log = output / "blueprint-log.jsonl"
+    if not steps_logged(output):
+        return
+    page = page_of(log)
+    assert not page.exists() or page.read_text("utf-8").rstrip().endswith("</html>"), "half a page was written"
+    assert f"stopped at step {steps_logged(output):,} of {steps:,}" in write_run_page(log).read_text("utf-8")
 
 
 def weights(path: Path) -> dict[str, bytes]:
