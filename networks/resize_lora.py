@@ -26,7 +26,7 @@ def resize(argv: Sequence[str]) -> None:
 
     from library.adapters.layers import read_network
     from library.adapters.ranks import RankChoice
-    from library.adapters.resize import resize_layers, resized_metadata, resized_tensors, summary
+    from library.adapters.resize import resize_layers, resized_metadata, resized_tensors, summary, with_same_alpha
     from library.adapters.save_network import PRECISIONS, write_network
     from library.adapters.work import check_target, chosen_device
 
@@ -41,7 +41,9 @@ def resize(argv: Sequence[str]) -> None:
     )
     layers = resize_layers(file, choice, device)
     resized = list(tqdm(layers, desc="resizing", total=len(file.layers), unit="layer", disable=None))
-    metadata = resized_metadata(file.metadata, resized, choice)
+    if settings["same_alpha"]:
+        resized = with_same_alpha(resized)
+    metadata = resized_metadata(file.metadata, resized, choice, same_alpha=settings["same_alpha"])
     dtype = PRECISIONS[settings["save_precision"] or "float"]
     write_network(settings["save_to"], resized_tensors(resized) | file.rest, dtype, metadata)
     for layer in resized if settings["verbose"] else ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,7 +11,14 @@ from library.adapters.factors import decompose
 from library.adapters.layers import Layer, NetworkFile, kernel_of, update_of
 from library.adapters.metadata import Metadata
 from library.adapters.ranks import RankChoice
-from library.adapters.save_network import common, with_comment, with_network_args, with_ranks, without_stale_hashes
+from library.adapters.save_network import (
+    common,
+    number,
+    with_comment,
+    with_network_args,
+    with_ranks,
+    without_stale_hashes,
+)
 from library.errors import UserError
 from library.files import Tensors
 
@@ -83,20 +90,44 @@ def resize_layer(layer: Layer, choice: RankChoice, device: torch.device | str = 
     )
 
 
+def with_same_alpha(resized: Sequence[Resized]) -> list[Resized]:
+    """The same updates with one alpha, the mean, for all layers: what differs in scale goes evenly into both factors.
+
+    diffusers (0.42) reads one alpha for all attention layers, and scales those wrongly that have another.
+    """
+    alpha = sum(layer.alpha for layer in resized) / len(resized)
+    if alpha <= 0 or any(layer.alpha < 0 for layer in resized):
+        raise UserError("`same_alpha` needs layers with an alpha above 0; leave it out for this file")
+    return [
+        replace(
+            layer,
+            tensors={
+                **{suffix: tensor * (layer.alpha / alpha) ** 0.5 for suffix, tensor in layer.tensors.items()},
+                "alpha": torch.tensor(alpha),
+            },
+            alpha=alpha,
+        )
+        for layer in resized
+    ]
+
+
 def resized_tensors(resized: Iterable[Resized]) -> Tensors:
     """The file's keys and tensors."""
     return {f"{layer.name}.{suffix}": tensor for layer in resized for suffix, tensor in layer.tensors.items()}
 
 
-def resized_metadata(metadata: Metadata, resized: Sequence[Resized], choice: RankChoice) -> Metadata:
+def resized_metadata(
+    metadata: Metadata, resized: Sequence[Resized], choice: RankChoice, *, same_alpha: bool = False
+) -> Metadata:
     """The header of the resized file: its ranks, and in the comment where it comes from."""
     old = common(layer.old_rank for layer in resized)
+    alphas = [layer.alpha for layer in resized]
     if choice.method:
         comment = f"resized from rank {old} by {choice.method} {choice.param:g}, at most {choice.rank}"
-        header = without_stale_hashes(metadata) | {"ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
+        alpha = number(alphas[0]) if same_alpha else "Dynamic"
+        header = without_stale_hashes(metadata) | {"ss_network_dim": "Dynamic", "ss_network_alpha": alpha}
     else:
         comment = f"resized from rank {old} to {choice.rank}"
-        alphas = [layer.alpha for layer in resized]
         header = with_ranks(without_stale_hashes(metadata), [layer.rank for layer in resized], alphas)
         header = with_network_args(header, {"conv_dim": str(choice.conv_rank)})
     if choice.conv_rank != choice.rank:

@@ -41,13 +41,18 @@ def _in(dtype: torch.dtype, key: str, tensor: Tensor) -> Tensor:
 
 def with_ranks(metadata: Metadata, ranks: Iterable[int], alphas: Iterable[float]) -> Metadata:
     """The header with `ss_network_dim` and `ss_network_alpha` of these layers: "Dynamic" where they differ."""
-    return metadata | {"ss_network_dim": common(ranks), "ss_network_alpha": common(round(a, 6) for a in alphas)}
+    return metadata | {"ss_network_dim": common(ranks), "ss_network_alpha": common(alphas)}
 
 
 def common(numbers: Iterable[float]) -> str:
     """The number that all are, as text, or "Dynamic" as kohya's tools write it."""
-    different = set(numbers)
-    return str(different.pop()) if len(different) == 1 else "Dynamic"
+    different = {number(value) for value in numbers}
+    return different.pop() if len(different) == 1 else "Dynamic"
+
+
+def number(value: float) -> str:
+    """As headers have it: "8", "0.5"."""
+    return f"{value:.6g}"
 
 
 def with_network_args(metadata: Metadata, arguments: Mapping[str, str]) -> Metadata:

@@ -57,7 +57,7 @@ def merged_metadata(
     brief: bool = False,
 ) -> Metadata:
     """The header of networks merged into one: what loading needs, and unless `brief`, a modelspec with their titles."""
-    header = {"ss_network_module": "networks.lora", "ss_network_dim": common(ranks), "ss_network_alpha": _alpha(alphas)}
+    header = {"ss_network_module": "networks.lora", "ss_network_dim": common(ranks), "ss_network_alpha": common(alphas)}
     if arguments:
         header["ss_network_args"] = json.dumps(dict(arguments))
     if model is not None:
@@ -80,7 +80,3 @@ def network_title(network: NetworkFile) -> str:
 
 def title_of(path: Path, metadata: Metadata) -> str:
     return metadata.get("modelspec.title") or path.stem
-
-
-def _alpha(alphas: Iterable[float]) -> str:
-    return common(round(alpha, 6) for alpha in alphas)

@@ -31,6 +31,8 @@ RESIZE = Group("Resize", (
     SAVE_PRECISION,
     DEVICE,
     OVERWRITE,
+    Option("same_alpha",     bool,  False, "give all layers one alpha, and put what differs in scale into the factors: "
+           "for diffusers, which reads only one"),
     Option("verbose",        bool,  False, "print a line for each layer"),
 ))
 

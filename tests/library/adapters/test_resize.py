@@ -13,7 +13,7 @@ from torch import Tensor
 from library.adapters.factors import decompose
 from library.adapters.layers import Layer, NetworkFile, update_of
 from library.adapters.ranks import RankChoice
-from library.adapters.resize import resize_layer, resize_layers, resized_metadata
+from library.adapters.resize import resize_layer, resize_layers, resized_metadata, with_same_alpha
 from library.errors import UserError
 
 
@@ -93,13 +93,25 @@ def test_layers_of_different_ranks_keep_what_they_have() -> None:
     assert "sshs_model_hash" not in header
 
 
+def test_one_alpha_for_all_layers_changes_no_update() -> None:
+    file = NetworkFile(Path("a"), {"x": layer(9, 8, 2, alpha=1.0), "y": layer(9, 8, 6, 3, 3, alpha=5.0)}, {})
+    choice = RankChoice(4, 4, "sv_fro", 1.0)
+    before = list(resize_layers(file, choice))
+    after = with_same_alpha(before)
+    assert [float(one.tensors["alpha"]) for one in after] == pytest.approx([(1.0 + 5.0 / 6 * 4) / 2] * 2)
+    for one, other in zip(before, after, strict=True):
+        assert (full(Layer("", one.tensors)) - full(Layer("", other.tensors))).norm() <= 1e-6 * one.energy**0.5
+    header = resized_metadata({}, after, choice, same_alpha=True)
+    assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("Dynamic", "2.16667")
+
+
 def test_the_header_says_the_new_rank_and_where_the_file_comes_from() -> None:
     file = NetworkFile(Path("a"), {"x": layer(9, 8, 6, 3, 3), "y": layer(9, 8, 6)}, {})
     old = {"ss_training_comment": "mine", "ss_network_args": '{"conv_dim": "6", "conv_alpha": "1"}'}
     choice = RankChoice(4, 4)
     header = resized_metadata(old, list(resize_layers(file, choice)), choice)
     assert header["ss_network_dim"] == "4"
-    assert float(header["ss_network_alpha"]) == pytest.approx(2 / 6 * 4)
+    assert float(header["ss_network_alpha"]) == pytest.approx(2 / 6 * 4, rel=1e-5)
     assert header["ss_training_comment"] == "resized from rank 6 to 4; mine"
     assert header["ss_network_args"] == '{"conv_dim": "4", "conv_alpha": "1"}'
     dynamic = RankChoice(4, 4, "sv_ratio", 10)
