@@ -42,6 +42,11 @@ class Difference:
     mean: Mean
     unit: str
 
+    @property
+    def counted(self) -> str:
+        """ "3 datasets", "1 seed"."""
+        return f"{self.mean.n} {self.unit if self.mean.n != 1 else self.unit.removesuffix('s')}"
+
     def verdict(self, measure: Measure) -> str:
         """In a word; nothing where the interval holds 0 or there is none."""
         low, high = self.mean.low, self.mean.high

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 from urllib.parse import quote
 
@@ -16,8 +17,9 @@ from library.batch.decide import FAILURES
 from library.batch.ledger import Ledger, Record
 from library.batch.table import FIGURES, rows, summary
 from library.report.page import render, write_page
-from library.report.plots import DASHES, SERIES, label, new_figure, svg
+from library.report.plots import SERIES, label, new_figure, svg
 
+MARKERS = "osD^vP"
 NAME = "batch.html"
 TEMPLATE = Path(__file__).parent / "templates" / "batch.html"
 
@@ -67,7 +69,7 @@ def _comparison(records: Sequence[Record], measure: Measure, against: str) -> di
         "title": measure.title,
         "against": against,
         "differences": [
-            (d.method, d.mean.value, d.mean.low, d.mean.high, f"{d.mean.n} {d.unit}", d.verdict(measure)) for d in found
+            (d.method, d.mean.value, d.mean.low, d.mean.high, d.counted, d.verdict(measure)) for d in found
         ],
         "ranks": sorted(((method, round(rank, 2)) for method, rank in ranked.items()), key=lambda pair: pair[1]),
         "plot": _plot(records, measure, found),
@@ -75,15 +77,17 @@ def _comparison(records: Sequence[Record], measure: Measure, against: str) -> di
 
 
 def _plot(records: Sequence[Record], measure: Measure, found: Sequence[Difference]) -> Markup:
-    """Each method's value on each dataset: a line a method, a place a dataset."""
+    """Each method's value on each dataset: a mark a method, a place a dataset."""
     measured = values(records, measure.name)
     datasets = list(dict.fromkeys(dataset for at in measured.values() for dataset, _ in at))
     with new_figure(height=2.2 + 0.1 * len(measured)) as (figure, axes):
+        apart = 0.5 / len(measured)  # methods stand beside each other, so that equal values are seen
         for i, (method, at) in enumerate(measured.items()):
             of = {name: [value for (dataset, _), value in at.items() if dataset == name] for name in datasets}
-            points = [(x, sum(of[name]) / len(of[name])) for x, name in enumerate(datasets) if of[name]]
-            style = {"color": SERIES[i % len(SERIES)], "linestyle": DASHES[i % len(DASHES)]}
-            axes.plot(*zip(*points, strict=True), marker="osD^vP"[i % 6], label=label(method), **style)
+            points = [(x + (i - len(measured) / 2) * apart, mean(of[n])) for x, n in enumerate(datasets) if of[n]]
+            places, heights = zip(*points, strict=True)
+            colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+            axes.plot(places, heights, color=colour, marker=marker, linestyle="none", label=label(method))
         axes.set_xticks(range(len(datasets)), [label(name, 24) for name in datasets])
         axes.set_ylabel(label(measure.name.replace("_", " ")))
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
