@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from library.batch.comparison import with_metrics
 from library.batch.driver import Driver, Limits
 from library.batch.engines.start import trainers
+from library.batch.evaluation import evaluate_jobs
 from library.batch.ledger import Ledger, Record
 from library.batch.start import Batch, bring_up, conclude, read_batch, read_devices
 from library.batch.status import show_plan, show_status
@@ -34,8 +35,11 @@ def run_batch(argv: Sequence[str]) -> None:
     bring_up(batch, settings, say)
     driver = Driver(batch.ledger, batch.jobs, limits(settings, batch.file.batch), say)
     driver.drive(trainers(settings, devices))
+    not_evaluated = []
+    if batch.file.batch["evaluate"] and not settings["worker"] and not driver.reason:
+        not_evaluated = evaluate_jobs(batch.ledger, batch.jobs, batch.file.batch["evaluate"], say)
     finish(batch, settings)
-    conclude(batch.records, driver.stopped_by)
+    conclude(batch.records, driver.stopped_by, not_evaluated)
 
 
 def limits(settings: Settings, table) -> Limits:

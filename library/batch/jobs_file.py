@@ -19,7 +19,7 @@ from typing import Any
 
 from library.config.option import Group, Option, Written, names_elsewhere, with_aliases
 from library.config.options.logging import LOGGING
-from library.config.suggest import did_you_mean
+from library.config.suggest import did_you_mean, missing
 from library.config.toml_file import ConfigFile, read_toml
 from library.config.values import file_name, flag, read_value, text, whole_number
 from library.errors import Problem
@@ -49,6 +49,8 @@ BATCH_KEYS = Group("[batch]", (
     Option("max_attempts",   int,           2,    "how often a job is begun that dies without being at fault",
            minimum=1, known_as=("retries", "attempts")),
     Option("min_free_disk",  size_in_bytes, 10**9, "below this no job is begun until there is more"),
+    Option("evaluate",       Path,          None, "config of evaluate.py: measure the pictures of finished jobs",
+           known_as=("eval", "evaluation")),
     Option("sample_prompts", str,           None, "prompts of a job; {dataset} stands for its name"),
 ))
 MATCH_KEYS = Group("match", (
@@ -165,6 +167,8 @@ class _Reading:
                 there_are = f"; there are {', '.join(allowed)}."
                 place = f"`{name}` {self._place('batch', name)}"
                 self._problem(f"{place} has {{{unknown}}}{did_you_mean(unknown, allowed, end=there_are)}")
+        if values["evaluate"] is not None and not values["evaluate"].is_file():
+            self._problem(f"`evaluate` {self._place('batch', 'evaluate')}: {missing(values['evaluate'])}")
         if sorted(values["order"]) != sorted(AXES):
             self._problem(f"`order` {self._place('batch', 'order')} must name each of {', '.join(AXES)} once")
 

@@ -87,7 +87,7 @@ def _bring_up_one(ledger: Ledger, prepared: Prepared, key: Key, settings: Settin
             write_config(prepared, ledger.config(job.name))
 
 
-def conclude(records: Sequence[Record], stopped_by: int | None) -> None:
+def conclude(records: Sequence[Record], stopped_by: int | None, not_evaluated: Sequence[str] = ()) -> None:
     """Raise what gives the exit code: nothing is 0, and it is never 0 with a failure."""
     failed = [record for record in records if record.state in decide.FAILURES]
     left = [record for record in records if record.state != DONE and record not in failed]
@@ -97,6 +97,8 @@ def conclude(records: Sequence[Record], stopped_by: int | None) -> None:
         names = ", ".join(record.name for record in failed[:3]) + (", ..." if len(failed) > 3 else "")
         rest = f"; {len(left)} are left" if left else ""
         raise BatchFailed(f"{len(failed)} of {len(records)} jobs failed: {names}{rest}")
+    if not_evaluated:
+        raise BatchFailed(f"all jobs that were begun are done, but {len(not_evaluated)} could not be evaluated")
     if left:
         raise BatchUnfinished(f"{len(left)} of {len(records)} jobs are left; the same command goes on with them")
 
