@@ -60,11 +60,14 @@ def prompts_of_manifest(
     except ConfigError as error:
         problems.append(Problem(str(error)))
         return
+    by_name = {path.name: path for path in pictures}
     named: Counter[Path] = Counter()
     prompts: dict[Path, str] = {}
     for number, pattern, prompt in lines:
-        exactly = [path for path in pictures if path.name == pattern]  # a name may hold what a pattern would read
-        found = exactly or [path for path in pictures if fnmatchcase(path.name, pattern)]
+        if pattern in by_name:  # a name may hold what a pattern would read as a class of letters
+            found = [by_name[pattern]]
+        else:
+            found = [path for path in pictures if fnmatchcase(path.name, pattern)]
         if not found and pictures:
             end = f"; the folder has {pictures[0].name}" + (" and others" if len(pictures) > 1 else "")
             guess = did_you_mean(pattern, [path.name for path in pictures], end=end)
