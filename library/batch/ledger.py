@@ -128,6 +128,22 @@ class Ledger:
     def write(self, record: Record) -> None:
         write_json(self.jobs / f"{record.name}.json", {"version": VERSION, **asdict(record)})
 
+    def set_aside(self, record: Record) -> None:
+        """Move what a failed job has left into `_batch/replaced`: its name now belongs to a job of other options."""
+        folder = self.output_dir / record.name
+        if folder.exists():
+            place = self.folder / "replaced" / f"{record.name}.{len(record.attempts)}"
+            place.parent.mkdir(exist_ok=True)
+            with suppress(OSError):
+                folder.rename(place)
+
+    def ask_to_stop(self) -> None:
+        """Raises `UserError` where there is no batch to stop."""
+        try:
+            self.stop_file.touch()
+        except OSError:
+            raise UserError(f"there is no batch in `{self.output_dir}` to be stopped") from None
+
     def write_plan(self, plan: dict[str, Any]) -> None:
         write_json(self.folder / "batch.json", {"version": VERSION, **plan})
 

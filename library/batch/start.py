@@ -16,7 +16,7 @@ from library.batch.jobs_file import JobsFile, read_jobs_file
 from library.batch.keys import Digests, Key, key_of
 from library.batch.ledger import DONE, Ledger, Record
 from library.config.option import Settings
-from library.errors import BatchFailed, BatchUnfinished, ConfigError, Interrupted, raise_all
+from library.errors import ConfigError, raise_all
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def _bring_up_one(ledger: Ledger, prepared: Prepared, key: Key, settings: Settin
             return
         old = ledger.read(job.name)
         folder = ledger.output_dir / job.name
+        if old.key not in ("", key.hash) and old.state in decide.FAILURES:
+            ledger.set_aside(old)  # states of another configuration, which nothing can go on from
         new = decide.brought_up(old, job, key, settings["retry"], folder)
         if settings["verify"] and new.state == DONE:
             new = decide.verified(new, folder, say)
@@ -85,22 +87,6 @@ def _bring_up_one(ledger: Ledger, prepared: Prepared, key: Key, settings: Settin
             ledger.write(new)
         if not decide.settled(new) or not ledger.config(job.name).exists():
             write_config(prepared, ledger.config(job.name))
-
-
-def conclude(records: Sequence[Record], stopped_by: int | None, not_evaluated: Sequence[str] = ()) -> None:
-    """Raise what gives the exit code: nothing is 0, and it is never 0 with a failure."""
-    failed = [record for record in records if record.state in decide.FAILURES]
-    left = [record for record in records if record.state != DONE and record not in failed]
-    if stopped_by is not None:
-        raise Interrupted(stopped_by)
-    if failed:
-        names = ", ".join(record.name for record in failed[:3]) + (", ..." if len(failed) > 3 else "")
-        rest = f"; {len(left)} are left" if left else ""
-        raise BatchFailed(f"{len(failed)} of {len(records)} jobs failed: {names}{rest}")
-    if not_evaluated:
-        raise BatchFailed(f"all jobs that were begun are done, but {len(not_evaluated)} could not be evaluated")
-    if left:
-        raise BatchUnfinished(f"{len(left)} of {len(records)} jobs are left; the same command goes on with them")
 
 
 def read_devices(devices: str | None) -> list[str]:

@@ -90,6 +90,10 @@ class Trying:
         bring_up(found, settings, lambda line: None)
         return found
 
+    def ledger_created(self) -> Ledger:
+        self.ledger.create()
+        return self.ledger
+
     def states(self) -> dict[str, str]:
         return {path.stem: self.ledger.read(path.stem).state for path in sorted(self.ledger.jobs.glob("*.json"))}
 

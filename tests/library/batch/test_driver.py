@@ -139,6 +139,39 @@ def test_a_finished_name_with_other_options_is_refused_with_the_difference(batch
     assert NAMES[0] not in said
 
 
+def test_a_failed_job_with_other_options_begins_anew_beside_what_it_had_left(batch, trained_by):
+    left = batch.output / NAMES[0] / "state"
+
+    def fail(assignment):
+        left.mkdir(parents=True, exist_ok=True)
+        return Outcome(BY_USER, "no", steps=3)
+
+    trained_by(fail)
+    assert batch.run("--only", "one*") == 3
+    batch.write(more="network_alpha = 2\n")
+    seen = []
+    trained_by(lambda assignment: seen.append(left.exists()) or Outcome())
+    assert batch.run("--only", "one*") == 0
+    assert seen == [False]
+    assert (batch.ledger.folder / "replaced" / f"{NAMES[0]}.1" / "state").is_dir()
+
+
+def test_a_worker_of_many_does_not_wait_for_the_others(batch, trained_by):
+    trained_by(lambda assignment: Outcome())
+    with batch.ledger_created().held(NAMES[0]):
+        record = batch.ledger.read(NAMES[0])
+        batch.ledger.write(replace(record, state=RUNNING))
+        assert batch.run("--worker") == 0
+        assert batch.run("--worker", "--only", "one*") == 0
+    assert batch.states()[NAMES[1]] == "done"
+    assert batch.states()[NAMES[0]] == RUNNING
+
+
+def test_there_must_be_a_batch_to_be_stopped(batch, capsys):
+    assert batch.run("--stop") == 1
+    assert "to be stopped" in capsys.readouterr().err
+
+
 def test_changed_pictures_of_a_finished_job_are_refused(batch, trained_by, styles, capsys):
     trained_by(lambda assignment: Outcome())
     batch.run()
