@@ -53,8 +53,12 @@ def data_told(run: RunFiles, *, with_pictures: bool = True) -> DataTold | None:
             (str(p.get("kind", "")), Path(str(p.get("file", ""))).name, str(p.get("sentence", "")))
             for p in data.get("problems", ())
         ],
-        unchecked=[str(line) for line in data.get("unchecked", ())],
+        unchecked=[_sentence(str(line)) for line in data.get("unchecked", ())],
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def _is_figure(name: str, value: Any) -> bool:

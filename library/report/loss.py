@@ -54,7 +54,7 @@ def loss_figure(run: RunFiles, best_step: int | None) -> Figure | None:
     if held_out:
         told += f"; validation loss from {held_out[min(held_out)]:.4g} to {held_out[max(held_out)]:.4g}"
     above = int((loss[finite] > top.get_ylim()[1]).sum())
-    note = f"{above:,} steps of a higher loss lie above the figure." if above else ""
+    note = f"Steps of a higher loss than the figure has room for: {above:,}." if above else ""
     return Figure("loss", "Loss and learning rate", svg(figure, told), *_table(steps, held_out), note)
 
 
