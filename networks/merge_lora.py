@@ -38,7 +38,7 @@ def merge_by(settings: Settings, *, sdxl: bool = False) -> None:
 
     device = chosen_device(settings["device"])
     save_to, is_sd2 = settings["save_to"], bool(settings.values.get("v2"))
-    check_target(save_to, folder=settings["sd_model"] is not None)
+    check_target(save_to, folder=Path(settings["sd_model"] or "no model").is_dir())
     blocks = read_block_weights(settings.values.get("lbws") or [], is_sdxl=True)
     networks = read_weighted(settings["models"], settings["ratios"], blocks)
     work, save = PRECISIONS[settings["precision"]], PRECISIONS.get(settings["save_precision"])

@@ -101,6 +101,8 @@ def merge_into_model(
     """
     device = torch.device(device)
     if model.is_dir():
+        if model.resolve() in save_to.resolve().parents:
+            raise UserError(f"`save_to` is `{save_to}`, which lies inside the model's folder; choose one beside it")
         files = open_folder(model)
         checkpoint = places_in_folder(model, {path: file.outline for path, file in files.items()})
     else:

@@ -174,10 +174,26 @@ def test_values_that_are_not_finite_leave_no_file(sd1: Any, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_an_old_format_is_read_and_written_as_safetensors(sd1: Any, tmp_path: Path) -> None:
+    _, folder, layers = sd1
+    tensors = load_file(folder / "model.safetensors")
+    torch.save({"state_dict": tensors, "global_step": 3}, tmp_path / "model.ckpt")
+    network = Weighted(read_network(folder / "a.safetensors"), 1.0)
+    with pytest.raises(UserError, match=r"written as \.safetensors"):
+        run([network], tmp_path / "model.ckpt", tmp_path / "m.ckpt")
+    run([network], tmp_path / "model.ckpt", tmp_path / "m.safetensors")
+    merged = load_file(tmp_path / "m.safetensors")
+    assert merged.keys() == tensors.keys()
+    assert sum(not torch.equal(merged[key], tensor) for key, tensor in tensors.items()) == layers
+
+
 def test_a_folder_keeps_its_other_files(sd1: Any, tmp_path: Path) -> None:
     model, folder, _ = sd1
     save_folder(model, tmp_path / "model")
-    run([Weighted(read_network(folder / "a.safetensors"), 1.0)], tmp_path / "model", tmp_path / "m")
+    network = Weighted(read_network(folder / "a.safetensors"), 1.0)
+    with pytest.raises(UserError, match="inside the model's folder"):
+        run([network], tmp_path / "model", tmp_path / "model" / "m")
+    run([network], tmp_path / "model", tmp_path / "m")
     names = sorted(path.relative_to(tmp_path / "model") for path in (tmp_path / "model").rglob("*"))
     assert names == sorted(path.relative_to(tmp_path / "m") for path in (tmp_path / "m").rglob("*"))
     assert json.loads((tmp_path / "m" / "model_index.json").read_text(encoding="utf-8"))
