@@ -63,10 +63,10 @@ class Checkpoints:
             self._write_files(run, self._spec.best_stem)
 
     def best_files(self, run: Run) -> list[Path]:
-        """The files of the best step so far; none where none is kept."""
+        """The files of the best step so far, if one is kept."""
         if not run.validation.keeps_best or not run.validation.course.step:
             return []
-        return self._best_paths(run)
+        return [path for path in self._best_paths(run) if path.is_file()]
 
     def _best_paths(self, run: Run) -> list[Path]:
         return [self._spec.file(self._spec.best_stem + trainable.file_label) for trainable in run.trainables]

@@ -49,7 +49,7 @@ class Arm:
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("too long", 32, 2e-3, 240),
+        Arm("too long", 64, 2e-3, 200),
         Arm("gentle", 4, 5e-4, 120),
     )
 }

@@ -7,24 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from library.command import run_command
-from library.data.preflight.options import read_target
+from library.data.preflight.findings import Report
+from library.data.preflight.options import Target, read_target
 from library.errors import ConfigError, UserError
 
 
 def preflight(argv: Sequence[str]) -> None:
     """Say what was found; ends with SystemExit(1) where there are problems."""
     try:
-        target = read_target(argv)
+        report = looked_at(read_target(argv))
     except UserError as error:
         raise ConfigError(str(error)) from error  # so that 1 always means that problems were found
-    settings = target.settings
+    if report.problems:
+        raise SystemExit(1)
 
+
+def looked_at(target: Target) -> Report:
+    """Look at a dataset, and print and write what was found."""
     # What decodes images is imported here and nowhere above: a mistake in the options must not wait for it.
     from library.data.preflight.inspect import inspect
     from library.data.preflight.lengths import count_of, tokenizer_at_hand
     from library.data.preflight.written import lines_of
     from library.files import write_json
 
+    settings = target.settings
     model = settings["pretrained_model_name_or_path"]
     tokenizer = tokenizer_at_hand(Path(model) if model else None, settings["tokenizer_cache_dir"])
     report = inspect(
@@ -43,8 +49,7 @@ def preflight(argv: Sequence[str]) -> None:
         from library.data.preflight.page import write_report
 
         write_report(settings["html"], report)
-    if report.problems:
-        raise SystemExit(1)
+    return report
 
 
 if __name__ == "__main__":

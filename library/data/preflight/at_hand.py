@@ -27,10 +27,12 @@ PLACES = {"image": "damaged", "caption": "bad caption", "folder": "folder", "met
 def found_at_hand(dataset: Dataset) -> list[Finding]:
     """Everything that is found without opening an image."""
     images = list({(seen.path, id(seen.subset)): seen for seen in dataset.images}.values())
+    captioned = {id(seen.subset) for seen in images if seen.caption is not None}
     listings = {folder: listing for folder in folders_of(dataset.plan) if (listing := _listing(folder))}
     return in_order(
         [
-            *(finding for seen in images for finding in [*about_header(seen), *about_caption(seen)]),
+            *(finding for seen in images for finding in about_header(seen)),
+            *(finding for seen in images for finding in about_caption(seen, id(seen.subset) in captioned)),
             *about_sizes(dataset),
             *about_buckets(dataset),
             *about_masks(dataset, listings),
@@ -63,8 +65,8 @@ def about_header(seen: Seen) -> Iterator[Finding]:
         yield Finding("animation" if "animation" in note else "mislabelled", str(seen.path), note)
 
 
-def about_caption(seen: Seen) -> Iterator[Finding]:
-    """A picture without a caption, unless it has class tokens and no caption file of any kind."""
+def about_caption(seen: Seen, others_have_one: bool) -> Iterator[Finding]:
+    """A picture without a caption, unless class tokens stand for those of its whole folder."""
     subset = seen.subset
     if seen.caption is None:
         if any((seen.path.parent / name).is_file() for name in caption_names(seen.path.name, subset.caption_extension)):
@@ -74,7 +76,7 @@ def about_caption(seen: Seen) -> Iterator[Finding]:
         if beside:
             said = f"its caption is in a {beside[0]} file, but `caption_extension` is {subset.caption_extension}"
             yield Finding("caption extension", str(seen.path), said)
-        elif not subset.class_tokens or subset.metadata_file is not None:
+        elif others_have_one or not subset.class_tokens:
             said = f"has no {subset.caption_extension} file" if subset.metadata_file is None else "has no caption"
             yield Finding("no caption", str(seen.path), f"{said} and is trained with {_instead(subset)}")
     elif not seen.caption:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from library.data.images import FORMATS, explained, orientation, turned
 
@@ -48,7 +49,8 @@ def look_at_all(paths: list[Path], workers: int) -> list[Sight]:
     if workers < 2 or len(paths) < MANY:
         return [look_at(path) for path in paths]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(look_at, paths, chunksize=HANDFUL))
+        sights = pool.map(look_at, paths, chunksize=HANDFUL)
+        return list(tqdm(sights, desc="pictures", total=len(paths), disable=None, leave=False))
 
 
 def look_at(path: Path) -> Sight:

@@ -196,3 +196,11 @@ def test_regularization_images_may_be_doubles_of_nothing_that_is_held_out(tmp_pa
     words = [tmp_path / "train", f"--reg_data_dir={tmp_path / 'reg'}", "--resolution=128", "--validation_split=0.5"]
     code, report = look(words, tmp_path)
     assert (code, found(report)) == (1, {("duplicate", "same.png")})
+
+
+def test_a_caption_is_missing_where_the_others_of_its_folder_have_one(tmp_path):
+    for i in range(3):
+        save(picture(i), tmp_path / "with" / "1_spot" / f"{i}.png", None if i == 1 else "a spot")
+        save(picture(i), tmp_path / "without" / "1_spot" / f"{i}.png", None)
+    assert found(look([tmp_path / "with", "--resolution=128"], tmp_path)[1]) == {("no caption", "1.png")}
+    assert look([tmp_path / "without", "--resolution=128"], tmp_path)[0] == 0
