@@ -105,13 +105,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure_table(figures: Sequence[Figure]) -> str:
-    rows = [["metric", "value", "95 % interval", "pictures", "prompts", "weights", "seconds", "preprocessing"]]
+    rows = [
+        ["metric", "value", "95 % interval", "pictures", "prompts", "network and its hash", "seconds", "preprocessing"]
+    ]
     notes = []
     for figure in figures:
         if figure.value is None:
             continue
         arrow = "(higher is better)" if figure.metric.better == "higher" else "(lower is better)"
-        hashes = " ".join(facts["sha256"][:8] for facts in figure.weights.values()) or "-"
+        networks = ", ".join(f"{facts['name']} {facts['sha256'][:8]}" for facts in figure.weights.values()) or "-"
         rows.append(
             [
                 f"{figure.metric.name} {arrow}",
@@ -119,7 +121,7 @@ def figure_table(figures: Sequence[Figure]) -> str:
                 _interval(figure),
                 str(figure.n_pictures),
                 str(figure.n_prompts or "-"),
-                hashes,
+                networks,
                 f"{figure.seconds:.1f}",
                 figure.preprocessing,
             ]

@@ -34,6 +34,14 @@ def hash_of(files: Sequence[Path]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def model_name(source: Path) -> str:
+    """What people call it: its file or folder, or its repository where the Hugging Face cache holds it."""
+    for folder in source.parents:
+        if folder.name == "snapshots" and folder.parent.name.startswith("models--"):
+            return folder.parent.name.removeprefix("models--").replace("--", "/")
+    return source.name
+
+
 def weight_facts(source: Path) -> dict[str, str]:
-    """Path and sha256, as the JSON holds them."""
-    return {"path": str(source), "sha256": hash_of(weight_files(source))}
+    """Name, path and sha256, as the JSON holds them."""
+    return {"name": model_name(source), "path": str(source), "sha256": hash_of(weight_files(source))}

@@ -9,6 +9,7 @@ from huggingface_hub import constants
 
 from library.errors import ConfigError
 from library.metrics.catalogue import METRICS, SOURCES
+from library.metrics.weight_files import weight_facts
 from library.metrics.weights import Weights, in_hub_cache, not_there, read_weights
 
 
@@ -31,6 +32,7 @@ def test_a_local_copy_of_the_hub_will_do_if_it_has_weights(tmp_path: Path, monke
     assert in_hub_cache(SOURCES["clip"]) is None
     large = in_cache(tmp_path, "openai/clip-vit-large-patch14", "config.json", "model.safetensors")
     assert in_hub_cache(SOURCES["clip"]) == large
+    assert weight_facts(large)["name"] == "openai/clip-vit-large-patch14"
     csd = in_cache(tmp_path, "tomg-group-umd/CSD-ViT-L", "pytorch_model.bin") / "pytorch_model.bin"
     assert Weights().find("csd") == csd
     assert not_there(METRICS["clip_t"], Weights()) is None
