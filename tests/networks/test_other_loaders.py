@@ -16,7 +16,10 @@ import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
 from library.adapters.names import to_file_names
+from library.models.family import Family
 from library.models.original_names import inverted, rename, unet_names
+from miniworld.tiny import build
+from networks import ac_lora, lora
 from tests.golden_table.networks import full_size, network_on
 
 Shapes = dict[str, tuple[int, ...]]
@@ -232,3 +235,16 @@ def test_a_file_with_the_names_in_memory_would_not_be_found(name):
     known = a1111_modules(name)
     assert own - set(comfy_key_map(name))
     assert [module for module in own if a1111_place(module, name, known) is None]
+
+
+def test_a_file_of_ac_lora_has_the_names_of_one_of_lora():
+    """Only ranks differ, and they do not matter above."""
+    model: Any = build(Family.SD1)
+    plain, cut = (
+        module.create_network(1.0, 4, 4, None, model.text_encoders[0], model.unet, **arguments)
+        for module, arguments in ((lora, {}), (ac_lora, {"ac_mode": "product"}))
+    )
+    for network in (plain, cut):
+        network.apply_to(model.text_encoders[0], model.unet)
+    tensors, _ = cut.tensors_for_file()
+    assert to_file_names(tensors, model).keys() == to_file_names(plain.state_dict(), model).keys()
