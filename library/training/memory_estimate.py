@@ -20,6 +20,9 @@ from dataclasses import dataclass
 GIB = 2**30
 GPU_OVERHEAD = (GIB // 2, GIB + GIB // 2)
 """What a GPU adds: its context, workspaces of kernels, gaps between blocks. From other people's reports, not ours."""
+RUNNING = GIB // 10
+"""What a process takes beside a plan's when it trains: kernels, threads, gaps between blocks. Found on the mini model,
+which has next to nothing else."""
 PIECE = 2**28
 """Of a model's file that is mapped while it is converted: `library/pieces.py`."""
 
@@ -91,7 +94,7 @@ def on_gpu(parts: Parts, habits: Habits) -> dict[str, int]:
 
 def without_gpu(parts: Parts, habits: Habits, around: Surroundings) -> dict[str, int]:
     """{stage: bytes of the resident set at its peak}."""
-    everything = around.total + parts.model + parts.trained
+    everything = around.total + RUNNING + parts.model + parts.trained
     stages = {"loading": around.libraries + parts.model + min(PIECE, parts.model), "latents": everything + parts.encode}
     stages["training"] = everything + parts.step
     if habits.draws_samples:

@@ -31,7 +31,7 @@ def plan_text(plan: Plan) -> str:
 def images(plan: Plan) -> Iterator[str]:
     dataset, held_out = plan.dataset, plan.dataset.validation
     reg = sum(picture.subset.is_reg for picture in dataset.pictures)
-    said = f"{len(dataset.pictures) - reg} images, {len(dataset.samples)} visits in an epoch"
+    said = f"{some(len(dataset.pictures) - reg, 'image')}, {some(len(dataset.samples), 'visit')} in an epoch"
     said += f", {reg} regularization images" if reg else ""
     yield said + (f", {len(held_out.pictures)} held out" if held_out else "")
     pictures = Counter((picture.dataset, picture.choice.bucket) for picture in dataset.pictures)
@@ -40,8 +40,8 @@ def images(plan: Plan) -> Iterator[str]:
         batches = -(-len(members) // (dataset.plan[number].batch_size * plan.geometry.parts))
         place = f"dataset {number + 1}, " if several else ""
         yield (
-            f"{place}{bucket[0]}x{bucket[1]}: {pictures[number, bucket]} images, {len(members)} visits, "
-            f"{batches} step{'s' * (batches > 1)} in an epoch"
+            f"{place}{bucket[0]}x{bucket[1]}: {some(pictures[number, bucket], 'image')}, "
+            f"{some(len(members), 'visit')}, {some(batches, 'step')} in an epoch"
         )
     yield from (f"note: {line}" for line in dataset.warnings)
     worth_a_look: dict[str, list[Finding]] = {}
@@ -56,8 +56,7 @@ def images(plan: Plan) -> Iterator[str]:
 def length(plan: Plan) -> Iterator[str]:
     clock, sizes = plan.clock, sorted({spec.batch_size for spec in plan.dataset.plan})
     yield (
-        f"{clock.total_steps} optimizer steps: {clock.total_epochs} epoch{'s' * (clock.total_epochs > 1)} of "
-        f"{clock.steps_per_epoch}"
+        f"{some(clock.total_steps, 'optimizer step')}: {some(clock.total_epochs, 'epoch')} of {clock.steps_per_epoch}"
     )
     parts = plan.geometry
     split = ""
@@ -130,6 +129,10 @@ def doing(stage: str) -> str:
         "samples": "drawing samples",
         "loading": "loading",
     }[stage]
+
+
+def some(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def gib(size: float) -> str:
