@@ -23,8 +23,6 @@ GPU_OVERHEAD = (GIB // 2, GIB + GIB // 2)
 RUNNING = GIB // 10
 """What a process takes beside a plan's when it trains: kernels, threads, gaps between blocks. Found on the mini model,
 which has next to nothing else."""
-PIECE = 2**28
-"""Of a model's file that is mapped while it is converted: `library/pieces.py`."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,14 @@ class Habits:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process holds beside tensors of the run: Python and its libraries, caches of latents and captions."""
+    """What a process holds beside tensors of the run: Python and its libraries, caches of latents and captions.
+
+    `mapped`: of the model's files, what lies in memory beside the weights that are made of it.
+    """
 
     libraries: int
     caches: int
+    mapped: int = 0
 
     @property
     def total(self) -> int:
@@ -95,7 +97,7 @@ def on_gpu(parts: Parts, habits: Habits) -> dict[str, int]:
 def without_gpu(parts: Parts, habits: Habits, around: Surroundings) -> dict[str, int]:
     """{stage: bytes of the resident set at its peak}."""
     everything = around.total + RUNNING + parts.model + parts.trained
-    stages = {"loading": around.libraries + parts.model + min(PIECE, parts.model), "latents": everything + parts.encode}
+    stages = {"loading": around.libraries + parts.model + around.mapped, "latents": everything + parts.encode}
     stages["training"] = everything + parts.step
     if habits.draws_samples:
         stages["samples"] = everything + parts.decode

@@ -25,6 +25,7 @@ from library.data.text_cache import captions_to_come
 from library.models.family import Family, StableDiffusion
 from library.models.skeleton import model_configs
 from library.models.standard import Configs
+from library.pieces import PIECE
 from library.sampling.prompts import SamplePrompt, read_prompts
 from library.training.assemble import Resumed, check_rates
 from library.training.build import SAVED_AS, Checked, runs_text_encoder
@@ -114,7 +115,8 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
         prompts=len(checked.prompts),
         latents=latents_of(dataset) if settings["cache_latents_to_disk"] else None,
     )
-    around = Surroundings(libraries, held_in_caches(checked, settings, configs))
+    mapped = mapped_while_loading(Path(settings["pretrained_model_name_or_path"]))
+    around = Surroundings(libraries, held_in_caches(checked, settings, configs), mapped)
     return Plan(
         settings,
         family,
@@ -283,6 +285,13 @@ def latents_of(dataset: Dataset) -> list[tuple[Path, int]]:
         (p.look, flip): p for p in dataset.all_pictures for flip in ((False, True) if p.subset.flip_aug else (False,))
     }
     return [(p.subset.image_dir, p.choice.bucket[0] * p.choice.bucket[1] // 64 * 4) for p in looks.values()]
+
+
+def mapped_while_loading(path: Path) -> int:
+    """A single file is converted piece by piece, a folder part by part: bytes of the largest."""
+    if path.is_file():
+        return min(PIECE, path.stat().st_size)
+    return max(sum(f.stat().st_size for f in part.glob("*.safetensors")) for part in path.iterdir() if part.is_dir())
 
 
 def held_in_caches(checked: Checked, settings: Settings, configs: Configs) -> int:
