@@ -85,6 +85,11 @@ def test_a_figure_is_the_same_twice_and_speaks_in_the_colours_of_the_page():
     assert re.findall(r">loss<", first)  # text stays text
 
 
+def test_letters_that_only_the_page_can_draw_are_no_warning(recwarn: pytest.WarningsRecorder):
+    assert "\u732b" in drawn("\u732b")
+    assert not recwarn
+
+
 def test_two_figures_of_a_page_share_no_names():
     ids = re.findall(r' id="([^"]+)"', drawn("one")) + re.findall(r' id="([^"]+)"', drawn("two"))
     assert ids
