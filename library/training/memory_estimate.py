@@ -62,12 +62,12 @@ class Habits:
 class Surroundings:
     """What a process holds beside tensors of the run: Python and its libraries, caches of latents and captions.
 
-    `mapped`: of the model's files, what lies in memory beside the weights that are made of it.
+    `loading` is the most that weights, and what of their file is in memory beside them, take while they are read.
     """
 
     libraries: int
     caches: int
-    mapped: int = 0
+    loading: int = 0
 
     @property
     def total(self) -> int:
@@ -97,7 +97,7 @@ def on_gpu(parts: Parts, habits: Habits) -> dict[str, int]:
 def without_gpu(parts: Parts, habits: Habits, around: Surroundings) -> dict[str, int]:
     """{stage: bytes of the resident set at its peak}."""
     everything = around.total + RUNNING + parts.model + parts.trained
-    stages = {"loading": around.libraries + parts.model + around.mapped, "latents": everything + parts.encode}
+    stages = {"loading": around.libraries + around.loading, "latents": everything + parts.encode}
     stages["training"] = everything + parts.step
     if habits.draws_samples:
         stages["samples"] = everything + parts.decode

@@ -115,8 +115,9 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
         prompts=len(checked.prompts),
         latents=latents_of(dataset) if settings["cache_latents_to_disk"] else None,
     )
-    mapped = mapped_while_loading(Path(settings["pretrained_model_name_or_path"]))
-    around = Surroundings(libraries, held_in_caches(checked, settings, configs), mapped)
+    model_path, dtype = Path(settings["pretrained_model_name_or_path"]), DTYPES[settings["mixed_precision"]]
+    loading = held_while_loading(model_path, parts.model if parts else 0, dtype)
+    around = Surroundings(libraries, held_in_caches(checked, settings, configs), loading)
     return Plan(
         settings,
         family,
@@ -287,11 +288,17 @@ def latents_of(dataset: Dataset) -> list[tuple[Path, int]]:
     return [(p.subset.image_dir, p.choice.bucket[0] * p.choice.bucket[1] // 64 * 4) for p in looks.values()]
 
 
-def mapped_while_loading(path: Path) -> int:
-    """A single file is converted piece by piece, a folder part by part: bytes of the largest."""
+def held_while_loading(path: Path, model: int, dtype: torch.dtype) -> int:
+    """A single file is converted piece by piece beside the weights (`model` bytes) that are made of it; a folder part
+    by part, and what is in float32 already is used as it lies there."""
     if path.is_file():
-        return min(PIECE, path.stat().st_size)
-    return max(sum(f.stat().st_size for f in part.glob("*.safetensors")) for part in path.iterdir() if part.is_dir())
+        return model + min(PIECE, path.stat().st_size)
+    made = most = 0
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        files = sum(file.stat().st_size for file in (path / part).glob("*.safetensors"))
+        most = max(most, made + files)
+        made += files * dtype.itemsize // 4
+    return most
 
 
 def held_in_caches(checked: Checked, settings: Settings, configs: Configs) -> int:

@@ -122,11 +122,11 @@ def test_a_gpu_holds_in_each_stage_what_the_stage_uses():
 
 
 def test_without_a_gpu_everything_is_in_memory_all_the_time():
-    around = Surroundings(libraries=GIB, caches=5, mapped=7)
+    around = Surroundings(libraries=GIB, caches=5, loading=137)
     stages = without_gpu(PARTS, NOTHING_CACHED, around)
     assert stages["training"] == GIB + RUNNING + 5 + 130 + 12 + 50
     assert stages["samples"] == GIB + RUNNING + 5 + 130 + 12 + 70
-    assert stages["loading"] == GIB + 130 + 7
+    assert stages["loading"] == GIB + 137
     assert cache_bytes(latents=16, captions=2, tokens=77, text_width=768) == 128 + 473088
 
 
