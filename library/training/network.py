@@ -115,7 +115,7 @@ def create_network(
         ):
             before = Movement(dict(network.named_parameters()))
             found = network.load_weights(str(file))
-            if before.measure()[0] == 0 and not spec.dim_from_weights:  # which may have taken them already
+            if not spec.dim_from_weights and before.measure()[0] == 0:  # made from the file, it may have taken them
                 raise UserError(
                     f"`network_weights = {spec.network_weights}`: {module.__name__} took nothing of it ({found}); the "
                     "file is of another network module or model, or its module cannot read what it writes"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from library.errors import UserError
 from library.models.family import Family, StableDiffusion
@@ -186,6 +187,14 @@ def test_a_network_that_reads_weights_in_eight_bits_itself_is_refused(network: A
     block, _ = stored(nn.Linear(24, 16), torch.float32)
     with pytest.raises(UserError, match=r"their\.network.*bypass_mode"), unchanged_by("their.network", block):
         network(block[0])  # type: ignore[index]
+
+
+def test_tensors_without_content_are_not_compared() -> None:
+    with FakeTensorMode():
+        block = nn.Sequential(nn.Linear(24, 16)).requires_grad_(False)
+        assert store_in_float8(block) == 1
+        with unchanged_by("a.network", block):
+            beside(block[0])
 
 
 def test_a_network_that_asks_the_layer_is_welcome_and_so_is_any_on_whole_weights() -> None:
