@@ -84,7 +84,7 @@ def _plot(records: Sequence[Record], measure: Measure, found: Sequence[Differenc
         apart = 0.5 / len(measured)  # methods stand beside each other, so that equal values are seen
         for i, (method, at) in enumerate(measured.items()):
             of = {name: [value for (dataset, _), value in at.items() if dataset == name] for name in datasets}
-            points = [(x + (i - len(measured) / 2) * apart, mean(of[n])) for x, n in enumerate(datasets) if of[n]]
+            points = [(x + (i - (len(measured) - 1) / 2) * apart, mean(of[n])) for x, n in enumerate(datasets) if of[n]]
             places, heights = zip(*points, strict=True)
             colour, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
             axes.plot(places, heights, color=colour, marker=marker, linestyle="none", label=label(method))
