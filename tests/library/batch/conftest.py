@@ -35,6 +35,7 @@ caption_extension = ".txt"
 resolution = "64,64"
 cache_latents = true
 network_train_unet_only = true
+report = false
 learning_rate = 1e-3
 max_train_steps = {steps}
 """

@@ -237,7 +237,7 @@ def test_problems_of_options_are_told_once_for_all_jobs_that_have_them(batch, ca
     assert batch.run("--dry_run") == 2
     said = capsys.readouterr().err
     assert "must be one of no, fp16, bf16" in said
-    assert "one-lora-s1 and 2 more: `full_bf16` in base.toml line 9 needs `mixed_precision` = 'bf16'" in said
+    assert "one-lora-s1 and 2 more: `full_bf16` in base.toml line 10 needs `mixed_precision` = 'bf16'" in said
 
 
 def test_what_the_jobs_file_decides_cannot_be_given_on_the_command_line(batch, capsys):
