@@ -50,6 +50,7 @@ ARMS = {
     arm.name: arm
     for arm in (
         Arm("too long", 64, 2e-3, 200),
+        Arm("far too long", 64, 2e-3, 400),
         Arm("gentle", 4, 5e-4, 120),
     )
 }
