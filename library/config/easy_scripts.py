@@ -45,7 +45,7 @@ def as_training_config(file: ConfigFile) -> ConfigFile:
         tables["network_module"] = "lycoris.kohya" if algorithm else "networks.lora"
     subsets: list[dict[str, Any]] = []
     written = file.tables.get("subsets")
-    for i, subset in enumerate(written if isinstance(written, list) else ()):
+    for i, subset in enumerate(written if isinstance(written, list) else []):
         if not isinstance(subset, dict):
             continue
         subsets.append({})
