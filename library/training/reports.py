@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from library.training.run import Run
-
-SHARE = 0.05
-"""Of the time since the last page, the most that a page before the end may take."""
-FIRST_GUESS = 1.5  # seconds that the first page takes: drawing has to be imported
 
 
 class RunReport:
@@ -23,15 +18,16 @@ class RunReport:
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log
-        self._took = FIRST_GUESS
-        self._last = time.monotonic()
         self._has_failed = False
 
     def write_if_due(self, run: Run) -> None:
-        """After the files and samples of a step, unless pages would take more than their share of the time."""
-        if self._log is None or not (run.checkpoints.due(run.clock) or run.previews.due(run.clock)):
+        """After the files and samples of a step: what the page shows last is what is newest on disk.
+
+        The last step's are on the page of the end, which follows at once.
+        """
+        if self._log is None or run.clock.finished:
             return
-        if self._took <= SHARE * (time.monotonic() - self._last):
+        if run.checkpoints.due(run.clock) or run.previews.due(run.clock):
             self._write(run, running=True)
 
     def write(self, run: Run) -> None:
@@ -41,7 +37,6 @@ class RunReport:
 
     def _write(self, run: Run, *, running: bool) -> None:
         assert self._log is not None
-        began = time.monotonic()
         try:
             if running:
                 run.journal.take_stock(run)
@@ -56,5 +51,3 @@ class RunReport:
         else:
             if page not in run.journal.saved:
                 run.journal.saved.append(page)
-        self._last = time.monotonic()
-        self._took = self._last - began

@@ -6,8 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.report.run_files import read_run
@@ -24,7 +22,6 @@ def events(folder: Path, name: str) -> list[dict]:
 
 
 def test_a_run_ends_with_a_page_of_its_newest_samples(train, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(reports, "FIRST_GUESS", 0.0)  # a page at the first checkpoint, too
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(PROMPTS)
     pages = []
@@ -59,7 +56,6 @@ def test_a_run_ends_with_a_page_of_its_newest_samples(train, tmp_path: Path, cap
 
 def test_a_report_that_cannot_be_drawn_is_one_warning(train, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(reports, "FIRST_GUESS", 0.0)
     assert train(no_report=None, save_every_n_steps=1, max_train_steps=3) == 0
     said = capsys.readouterr()
     assert said.err.count("the report could not be written, the training goes on") == 1
@@ -91,31 +87,19 @@ def test_a_run_that_is_told_to_stop_has_a_page(train, tmp_path: Path, monkeypatc
     assert "stopped at step 2 of 4: SIGTERM" in (tmp_path / "out" / "t-report.html").read_text("utf-8")
 
 
-def test_pages_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch):
-    """With 1.5 s for the first page and 2 s for the next ones, at 5 %: after 30 s, then every 40 s or later."""
-    now = [0.0]
-    monkeypatch.setattr(reports.time, "monotonic", lambda: now[0])
-    written = []
+def test_the_newest_step_of_the_page_is_the_newest_on_disk_after_every_checkpoint(train, tmp_path: Path, monkeypatch):
+    seen = []
+    written = reports.RunReport._write
 
-    class Due:
-        def due(self, clock):
-            return True
+    def noting(self, run, *, running):
+        written(self, run, running=running)
+        page = (tmp_path / "out" / "t-report.html").read_text("utf-8")
+        newest = max(event["step"] for event in events(tmp_path, "saved"))
+        seen.append((run.clock.global_step, newest, f"step {newest} of 4" in page))
 
-    class Run:
-        checkpoints = previews = Due()
-        clock = None
-
-    def write(report, run, *, running):
-        written.append(now[0])
-        now[0] += 2
-        report._took, report._last = 2, now[0]
-
-    monkeypatch.setattr(reports.RunReport, "_write", write)
-    report = reports.RunReport(Path("t-log.jsonl"))
-    while now[0] < 120:
-        now[0] += 1
-        report.write_if_due(Run())  # pyright: ignore[reportArgumentType]
-    assert written == [30.0, 72.0, 114.0]
+    monkeypatch.setattr(reports.RunReport, "_write", noting)
+    assert train(no_report=None, save_every_n_steps=1) == 0
+    assert seen == [(1, 1, True), (2, 2, True), (3, 3, True), (4, 4, True)]
 
 
 def test_no_secret_is_logged_wherever_it_stands():
