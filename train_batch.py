@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from library.batch.driver import Driver, Limits
 from library.batch.ending import conclude, show_results
 from library.batch.engines.start import trainers
-from library.batch.start import Batch, bring_up, read_batch, read_devices
+from library.batch.start import Batch, bring_up, read_batch, read_devices, refuse_other_jobs
 from library.batch.status import show_plan, show_status
 from library.command import run_command
 from library.config.option import Settings
@@ -28,6 +28,7 @@ def run_batch(argv: Sequence[str]) -> None:
     elif settings["status"]:
         show_status(batch)
     elif settings["dry_run"]:
+        refuse_other_jobs(batch)
         show_plan(batch)
     else:
         train(settings, devices, batch)

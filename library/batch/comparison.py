@@ -14,9 +14,10 @@ from statistics import mean
 from typing import Any
 
 from library.batch.ledger import DONE, Record
-from library.metrics.statistics import Mean, t_interval
+from library.metrics.statistics import Mean, holm, t_interval
 
 VALIDATION = "validation_loss"
+ALPHA = 0.05
 Place = tuple[str, int]
 """A dataset and a seed."""
 
@@ -36,11 +37,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method less the one that it is compared with, and what was counted: "datasets" or "seeds"."""
+    """A method less the one that it is compared with, and what was counted: "datasets" or "seeds".
+
+    `p` is that of the mean, adjusted to all differences that are shown together.
+    """
 
     method: str
     mean: Mean
     unit: str
+    p: float | None = None
 
     @property
     def counted(self) -> str:
@@ -54,6 +59,8 @@ class Difference:
             return "one pair: no interval"
         if low <= 0 <= high:
             return "no difference shown"
+        if self.p is not None and self.p >= ALPHA:
+            return "may be chance among so many"
         return "better" if (low > 0) == measure.higher_is_better else "worse"
 
 
@@ -102,17 +109,29 @@ def value_of(record: Record, name: str) -> float | None:
 
 def reference(records: Sequence[Record]) -> str:
     """The method that the others are compared with: the model as it is, else the first one."""
-    untrained = [r.method for r in records if r.parts.get("options", {}).get("method trains") is False]
-    return (untrained or [records[0].method])[0]
+    return (untrained(records) or [records[0].method])[0]
+
+
+def untrained(records: Sequence[Record]) -> list[str]:
+    """The methods that leave the model as it is."""
+    return [r.method for r in records if r.parts.get("options", {}).get("method trains") is False]
+
+
+def adjusted(tables: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
+    """The differences of all tables that are shown together, with p by Holm's rule over all of them."""
+    tested = [d for table in tables for d in table if d.mean.p is not None]
+    p = dict(zip(map(id, tested), holm([d.mean.p for d in tested if d.mean.p is not None]), strict=True))
+    return [[replace(d, p=p.get(id(d))) for d in table] for table in tables]
 
 
 def differences(records: Sequence[Record], name: str, against: str) -> list[Difference]:
     """Each other method less `against`, over the pairs that both have."""
     measured = values(records, name)
     theirs = measured.get(against, {})
+    once = against in untrained(records)
     found = []
     for method, ours in measured.items():
-        pairs = {place: (value, _same_place(theirs, place)) for place, value in ours.items()}
+        pairs = {place: (value, _same_place(theirs, place, once=once)) for place, value in ours.items()}
         gaps = {place: value - other for place, (value, other) in pairs.items() if other is not None}
         if method != against and gaps:
             units = _by_dataset(gaps)
@@ -139,10 +158,10 @@ def ranks(records: Sequence[Record], measure: Measure) -> dict[str, float]:
     return {method: mean(found) for method, found in totals.items() if found}
 
 
-def _same_place(theirs: Mapping[Place, float], place: Place) -> float | None:
-    """The other method's value there; one that was made once for a dataset counts for all its seeds."""
-    if place in theirs:
-        return theirs[place]
+def _same_place(theirs: Mapping[Place, float], place: Place, *, once: bool) -> float | None:
+    """The other method's value there; of one that is looked at `once` for each dataset, the same for all seeds."""
+    if place in theirs or not once:
+        return theirs.get(place)
     of_dataset = [value for (dataset, _), value in theirs.items() if dataset == place[0]]
     return of_dataset[0] if len(of_dataset) == 1 else None
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from library.batch.comparison import Difference, Measure, differences, measures, ranks, reference, values
+from library.batch.comparison import Difference, Measure, adjusted, differences, measures, ranks, reference, values
 from library.batch.contact_sheet import contact_sheet
 from library.batch.decide import FAILURES
 from library.batch.ledger import Ledger, Record
@@ -27,7 +27,9 @@ TEMPLATE = Path(__file__).parent / "templates" / "batch.html"
 def write_batch_page(ledger: Ledger, records: Sequence[Record], title: str) -> Path:
     """Write batch.html beside the folders of the jobs. Raises `UserError` where it cannot be written."""
     methods = list(dict.fromkeys(record.method for record in records))
-    compared = [_comparison(records, measure, reference(records)) for measure in measures(records)]
+    against, measured = reference(records), measures(records)
+    tables = adjusted([differences(records, measure.name, against) for measure in measured])
+    compared = [_comparison(records, measure, against, table) for measure, table in zip(measured, tables, strict=True)]
     html = render(
         TEMPLATE,
         title=title,
@@ -61,15 +63,16 @@ def _cells(row: dict[str, Any], records: Sequence[Record]) -> list[Any]:
     return [row["state"].replace("_", " "), row["attempts"], row["seconds"], row["peak_gb"], *figures, *metrics]
 
 
-def _comparison(records: Sequence[Record], measure: Measure, against: str) -> dict[str, Any]:
+def _comparison(
+    records: Sequence[Record], measure: Measure, against: str, found: Sequence[Difference]
+) -> dict[str, Any]:
     """What the template shows of one measure: differences with intervals, ranks, and the values as a figure."""
-    found = differences(records, measure.name, against)
     ranked = ranks(records, measure)
     return {
         "title": measure.title,
         "against": against,
         "differences": [
-            (d.method, d.mean.value, d.mean.low, d.mean.high, d.counted, d.verdict(measure)) for d in found
+            (d.method, d.mean.value, d.mean.low, d.mean.high, d.p, d.counted, d.verdict(measure)) for d in found
         ],
         "ranks": sorted(((method, round(rank, 2)) for method, rank in ranked.items()), key=lambda pair: pair[1]),
         "plot": _plot(records, measure, found),

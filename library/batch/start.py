@@ -51,6 +51,13 @@ def read_batch(settings: Settings) -> Batch:
     return Batch(file, [p for p in prepared if p.job.name in names], Ledger(output_dir))
 
 
+def refuse_other_jobs(batch: Batch) -> None:
+    """Raise ConfigError where a finished name is another job's now; nothing is written."""
+    digests = Digests.load(batch.ledger.folder / "digests.json")
+    known = [(prepared, record) for prepared, record in zip(batch.prepared, batch.records, strict=True) if record.key]
+    decide.refuse_other_jobs([(record, key_of(prepared, digests)) for prepared, record in known])
+
+
 def bring_up(batch: Batch, settings: Settings, say: Callable[[str], None]) -> None:
     """Write the jobs and their configs into the ledger, with what changed since the last start.
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from library.batch.comparison import Measure, differences, measures, ranks, reference, with_metrics
+from library.batch.comparison import Measure, adjusted, differences, measures, ranks, reference, with_metrics
 from library.batch.contact_sheet import contact_sheet
 from library.batch.ledger import BY_USER, DONE, FAILED, Attempt, Ledger, Record
 from library.batch.page import write_batch_page
@@ -41,6 +41,27 @@ def test_a_difference_counts_each_dataset_once_whatever_its_seeds():
     assert found["lokr"].verdict(LOSS) == "no difference shown"
 
 
+def test_a_seed_that_failed_is_no_pair_but_the_untrained_model_is_one_for_all_seeds():
+    trained = [job("a", "x", 0.5), *(job("a", "y", 0.4, seed) for seed in (1, 2, 3))]
+    (found,) = differences(trained, "validation_loss", "x")
+    assert (found.mean.n, found.verdict(LOSS)) == (1, "one pair: no interval")
+    (found,) = differences([job("a", "base", 0.5), *trained[1:]], "validation_loss", "base")
+    assert found.mean.n == 3
+
+
+def test_differences_that_are_shown_together_are_judged_together():
+    close = [0.40, 0.43, 0.45, 0.465]
+    records = [job(d, "base", 0.5) for d in "abcd"]
+    for n in range(5):
+        records += [job(d, f"m{n}", loss) for d, loss in zip("abcd", close, strict=True)]
+    alone = differences(records[:8], "validation_loss", "base")
+    assert adjusted([alone])[0][0].verdict(LOSS) == "better"
+    together = adjusted([differences(records, "validation_loss", "base")])[0]
+    assert {d.verdict(LOSS) for d in together} == {"may be chance among so many"}
+    assert alone[0].mean.p is not None
+    assert together[0].p == pytest.approx(5 * alone[0].mean.p)
+
+
 def test_with_one_dataset_its_seeds_count_and_one_pair_gives_no_interval():
     of_a = [record for record in RECORDS if record.dataset == "a"]
     found = {d.method: d for d in differences(of_a, "validation_loss", "base")}
@@ -49,7 +70,7 @@ def test_with_one_dataset_its_seeds_count_and_one_pair_gives_no_interval():
 
 
 def test_ranks_are_means_over_datasets_and_equal_values_share_theirs():
-    assert ranks(RECORDS, LOSS) == pytest.approx({"base": 2.5, "lora": 4 / 3, "lokr": 13 / 6}, abs=0.2)
+    assert ranks(RECORDS, LOSS) == pytest.approx({"base": 2.5, "lora": 4 / 3, "lokr": 13 / 6})
     exact = ranks([job("a", "x", 1.0), job("a", "y", 1.0), job("a", "z", 0.5)], LOSS)
     assert exact == {"x": 2.5, "y": 2.5, "z": 1.0}
     higher = Measure("clip_t", higher_is_better=True)

@@ -128,12 +128,13 @@ def test_files_that_are_gone_are_made_again(batch, trained_by):
     assert trained == [NAMES[2], *NAMES]
 
 
-def test_a_finished_name_with_other_options_is_refused_with_the_difference(batch, trained_by, capsys):
+@pytest.mark.parametrize("words", [(), ("--dry_run",)])
+def test_a_finished_name_with_other_options_is_refused_with_the_difference(batch, trained_by, capsys, words):
     trained_by(lambda assignment: Outcome())
     batch.run()
     capsys.readouterr()
     batch.write(more='[[override]]\nmatch = { dataset = "two" }\nset = { network_dim = 8 }\n')
-    assert batch.run() == 2
+    assert batch.run(*words) == 2
     said = capsys.readouterr().err
     assert f"{NAMES[2]} is in the ledger as another job: network_dim was 2 and is 8" in said
     assert NAMES[0] not in said
