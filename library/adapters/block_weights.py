@@ -33,6 +33,9 @@ class BlockWeights:
     weights: dict[int, float]
     is_sdxl: bool
 
+    def knows(self, layer: str) -> bool:
+        return block_of(layer, self.is_sdxl) is not None
+
     def of(self, layer: str) -> float:
         block = block_of(layer, self.is_sdxl)
         return 1.0 if block is None else self.weights.get(block, 1.0)

@@ -140,6 +140,8 @@ def extract(
     layers, same, energy, kept = [], [], 0.0, 0.0
     for name in progress({name: place for name, place in places.items() if with_text or name not in text}):
         matrix = difference(name)
+        if not matrix.isfinite().all():
+            raise UserError(f"the weights of `{name}` are not finite in one of the two models; that file is damaged")
         if not matrix.any():
             same.append(name)
             continue

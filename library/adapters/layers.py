@@ -109,6 +109,8 @@ def read_network(path: Path | str) -> NetworkFile:
         )
     for layer in layers.values():
         _refuse_what_is_no_sum(layer, path)
+        if not all(tensor.isfinite().all() for tensor in layer.tensors.values()):
+            raise UserError(f"`{path}`: the layer `{layer.name}` holds values that are not finite; the file is damaged")
     return NetworkFile(path, layers, metadata, rest)
 
 

@@ -131,6 +131,11 @@ def added(name: str, parts: Sequence[Member]) -> Merged:
             "networks/svd_merge_lora.py (a new rank)"
         )
     up, down = torch.zeros_like(first.update.up), torch.zeros_like(first.update.down)
+    if alpha == 0 or any(part.update.scale / alpha < 0 for part in parts):
+        raise UserError(
+            f"the layer `{name}` has an alpha of 0, or alphas of two signs, so that factors cannot be added; use "
+            "`--concat`, or networks/svd_merge_lora.py"
+        )
     for part in parts:
         scale = math.sqrt(part.update.scale * rank / alpha) * part.ratio
         up += part.update.up * (abs(scale) * part.block)

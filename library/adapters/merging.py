@@ -42,10 +42,19 @@ def read_weighted(
 ) -> list[Weighted]:
     """The networks with their ratios and, if given, their weights by block. Raises `UserError`."""
     weights = blocks or [None] * len(models)
-    return [
+    found = [
         Weighted(read_network(model), ratio, of_blocks)
         for model, ratio, of_blocks in zip(models, ratios, weights, strict=True)
     ]
+    for network in found:
+        unet = [name for name in network.file.layers if "text_model_encoder_" not in name]
+        if network.blocks and unet and not any(network.blocks.knows(name) for name in unet):
+            other = "17 or 26" if network.blocks.is_sdxl else "12 or 20"
+            raise UserError(
+                f"`lbws` has a number for no layer of the U-Net in `{network.file.path}`: it is of another "
+                f"family; give {other} numbers"
+            )
+    return found
 
 
 def merge_together(networks: Sequence[Weighted], way: Way, result: Result, *, shuffle: bool = False) -> Iterable[str]:

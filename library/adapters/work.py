@@ -22,7 +22,12 @@ def chosen_device(name: str) -> torch.device:
 
 
 def check_target(path: Path, *, folder: bool = False) -> None:
-    """Raise `UserError` if `path` cannot be written, or is a folder where none is meant."""
+    """Raise `UserError` if `path` cannot be written, is a folder where none is meant, or one with anything in it.
+
+    A folder takes the place of what was there as a whole, so one that holds something is never written.
+    """
     if path.is_dir() and not folder:
         raise UserError(f"`save_to` is the folder `{path}`; give the name of a file in it")
+    if folder and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        raise UserError(f"`save_to` is `{path}`, which is there already; give the name of a new folder for the model")
     raise_all(check_writable(path.parent))

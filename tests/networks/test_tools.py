@@ -197,6 +197,41 @@ def test_weights_by_block_are_part_of_the_ratio(tmp_path: Path) -> None:
         assert (found[name] - 0.5 * before[name]).norm() <= 1e-5 * before[name].norm()
 
 
+def test_weights_by_block_of_another_family_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = lora(tmp_path / "one.safetensors")
+    argv = words(models=[one], ratios=[1], lbws=[str([0.0] * 12)], new_rank=8, save_to=tmp_path / "out.safetensors")
+    assert svd_merge_lora.main(argv) == 1
+    assert "for no layer of the U-Net" in capsys.readouterr().err
+
+
+def test_a_file_with_nan_is_refused_by_the_name_of_its_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = lora(tmp_path / "in.safetensors")
+    tensors = load_file(file)
+    key = next(key for key in tensors if key.endswith("lora_up.weight"))
+    tensors[key][0] = float("nan")
+    save_file(tensors, str(file))
+    assert resize_lora.main(words(model=file, save_to=tmp_path / "out.safetensors", new_rank=2)) == 1
+    said = capsys.readouterr().err
+    assert key.removesuffix(".lora_up.weight") in said
+    assert "not finite" in said
+
+
+def test_a_folder_that_holds_anything_is_never_replaced_by_a_model(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "01.png").write_text("precious", encoding="utf-8")
+    source = lora(tmp_path / "in.safetensors")
+    for options in ({}, {"overwrite": True}):
+        argv = words(models=[source], ratios=[1], save_to=pictures, sd_model=tiny_model, **options)
+        assert merge_lora.main(argv) == 1
+        assert "is there already; give the name of a new folder" in capsys.readouterr().err
+    assert [path.name for path in pictures.iterdir()] == ["01.png"]
+
+
 @pytest.mark.parametrize(
     ("command", "options", "said"),
     [
