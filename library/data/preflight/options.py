@@ -55,6 +55,9 @@ def read_target(argv: Sequence[str]) -> Target:
         name = Path(words.pop(0))
         words = [*dataset_words(name), *words]
     settings = parse(words, *ALL_TRAIN_NETWORK, PREFLIGHT, prog=PROG, description=str(ABOUT))
+    for option in ("json", "html"):
+        if settings[option] is not None and settings[option].suffix.lower() != f".{option}":
+            raise ConfigError(f"`--{option} {settings[option]}`: give a name that ends in .{option}")
     already, assumed = [], []
     if name is not None and name.is_dir():
         already = about_folder(name, settings)

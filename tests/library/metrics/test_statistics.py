@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from library.metrics.distances import kernel_distance
 from library.metrics.statistics import (
     by_prompt,
     frechet_at_equal_n,
@@ -57,6 +59,16 @@ def test_holm_adjusts_as_in_his_paper():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.5]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_the_permutation_test_is_the_share_of_all_divisions():
+    rng = np.random.default_rng(3)
+    pooled = rng.normal(size=(7, 4))
+    pooled[:3] += 0.8
+    here = kernel_distance(pooled[:3], pooled[3:])
+    divisions = [list(chosen) for chosen in combinations(range(7), 3)]
+    as_large = [kernel_distance(pooled[c], np.delete(pooled, c, axis=0)) >= here - 1e-12 for c in divisions]
+    assert permutation_p(pooled[:3], pooled[3:], 4000) == pytest.approx(np.mean(as_large), abs=0.03)
 
 
 def test_the_permutation_test_finds_a_shift_and_is_uniform_without_one():
