@@ -58,8 +58,8 @@ class Actor:
         self._has_looked = False
 
     def train(self, assignment: Assignment) -> Outcome:
-        import ray
-        from ray import exceptions
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray import exceptions  # pyright: ignore[reportMissingImports]
 
         actor = self._running()
         try:
@@ -75,7 +75,7 @@ class Actor:
         return outcome
 
     def close(self) -> None:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         actor, self._actor = self._actor, None
         if actor is not None:
@@ -83,7 +83,7 @@ class Actor:
                 ray.kill(actor)
 
     def _look(self, actor: Any, paths: Sequence[str]) -> None:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         seen = [str(Path(path).parent) for path in paths if path]
         missing = ray.get(actor.missing.remote(seen))
@@ -92,7 +92,7 @@ class Actor:
         self._has_looked = True
 
     def _running(self) -> Any:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         if self._actor is None:
             remote = ray.remote(OnRay)
@@ -150,8 +150,8 @@ def refuse_strangers(environment: Any) -> None:
 
 def _ray() -> Any:
     try:
-        import ray
-        import ray.exceptions
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError("`--engine ray` needs Ray: pip install -r requirements-ray.txt") from None
     version = tuple(int(part) for part in ray.__version__.split(".")[:2])

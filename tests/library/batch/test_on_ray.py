@@ -29,7 +29,7 @@ def test_without_authentication_nothing_is_started():
 @pytest.fixture
 def cluster():
     yield  # Ray reads its environment when it is imported: that is left to what is tested
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     ray.shutdown()
 
