@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +16,21 @@ from library.batch.start import Batch, bring_up, read_batch
 from library.config.options.batch import BATCH
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+
+
+@pytest.fixture(autouse=True)
+def _plugins_stay_those_of_the_other_tests() -> Iterator[None]:
+    """A batch imports plugins anew for each job; other tests of this process go on with those that they know."""
+    before = plugins_here()
+    yield
+    for name in plugins_here():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def plugins_here() -> dict[str, ModuleType]:
+    homes = ("networks", "embeddings", "lycoris")
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in homes}
 
 
 @pytest.fixture
