@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-CONFIDENCE = 0.95
 HALVES = (0, 1)
 
 
@@ -142,14 +141,9 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def paired_interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """Student's t interval of the mean of paired differences; None where there are not two, or one is not finite."""
-    from scipy.special import stdtrit  # once, at the end of a run
+def paired_interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of paired differences; None where there are not two, or one is not finite."""
+    from library.metrics.statistics import t_interval  # what it stands on is needed once, at the end of a run
 
-    count = len(differences)
-    if count < 2 or not all(map(math.isfinite, differences)):
-        return None
-    centre = mean(differences)
-    variance = math.fsum((difference - centre) ** 2 for difference in differences) / (count - 1)
-    half_width = float(stdtrit(count - 1, (1 + confidence) / 2)) * math.sqrt(variance / count)
-    return centre - half_width, centre + half_width
+    found = t_interval(differences)
+    return None if found.low is None or found.high is None else (found.low, found.high)
