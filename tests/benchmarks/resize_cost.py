@@ -66,7 +66,10 @@ def main() -> None:
     for (inputs, outputs), count in shapes().items():
         layer = drawn(inputs, outputs, options.rank, device, 0)
         took = [
-            seconds(lambda full=full: torch.linalg.svd(full_matrix(layer, torch.float32), full_matrices=full), device)  # noqa: B023
+            seconds(
+                lambda full=full, layer=layer: torch.linalg.svd(full_matrix(layer, torch.float32), full_matrices=full),
+                device,
+            )
             for full in (True, False)
         ]
         off = error(layer, choice)

@@ -10,7 +10,7 @@ import pytest
 
 from library.report.page import visible
 from library.report.run_page import write_run_page
-from tests.library.report.a_run import findings_line, make_run, settings_line
+from tests.library.report.a_run import DATA, VERDICT, findings_line, make_run, settings_line
 from tests.library.report.hostile import HOSTILE
 
 pytestmark = pytest.mark.browser
@@ -20,27 +20,8 @@ pytestmark = pytest.mark.browser
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with everything on it, moved away from its run."""
     folder = tmp_path_factory.mktemp("run")
-    data = {
-        "event": "data",
-        "step": 0,
-        "images": 15,
-        "buckets": [{"size": [512, 768], "images": 10}, {"size": [768, 512], "images": 5}],
-        "problems": [{"kind": "corrupt", "file": "bad.png", "sentence": "cannot be opened"}],
-    }
-    verdict = {
-        "event": "verdict",
-        "step": 60,
-        "sentence": "the run overfits: the held-out loss has grown",
-        "best_step": 40,
-        "best_file": "style-best.safetensors",
-        "best_loss": 0.21875,
-        "last_loss": 0.25,
-        "difference": 0.03125,
-        "interval": [0.015625, 0.046875],
-        "overfitted": True,
-    }
     sheet = {"faces": {"columns": ["damaged"], "rows": ["first"], "files": [["sample/style_000060_00.png"]]}}
-    log = make_run(folder, images=12, more=(data, verdict))
+    log = make_run(folder, images=12, more=(DATA, VERDICT))
     with log.open("a", encoding="utf-8") as file:
         file.write(json.dumps(findings_line(60) | {"pictures": sheet}) + "\n")
     (folder / "eval.json").write_text('{"metrics": {"clip_t": {"value": 0.28, "n_pictures": 8}}}')

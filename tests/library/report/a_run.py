@@ -11,6 +11,27 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+DATA = {
+    "event": "data",
+    "step": 0,
+    "images": 15,
+    "repeats": 4,
+    "buckets": [{"size": [512, 768], "images": 10}, {"size": [768, 512], "images": 5}],
+    "problems": [{"kind": "corrupt", "file": "/home/ana/bad.png", "sentence": "cannot be opened"}],
+}
+VERDICT = {
+    "event": "verdict",
+    "step": 60,
+    "sentence": "the run overfits: the held-out loss has grown",
+    "best_step": 40,
+    "best_file": "style-best.safetensors",
+    "best_loss": 0.21875,
+    "last_loss": 0.25,
+    "difference": 0.03125,
+    "interval": [0.015625, 0.046875],
+    "overfitted": True,
+}
+
 
 def picture(path: Path, number: int, side: int = 64, **texts: str) -> Path:
     """Soft blotches that no two numbers share."""

@@ -15,7 +15,7 @@ from library.report.overview import state_of
 from library.report.page import visible
 from library.report.run_files import read_run
 from library.report.run_page import page_of, run_page, write_run_page
-from tests.library.report.a_run import findings_line, loss_at, make_run, picture, settings_line
+from tests.library.report.a_run import DATA, VERDICT, findings_line, loss_at, make_run, picture, settings_line
 from tests.library.report.hostile import HOSTILE, Page
 
 
@@ -155,27 +155,7 @@ def test_settings_have_their_origins_and_what_has_no_effect(tmp_path: Path):
 
 
 def test_data_verdict_and_metrics_are_shown_where_there_are_any(tmp_path: Path):
-    data = {
-        "event": "data",
-        "step": 0,
-        "images": 15,
-        "repeats": 4,
-        "buckets": [{"size": [512, 768], "images": 10}, {"size": [768, 512], "images": 5}],
-        "problems": [{"kind": "corrupt", "file": "/home/ana/bad.png", "sentence": "cannot be opened"}],
-    }
-    verdict = {
-        "event": "verdict",
-        "step": 60,
-        "sentence": "the run overfits: the held-out loss has grown",
-        "best_step": 40,
-        "best_file": "style-best.safetensors",
-        "best_loss": 0.21875,
-        "last_loss": 0.25,
-        "difference": 0.03125,
-        "interval": [0.015625, 0.046875],
-        "overfitted": True,
-    }
-    log = make_run(tmp_path, more=(data, verdict))
+    log = make_run(tmp_path, more=(DATA, VERDICT))
     measured = {
         "clip_t": {"value": 0.28125, "interval": [0.25, 0.3125], "n_pictures": 8},
         "fid": {"not_measured": "no weights"},
