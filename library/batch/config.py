@@ -24,7 +24,7 @@ from library.config.values import path_or_name, written_form
 from library.errors import Problem
 
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-STAYS_WITH_THE_BATCH = ("config_file", "output_config", "explain", "strict_config")
+STAYS_WITH_THE_BATCH = ("config_file", "output_config", "explain", "strict_config", "plan")
 PICTURES = ("train_data_dir", "dataset_config", "in_json")
 ALONE = "train_network.py --config_file"
 

@@ -32,7 +32,11 @@ class DatasetSource:
     def options(self) -> dict[str, str]:
         if self.tables is not None:
             return {}
-        return {"dataset_config" if self.path.suffix in DESCRIPTIONS else "train_data_dir": str(self.path)}
+        return {"dataset_config" if self.is_description else "train_data_dir": str(self.path)}
+
+    @property
+    def is_description(self) -> bool:
+        return self.path.suffix in DESCRIPTIONS
 
 
 def find_datasets(patterns: Sequence[str], place: str, problems: list[Problem]) -> list[DatasetSource]:

@@ -67,7 +67,7 @@ OF_THE_BATCH = {
     **dict.fromkeys(("train_data_dir", "dataset_config", "in_json"), "`datasets` stands in [batch]"),
     "resume": "a batch goes on by itself",
     **dict.fromkeys(("config_file", "output_config", "explain", "strict_config"), "it belongs on the command line"),
-    "debug_dataset": "it trains nothing",
+    **dict.fromkeys(("debug_dataset", "plan"), "it trains nothing"),
     **{option.name: "give it in the config of all jobs, or on the command line" for option in LOGGING},
 }
 """Options that a job cannot have for itself, and why."""

@@ -104,20 +104,32 @@ class Digests:
 
 def key_of(prepared: Prepared, digests: Digests) -> Key:
     """The key of a job. Raises `UserError` where there is no picture."""
-    settings = prepared.settings
-    options, contents = {}, {}
-    for name, option in OPTIONS.items():
-        value = settings[name]
-        if name in ELSEWHERE or not settings.explicit(name) or value == option.default or option.inert:
-            continue
-        if option.type is path_or_name or option.type is Path:
-            for path in value if isinstance(value, list) else [value]:
-                contents[name] = contents.get(name, "") + digests.of(Path(path))
-        else:
-            options[name] = written_form(value)
+    contents = {}
+    for name, value in _deciding(prepared.settings):
+        if _is_a_path(name):
+            paths = value if isinstance(value, list) else [value]
+            contents[name] = "".join(digests.of(Path(path)) for path in paths)
     contents["the pictures"] = _pictures_digest(prepared, digests)
-    options["method trains"] = prepared.job.trains
-    return Key(options, contents)
+    return Key(options_of(prepared), contents)
+
+
+def options_of(prepared: Prepared) -> dict[str, Any]:
+    """The options of a key: what is set, decides the result, and names no file."""
+    options = {name: written_form(value) for name, value in _deciding(prepared.settings) if not _is_a_path(name)}
+    return options | {"method trains": prepared.job.trains}
+
+
+def _deciding(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """(name, value) of the options that are set to something else than their default and change the result."""
+    for name, option in OPTIONS.items():
+        if name in ELSEWHERE or not settings.explicit(name) or option.inert:
+            continue
+        if settings[name] != option.default:
+            yield name, settings[name]
+
+
+def _is_a_path(name: str) -> bool:
+    return OPTIONS[name].type in (path_or_name, Path)
 
 
 def _pictures_digest(prepared: Prepared, digests: Digests) -> str:

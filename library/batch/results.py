@@ -32,7 +32,8 @@ def outputs_of(saving: SavingSpec) -> list[dict[str, Any]]:
 
 
 def results_of(saving: SavingSpec) -> dict[str, Any]:
-    """Seconds per step (median), validation loss (lowest and last), average loss, and the network's median rank."""
+    """Seconds per step (median), validation loss (lowest and last), average loss, the network's median rank, and the
+    bytes of everything that the job leaves in its folder."""
     lines = list(log_lines(saving.log))
     steps = [line for line in lines if "loss" in line and "event" not in line]
     validations = [line["validation_loss"] for line in lines if line.get("event") == "validation"]
@@ -43,6 +44,7 @@ def results_of(saving: SavingSpec) -> dict[str, Any]:
         "validation_loss": validations[-1] if validations else None,
         "best_validation_loss": min(validations) if validations else None,
         "median_rank": median_rank(saving.file(saving.last_stem)),
+        "bytes": sum(path.stat().st_size for path in saving.output_dir.rglob("*") if path.is_file()),
     }
     return {name: value for name, value in figures.items() if value is not None}
 

@@ -21,11 +21,12 @@ from library.errors import ConfigError, raise_all
 
 @dataclass(frozen=True)
 class Batch:
-    """What is to be done: all jobs of the file, those that this start is about, and the ledger."""
+    """What is to be done: the file, the jobs that this start is about, the ledger, and all jobs of the file."""
 
     file: JobsFile
     prepared: Sequence[Prepared]
     ledger: Ledger
+    everyone: Sequence[Prepared]
 
     @property
     def jobs(self) -> list[Job]:
@@ -48,7 +49,7 @@ def read_batch(settings: Settings) -> Batch:
         raise ConfigError(f"{file.path.name} makes no job: everything is excluded.")
     names = {job.name for job in chosen(jobs, settings["only"])}
     output_dir = Path(os.path.abspath(file.batch["output_dir"]))
-    return Batch(file, [p for p in prepared if p.job.name in names], Ledger(output_dir))
+    return Batch(file, [p for p in prepared if p.job.name in names], Ledger(output_dir), prepared)
 
 
 def refuse_other_jobs(batch: Batch) -> None:

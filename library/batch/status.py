@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from library.batch.ledger import PENDING, RUNNING
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from library.batch.config import Prepared
+from library.batch.decide import settled
+from library.batch.forecast import Forecast, forecasts
+from library.batch.ledger import PENDING, RUNNING, Record
 from library.batch.start import Batch
-from library.batch.table import summary, table_text
+from library.batch.table import aligned, summary, table_text, time_text
+from library.training.file_names import SavingSpec
+
+OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")
+UNKNOWN = "-"
 
 
 def show_status(batch: Batch) -> None:
@@ -19,14 +31,63 @@ def show_status(batch: Batch) -> None:
 
 
 def show_plan(batch: Batch) -> None:
-    """Every job with its state, and what is set for it."""
-    width = max(len(job.name) for job in batch.jobs)
-    for prepared, record in zip(batch.prepared, batch.records, strict=True):
-        job = prepared.job
-        own = [f"{w.option.name}={w.raw}" for w in job.written if w.option.name not in OF_EVERY_JOB]
-        state = record.state if record.attempts or record.state != PENDING else "new"
-        print(f"{job.name:<{width}}  {state:<8}  {'' if job.trains else 'trains nothing  '}{' '.join(own)}")
-    print(f"\n{summary(batch.records)}; each leaves its files in {batch.ledger.output_dir}/NAME")
+    """Every job with its state, the room and the time that it takes, where its file goes, and what is set for it."""
+    records = batch.records
+    known = [(prepared, batch.ledger.read(prepared.job.name)) for prepared in batch.everyone]
+    expected = forecasts(list(zip(batch.prepared, records, strict=True)), known)
+    lines = [plan_line(*row) for row in zip(batch.prepared, records, expected, strict=True)]
+    print(aligned([["job", "state", "disk", "time", "output", "set for it"], *lines]))
+    print(f"\n{summary(records)}\n{to_come(records, expected, batch.ledger.output_dir)}")
 
 
-OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")
+def plan_line(prepared: Prepared, record: Record, expected: Forecast) -> list[str]:
+    job = prepared.job
+    own = [f"{w.option.name}={w.raw}" for w in job.written if w.option.name not in OF_EVERY_JOB]
+    about = "" if expected.measured else "~"
+    return [
+        job.name,
+        record.state if record.attempts or record.state != PENDING else "new",
+        UNKNOWN if expected.size is None else f"{about}{size_text(expected.size)}",
+        UNKNOWN if expected.seconds is None else f"{about}{time_text(expected.seconds)}",
+        output_of(prepared),
+        " ".join(own if job.trains else ["trains nothing", *own]),
+    ]
+
+
+def output_of(prepared: Prepared) -> str:
+    """The file that a job is for; of one that trains nothing, the folder of its pictures."""
+    saving = prepared.settings.take(SavingSpec)
+    path = saving.file(saving.last_stem) if prepared.job.trains else saving.output_dir / "sample"
+    inside = os.path.relpath(path)
+    return str(path) if inside.startswith(os.pardir) else inside
+
+
+def to_come(records: Sequence[Record], expected: Sequence[Forecast], output_dir: Path) -> str:
+    """What the jobs that are left take together, as far as it is known, and the room that there is."""
+    left = [forecast for record, forecast in zip(records, expected, strict=True) if not settled(record)]
+    if not left:
+        return "Nothing is left to do."
+    sizes = [forecast.size for forecast in left if forecast.size is not None]
+    times = [forecast.seconds for forecast in left if forecast.seconds is not None]
+    there = next(folder for folder in (output_dir, *output_dir.parents) if folder.is_dir())
+    disk = f"disk {size_text(sum(sizes)) if sizes else 'unknown'}{_of(sizes, left)}"
+    time = f"time {time_text(sum(times)) if times else 'unknown'}{_of(times, left)}"
+    lines = [f"Still to come: {disk}, of {size_text(shutil.disk_usage(there).free)} free; {time}, one after another."]
+    if len(sizes) < len(left) or len(times) < len(left):
+        alike = "one with the same options on other pictures, under another seed, or of another length"
+        lines.append(f"`{UNKNOWN}`: not known before a job alike is finished ({alike}).")
+    if sizes or times:
+        lines.append("`~`: what finished jobs alike took.")
+    return "\n".join(lines)
+
+
+def _of(known: Sequence[float], left: Sequence[Forecast]) -> str:
+    return f" (for {len(known)} of {len(left)} jobs)" if 0 < len(known) < len(left) else ""
+
+
+def size_text(size: float) -> str:
+    """Bytes as people read them, in powers of 1000 as disks are sold."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}" if size < 1000 * factor else f"{size / factor:,.0f} {unit}"
+    return f"{size:.0f} bytes"

@@ -54,7 +54,7 @@ def table_text(records: Sequence[Record]) -> str:
     columns: list[tuple[str, Any]] = [
         ("job", lambda row: row["name"]),
         ("state", lambda row: row["state"]),
-        ("time", lambda row: _time(row["seconds"])),
+        ("time", lambda row: time_text(row["seconds"])),
         *((title, _shown(key, form)) for title, (key, form) in FIGURES.items()),
         ("peak GB", _shown("peak_gb", "{:.2f}")),
         *((key.removeprefix("metric:"), _shown(key, "{:.4g}")) for key in metrics),
@@ -62,8 +62,12 @@ def table_text(records: Sequence[Record]) -> str:
     ]
     cells = [[str(value(row)) for _, value in columns] for row in table]
     kept = [i for i in range(len(columns)) if i < 2 or any(row[i] for row in cells)]
-    lines = [[columns[i][0] for i in kept], *([row[i] for i in kept] for row in cells)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
+    return aligned([[columns[i][0] for i in kept], *([row[i] for i in kept] for row in cells)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
@@ -100,7 +104,8 @@ def _shown(key: str, form: str):
     return value
 
 
-def _time(seconds: float | None) -> str:
+def time_text(seconds: float | None) -> str:
+    """Minutes and seconds, with hours where there are any; nothing where it is not known."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
