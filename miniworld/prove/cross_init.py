@@ -88,7 +88,7 @@ def prove(argv: Sequence[str]) -> None:
     ]
     exam = Exam(arguments.output)
     measure_what_is_missing(results, keys, exam.measure, arguments.minutes)
-    text = table(results.arms)
+    text = results.signed(table(results.arms))
     write_text(arguments.output / "table.md", text)
     print(text)
     if arguments.write_docs:

@@ -23,9 +23,10 @@ from PIL import Image
 from library.errors import UserError
 from library.files import write_text
 from miniworld.identities import HELD_OUT
+from miniworld.pretrain_restorer.__main__ import RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF
 from miniworld.prove.likeness import Likeness
-from miniworld.prove.results import Results, add_options, measure_what_is_missing
+from miniworld.prove.results import UNET, Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import markdown, write_between_marks
 
 OUTPUT = Path("output/prove/dual_pivot")
@@ -103,7 +104,7 @@ def prove(argv: Sequence[str]) -> None:
     lengths = replace(lengths, damage=arguments.damage)
     from miniworld.prove.pivots import Studio  # after the options: it imports the engine
 
-    results = Results(arguments.output / "arms.jsonl")
+    results = Results(arguments.output / "arms.jsonl", (UNET, RESTORER / UNET.name))
     studio = lru_cache(maxsize=1)(lambda seed: Studio(arguments.output / "weights", lengths, seed))
     likeness = lru_cache(maxsize=2)(Likeness)
     by_row = {arm.row: arm for arm in ARMS}
@@ -122,7 +123,7 @@ def prove(argv: Sequence[str]) -> None:
     measure_what_is_missing(results, keys, measure, arguments.minutes)
     for person in arguments.people:
         write_sheet(arguments.output, person)
-    text = table(results.arms, lengths)
+    text = results.signed(table(results.arms, lengths))
     write_text(arguments.output / "table.md", text)
     if arguments.write_docs:
         mark = "prove dual_pivot" if lengths.damage == "hard" else f"prove dual_pivot {lengths.damage}"

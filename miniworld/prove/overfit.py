@@ -73,7 +73,7 @@ def prove(argv: Sequence[str]) -> None:
     measure_what_is_missing(
         results, keys, lambda key: train_and_measure(key, base, arguments.output), arguments.minutes
     )
-    text = table(results.arms)
+    text = results.signed(table(results.arms))
     write_text(arguments.output / "table.md", text)
     if arguments.write_docs:
         write_between_marks(arguments.write_docs, "prove overfit", text)

@@ -1,33 +1,47 @@
-"""Finished arms of a proof, kept one JSON object a line: a second call goes on where the first stopped."""
+"""Finished arms of a proof, kept one JSON object a line: a second call goes on where the first stopped.
+
+An arm says which weights of the mini model it was made with; with other weights it is measured again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from library.files import file_hash
 from library.training.lock import OutputLock
 
+UNET = Path(__file__).parents[1] / "model" / "unet" / "diffusion_pytorch_model.safetensors"
 Key = Mapping[str, Any]
 """The settings of an arm: what tells it from every other."""
 
 
 class Results:
-    """The lines of one file. A line cut short by a kill is left out, and its arm is made again."""
+    """The lines of one file that were made with these weights.
 
-    def __init__(self, path: Path) -> None:
+    A line cut short by a kill is left out, and its arm is made again.
+    """
+
+    def __init__(self, path: Path, weights: Sequence[Path] = (UNET,)) -> None:
         self.path = path
+        self.weights = " ".join(file_hash(file)[:8] for file in weights)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.arms: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
+        arms: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
+        self.arms = [arm for arm in arms if arm.get("weights") == self.weights]
+
+    def signed(self, table: str) -> str:
+        """The table of these arms, and below it which weights they were made with."""
+        return f"{table.strip()}\n\nWeights of the mini model (sha256): {self.weights}.\n"
 
     def find(self, key: Key) -> dict[str, Any] | None:
         return next((arm for arm in self.arms if all(arm.get(name) == value for name, value in key.items())), None)
 
     def add(self, key: Key, measured: Mapping[str, Any]) -> None:
-        self.arms.append({**key, **measured})
+        self.arms.append({**key, **measured, "weights": self.weights})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         begin = "\n" if before and not before.endswith("\n") else ""  # after a line that a kill cut short

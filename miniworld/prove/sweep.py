@@ -52,7 +52,7 @@ def prove_on_styles(
 
     keys = arms(methods, arguments.styles, arguments.steps, arguments.seeds)
     measure_what_is_missing(results, keys, measure, arguments.minutes)
-    text = table(results.arms, arguments.steps)
+    text = results.signed(table(results.arms, arguments.steps))
     write_text(arguments.output / f"table_{name}.md", text)
     if arguments.write_docs:
         write_between_marks(arguments.write_docs, f"prove {name}", text)

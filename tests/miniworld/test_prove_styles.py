@@ -52,6 +52,15 @@ def test_an_arm_whose_line_was_cut_short_is_measured_again_and_the_file_stays_re
     assert [found["end"] for found in Results(file).arms] == [0.3]
 
 
+def test_an_arm_made_with_other_weights_is_measured_again(tmp_path):
+    file, weights = tmp_path / "arms.jsonl", tmp_path / "unet.safetensors"
+    for content, end in ((b"before", 0.1), (b"after it", 0.2)):
+        weights.write_bytes(content)
+        measure_what_is_missing(Results(file, [weights]), [base_key("oil")], lambda key, end=end: {"end": end})
+    assert [arm["end"] for arm in Results(file, [weights]).arms] == [0.2]
+    assert len(file.read_text().splitlines()) == 2
+
+
 def test_no_arm_is_begun_after_the_time_is_over(tmp_path):
     results = Results(tmp_path / "arms.jsonl")
     measure_what_is_missing(results, [{"style": "oil"}], lambda key: {}, minutes=1e-9)
