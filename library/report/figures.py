@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from library.findings import HeatMap, Series
 from library.report.plots import DASHES, SERIES, SOFT, label, new_figure, svg
-from library.training.findings import HeatMap, Series
 
 MOST_POINTS = 1200
 """Points of a line on a page; a longer one keeps the lowest and the highest of every stretch."""

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from library.findings import Findings, Sheet, from_plain
 from library.report.bars import bars_of
 from library.report.dataset import data_told
 from library.report.figures import Figure, heat_map_figure, series_figure
@@ -19,7 +20,6 @@ from library.report.run_files import RunFiles, read_run
 from library.report.settings import settings_told
 from library.report.strips import sample_strips
 from library.report.weights import saved_files
-from library.training.findings import Findings, Sheet, from_plain
 
 
 def page_of(log: Path) -> Path:

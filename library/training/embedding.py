@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from library.errors import UserError
+from library.findings import Findings, Series
 from library.models.embedding_files import Embedding, bundle_keys, embedding_of, write_embedding
-from library.training.findings import Findings, Series
 from library.training.initializers import EncoderContext
 from library.training.network import NetworkTrainable
 from library.training.trainables import Trainable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from library.atomic import atomic
-from library.training.findings import Findings, HeatMap, Series
+from library.findings import Findings, HeatMap, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from library.console import Console
 from library.errors import UserError
 from library.files import write_text
+from library.findings import Findings, as_plain
 from library.training.clock import Clock
 from library.training.figures import draw_findings
-from library.training.findings import Findings, as_plain
 from library.training.guard import BadStep
 from library.training.opening import Opening
 from library.training.progress import Progress, ProgressWindow

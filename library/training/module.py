@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from library.errors import UserError
 from library.files import save_network, write_tensors
-from library.training.findings import Findings
+from library.findings import Findings
 from library.training.trainables import Movement, Trainable
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
 from library.files import Tensors, read_tensors, save_network, temporary_tensors
+from library.findings import Findings, read_figures
 from library.kohya_names import creating
 from library.models.embedding_files import BUNDLE
 from library.models.family import StableDiffusion
 from library.models.float8 import unchanged_by
-from library.training.findings import Findings, read_figures
 from library.training.network_memory import memory_of, restore_memory
 from library.training.plugins import check_call, taken, telling
 from library.training.progress import Progress

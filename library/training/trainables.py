@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from library.training.findings import Findings
+from library.findings import Findings
 from library.training.progress import Progress
 
 
