@@ -32,8 +32,8 @@ def damage(argv: Sequence[str]) -> None:
 
     import numpy as np
 
-    from library.data.images import BadImage, load
     from library.files import check_writable
+    from library.image_files import BadImage, load
     from restoration.degradation import degrade, generator
     from restoration.pictures import find_pictures, output_names, write_png
 

@@ -47,8 +47,8 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def report(folders: Mapping[str, Path], originals: Path, where: Path, settings: Settings) -> None:
     """Measure each folder, print and write the table, the numbers and the sheet."""
-    from library.data.images import discover, load
     from library.files import write_json, write_text
+    from library.image_files import discover, load
     from restoration.measures import Tools, measure, paired
     from restoration.sheet import write_sheet
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from library.data.images import BadImage, discover, load, measure
 from library.errors import Problem, UserError, raise_all
+from library.image_files import BadImage, discover, load, measure
 
 USUAL_NUMBER = 10  # reference pictures of a person, as in the paper
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from library.data.images import discover, load
 from library.errors import UserError
 from library.files import file_hash
+from library.image_files import discover, load
 from library.metrics.catalogue import SOURCES
 from library.metrics.distances import frechet_distance
 from library.metrics.networks.inception import inception_network, load_inception

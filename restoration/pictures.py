@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from library.atomic import atomic
-from library.data.images import discover
 from library.errors import UserError
+from library.image_files import discover
 
 MAKER = "made by"
 """The text of a PNG that says which weights made it."""

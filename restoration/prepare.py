@@ -35,7 +35,7 @@ def prepare(argv: Sequence[str]) -> None:
     if target is None:
         raise UserError("`output` is not set: the folder for the references")
 
-    from library.data.images import BadImage, load
+    from library.image_files import BadImage, load
     from library.metrics.networks.face_detector import FaceDetector
     from restoration.alignment import align, cut_out
     from restoration.pictures import find_pictures, output_names, write_png

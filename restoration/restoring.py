@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from library.config.option import Settings
-from library.data.images import BadImage, load
 from library.errors import UserError
 from library.files import read_metadata
+from library.image_files import BadImage, load
 from library.metrics.networks.face_detector import FaceDetector
 from library.training.precision import DTYPES
 from restoration.alignment import align, cut_out, paste_back

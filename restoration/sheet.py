@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from library.data.images import discover, load
+from library.image_files import discover, load
 from restoration.pictures import at_size, write_png
 
 CELL = 192  # pixels

@@ -21,12 +21,12 @@ from library.data.ahead import ahead_of_time
 from library.data.dataset import Dataset
 from library.data.encoding import Encoder, Ready, encode_all, not_finite, prepared, upright_pixels
 from library.data.folders import Known
-from library.data.images import BadImage, Header
 from library.data.latent_files import CacheFolder, name_of, read_posterior
 from library.data.masks import whole_mask
 from library.data.picture import Look, Picture
 from library.data.view import View
 from library.errors import Problem, UserError, raise_all
+from library.image_files import BadImage, Header
 
 Variant = tuple[Look, bool]
 """What a posterior in memory is filed under: how the picture is seen, and whether mirrored."""

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from library.data.ahead import ahead_of_time
-from library.data.images import BadImage, decode, fitted
+from library.data.fitting import fitted
 from library.data.masks import latent_mask, whole_mask
 from library.data.picture import Picture
 from library.data.view import View, coloured
 from library.errors import Problem
+from library.image_files import BadImage, decode
 
 
 class Encoder(Protocol):

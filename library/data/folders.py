@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from library.atomic import atomic
 from library.config.image_folders import is_image_name
-from library.data.images import Header
+from library.image_files import Header
 
 CACHE_FOLDER = ".pivot_cache"
 INDEX_FILE = "index.json"

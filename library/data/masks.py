@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from library.data.buckets import BucketChoice
+from library.data.fitting import fitted
 from library.data.folders import Stamp
-from library.data.images import BadImage, decode_alpha, fitted, load
+from library.image_files import BadImage, decode_alpha, load
 
 LATENT = 8  # pixels to a latent, on each axis
 

@@ -16,12 +16,12 @@ from library.atomic import atomic
 from library.data.batches import Batch, Batches
 from library.data.dataset import Dataset
 from library.data.encoding import Ready, prepared
-from library.data.images import BadImage
 from library.data.order import steps_per_epoch
 from library.data.picture import Picture
 from library.data.placing import written
 from library.data.view import View
 from library.errors import UserError
+from library.image_files import BadImage
 
 STEPS = 8  # whose pictures are shown
 SIDE = 256  # pixels of the longer side of a picture on the sheet

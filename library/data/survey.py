@@ -12,10 +12,10 @@ from pathlib import Path
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.data.ahead import in_threads
 from library.data.folders import Stamp, cache_places, read_index
-from library.data.images import BadImage, Header, measure
 from library.data.masks import MaskSource
 from library.data.subset_images import FirstLook, Found, images_of, masks_of
 from library.errors import Problem
+from library.image_files import BadImage, Header, measure
 
 
 @dataclass(frozen=True)

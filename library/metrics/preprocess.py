@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from library.data.images import BadImage, decode, decode_alpha
 from library.errors import UserError
+from library.image_files import BadImage, decode, decode_alpha
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from library.data.images import FORMATS, explained, orientation, turned
+from library.image_files import FORMATS, explained, orientation, turned
 
 SIDE = 16  # pixels of the small picture, on a side
 MANY = 96  # files, from which on processes are worth their start

@@ -15,10 +15,11 @@ from library.data.batches import Batches
 from library.data.cache import LiveLatents
 from library.data.dataset import Dataset, build
 from library.data.encoding import image_of
-from library.data.images import fitted, load
+from library.data.fitting import fitted
 from library.data.keys import key
 from library.data.picture import Picture
 from library.data.view import COLOURED, Colour, Face, View, coloured, drawn_colour, face_in_name, view_of
+from library.image_files import load
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (90, 100, 3), dtype=np.uint8)
 

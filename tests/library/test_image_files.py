@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from library.data.buckets import BucketChoice
-from library.data.images import ORIENTATION, BadImage, decode, discover, fitted, load, measure, turned
+from library.image_files import ORIENTATION, BadImage, decode, discover, load, measure, turned
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -185,23 +184,6 @@ def test_file_names_in_any_script_are_opened(tmp_path: Path):
     assert discover(tmp_path) == [path]
     assert measure(path).size == (70, 64)
     assert load(path).shape == (64, 70, 3)
-
-
-def test_fitting_cuts_the_middle_and_keeps_flat_colours():
-    pixels = np.full((90, 300, 3), (10, 200, 30), np.uint8)
-    for choice in [BucketChoice((128, 64), (213, 64), (42, 0)), BucketChoice((256, 128), (427, 128), (85, 0))]:
-        fit = fitted(pixels, choice)
-        assert fit.shape == (choice.bucket[1], choice.bucket[0], 3)
-        assert np.all(fit == (10, 200, 30))
-    marked = pixels.copy()
-    marked[:, 10] = 255
-    assert np.array_equal(fitted(marked, BucketChoice((256, 64), (300, 90), (10, 13))), marked[13:77, 10:266])
-
-
-def test_shrinking_averages_areas():
-    pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[::2, ::2] = 200  # one of four
-    assert np.all(fitted(pixels, BucketChoice((2, 2), (2, 2), (0, 0))) == 50)
 
 
 def test_decoding_does_not_depend_on_the_file_still_being_there(tmp_path: Path):

@@ -14,25 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from library.config.image_folders import is_image_name
-from library.data.buckets import BucketChoice
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 """Pillow's name of a format and the extensions that announce it (MPO is a JPEG with a second picture behind it)."""
-
-INTERPOLATIONS = {
-    "lanczos": cv2.INTER_LANCZOS4,
-    "nearest": cv2.INTER_NEAREST,
-    "bilinear": cv2.INTER_LINEAR,
-    "linear": cv2.INTER_LINEAR,
-    "bicubic": cv2.INTER_CUBIC,
-    "cubic": cv2.INTER_CUBIC,
-    "area": cv2.INTER_AREA,
-}
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -144,20 +132,6 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def fitted(pixels: np.ndarray, choice: BucketChoice, interpolation: str | None = None) -> np.ndarray:
-    """Resize and cut pixels (height, width, ...) to their bucket.
-
-    By the interpolation of this name; without one area averaging where nothing grows, else Lanczos.
-    """
-    height, width = pixels.shape[:2]
-    if (width, height) != choice.resized:
-        shrinks = width >= choice.resized[0] and height >= choice.resized[1]
-        usual = "area" if shrinks else "lanczos"
-        pixels = cv2.resize(pixels, choice.resized, interpolation=INTERPOLATIONS[interpolation or usual])
-    (x, y), (width, height) = choice.crop, choice.bucket
-    return pixels[y : y + height, x : x + width]
 
 
 def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
