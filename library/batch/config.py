@@ -14,14 +14,14 @@ from library.batch.job import Job
 from library.batch.jobs_file import OF_THE_BATCH
 from library.config.checks import problems as option_problems
 from library.config.checks import there_is_something_to_train
-from library.config.datasets import dataset_problems
+from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Option, Settings, Written, by_name
 from library.config.options.logging import LOGGING
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import settle
 from library.config.toml_file import toml_text
 from library.config.values import path_or_name, written_form
-from library.errors import Problem
+from library.errors import Problem, UserError
 
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
 STAYS_WITH_THE_BATCH = ("config_file", "output_config", "explain", "strict_config", "plan")
@@ -46,9 +46,14 @@ def prepare(base: Settings, jobs: Iterable[Job], problems: list[Problem]) -> lis
     )
     prepared = []
     found: dict[str, list[str]] = defaultdict(list)
+    empty: dict[Path, list[Problem]] = {}
     for job in jobs:
         settings, wrong = effective(job, file, spoken)
         prepared.append(Prepared(job, settings))
+        if not wrong:
+            if job.dataset.path not in empty:
+                empty[job.dataset.path] = no_images(settings)
+            wrong = empty[job.dataset.path]
         for problem in wrong:
             found[str(problem)].append(job.name)
     for message, names in found.items():
@@ -77,6 +82,15 @@ def effective(job: Job, file: Sequence[Written], spoken: Sequence[Written]) -> t
     idle = [] if job.trains else [problem.message for problem in there_is_something_to_train(settings)]
     wrong += [problem for problem in option_problems(settings) if problem.message not in idle]
     return settings, wrong
+
+
+def no_images(settings: Settings) -> list[Problem]:
+    """The problem of a dataset whose folders have no image in them."""
+    try:
+        plan_datasets(settings)
+    except UserError as error:
+        return [Problem(str(error))]
+    return []
 
 
 def base_problems(base: Settings) -> Iterator[Problem]:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from library.config.image_folders import concept_folders, count_images, parse_folder_name
+from library.config.image_folders import (
+    concept_folders,
+    count_images,
+    parse_folder_name,
+    what_else_is_there,
+    why_not_a_folder,
+)
 from library.config.option import DatasetTables, Origin
 from library.config.suggest import missing
 from library.errors import Problem
@@ -42,16 +48,22 @@ class DatasetSource:
 def find_datasets(patterns: Sequence[str], place: str, problems: list[Problem]) -> list[DatasetSource]:
     """The datasets that the patterns name, in the order of the patterns, those of one pattern by name.
 
-    `place` begins the sentence about a pattern that finds nothing.
+    `place` begins the sentence about a pattern that finds nothing, and about a folder without pictures: a batch without
+    it would be found out in the morning.
     """
     found: dict[Path, DatasetSource] = {}
+    empty: dict[Path, str] = {}
     for pattern in patterns:
         paths = sorted(map(Path, glob.glob(os.path.expanduser(pattern), recursive=True)))
-        sources = [source for source in map(dataset_at, paths) if source is not None]
-        if not sources:
+        sources = {path: dataset_at(path) for path in paths}
+        if not any(sources.values()) and not any(map(is_meant_as_dataset, paths)):
             problems.append(Problem(f"{place} names {pattern!r}: {_why_nothing(pattern, paths)}"))
-        for source in sources:
-            found.setdefault(source.path, source)
+        for path, source in sources.items():
+            if source is not None:
+                found.setdefault(source.path, source)
+            elif is_meant_as_dataset(path) and path not in empty:
+                empty[path] = f"{place} names {pattern!r}, and {why_no_dataset(path)}"
+    problems += map(Problem, empty.values())
     by_name: dict[str, DatasetSource] = {}
     for source in found.values():
         other = by_name.setdefault(source.name.casefold(), source)
@@ -66,13 +78,29 @@ def dataset_at(path: Path) -> DatasetSource | None:
     path = Path(os.path.abspath(path))
     if path.is_file():
         return DatasetSource(path.stem, path) if path.suffix in DESCRIPTIONS else None
-    if not path.is_dir() or path.name.startswith("."):
+    if not is_meant_as_dataset(path) or why_not_a_folder(path):
         return None
     if concept_folders(path, []):
         return DatasetSource(path.name, path)
     if count_images(path):
         return _folder_of_pictures(path)
     return None
+
+
+def is_meant_as_dataset(path: Path) -> bool:
+    """Whether a folder that a pattern finds is one of pictures, or should be; files beside it may be anything."""
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def why_no_dataset(folder: Path) -> str:
+    """What is wrong with a folder that no job can train on, and what to do."""
+    if why := why_not_a_folder(folder):
+        return why
+    inside = what_else_is_there(folder).removeprefix(f"{folder}: ")
+    return (
+        f"{folder} has neither pictures nor folders of pictures such as 10_person ({inside.removesuffix('.')}); "
+        "put some there, move it away, or name the folders that are meant."
+    )
 
 
 def _folder_of_pictures(path: Path) -> DatasetSource:
@@ -95,5 +123,5 @@ def described(datasets: Iterable[dict[str, Any]], path: Path) -> DatasetTables:
 
 def _why_nothing(pattern: str, paths: Sequence[Path]) -> str:
     if paths:
-        return f"{paths[0]} holds no pictures and no folders of pictures such as 10_person."
+        return f"{paths[0]} is neither a folder of pictures nor a dataset description ({', '.join(DESCRIPTIONS)})."
     return "nothing there is called so." if glob.has_magic(pattern) else missing(Path(pattern))

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
-from library.batch.datasets import DatasetSource, dataset_at, find_datasets
+from library.batch.datasets import DESCRIPTIONS, DatasetSource, dataset_at, find_datasets, why_no_dataset
 from library.batch.job import Job
 from library.batch.jobs_file import AXES, ExtraJob, JobsFile, Method
 from library.config.option import Option, Origin, Written
@@ -106,7 +106,10 @@ def _extra_job(
 
 
 def _no_dataset(name: str) -> str:
-    return f"{name} holds no pictures to train on." if Path(name).exists() else missing(Path(name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return why_no_dataset(path)
+    return f"{name} is no dataset description ({', '.join(DESCRIPTIONS)})." if path.exists() else missing(path)
 
 
 def check_matches(file: JobsFile, jobs: Sequence[Job], problems: list[Problem]) -> None:

@@ -54,7 +54,9 @@ def forecasts(asked: Sequence[tuple[Prepared, Record]], known: Iterable[tuple[Pr
     by_pace: dict[Hashable, list[float]] = defaultdict(list)
     beside: dict[Hashable, list[float]] = defaultdict(list)
     for prepared, record in known:
-        if record.state != DONE or Key(options_of(prepared), {}).differences({"options": record.parts["options"]}):
+        if record.state != DONE or Key(options_of(prepared), {}).differences(
+            {"options": record.parts.get("options", {})}
+        ):
             continue
         kind, length = kind_of(prepared), length_of(prepared, visits)
         if (size := record.results.get("bytes")) is not None:

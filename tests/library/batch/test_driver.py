@@ -241,6 +241,18 @@ def test_problems_of_options_are_told_once_for_all_jobs_that_have_them(batch, ca
     assert "one-lora-s1 and 2 more: `full_bf16` in base.toml line 10 needs `mixed_precision` = 'bf16'" in said
 
 
+@pytest.mark.parametrize("words", [(), ("--dry_run",)])
+def test_an_empty_dataset_among_others_is_refused_before_anything_is_begun(batch, trained_by, styles, capsys, words):
+    for file in (styles / "two" / "1_sks").iterdir():
+        file.unlink()
+    trained_by(lambda assignment: pytest.fail("begun"))
+    assert batch.run(*words) == 2
+    said = capsys.readouterr().err
+    assert f"two-lora-s1: There is no image to train on. {styles}/two/1_sks" in said
+    assert said.count("no image to train on") == 1
+    assert not batch.output.exists()
+
+
 def test_what_the_jobs_file_decides_cannot_be_given_on_the_command_line(batch, capsys):
     assert batch.run("--dry_run", "--seed", "3") == 2
     assert (

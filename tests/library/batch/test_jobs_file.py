@@ -91,6 +91,7 @@ def test_names_that_differ_only_in_capitals_are_refused(tmp_path, styles):
 
 def test_a_folder_of_pictures_itself_is_a_dataset_with_the_repeats_of_its_name(tmp_path, styles):
     (styles / "one" / "1_sks").rename(styles / "5_sks")
+    (styles / "one").rmdir()
     jobs, problems = read(tmp_path, HEAD + LORA)
     assert not problems
     source = jobs[0].dataset
@@ -98,6 +99,28 @@ def test_a_folder_of_pictures_itself_is_a_dataset_with_the_repeats_of_its_name(t
     assert source.tables is not None
     subset = {"image_dir": str(styles / "5_sks"), "num_repeats": 5, "class_tokens": "sks"}
     assert source.tables.tables == {"datasets": [{"subsets": [subset]}]}
+
+
+def test_a_folder_without_pictures_among_others_is_refused_by_name_and_files_beside_them_are_not(tmp_path, styles):
+    (styles / "empty").mkdir()
+    (styles / "photos").mkdir()
+    (styles / "photos" / "1.heic").touch()
+    (styles / ".cache").mkdir()
+    (styles / "one.txt").write_text("a prompt", encoding="utf-8")
+    jobs, problems = read(tmp_path, HEAD + LORA)
+    assert [job.dataset.name for job in jobs] == ["one", "three", "two"]
+    first, second = (str(problem) for problem in problems)
+    assert f"{styles}/empty has neither pictures nor folders of pictures such as 10_person" in first
+    assert first.count("empty") == 2  # once by its name, once because it is
+    assert f"{styles}/photos has neither pictures" in second
+    assert "found .heic (1)" in second
+    assert second.endswith("put some there, move it away, or name the folders that are meant.")
+
+
+def test_a_pattern_that_finds_only_other_files_says_so(tmp_path, styles):
+    (tmp_path / "notes.md").touch()
+    _, problems = read(tmp_path, HEAD.replace("STYLES/*", "STYLES/../*.md") + LORA)
+    assert "notes.md is neither a folder of pictures nor a dataset description (.toml, .json)" in str(problems[0])
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("8h", 28800), ("90min", 5400), ("1h30m", 5400), (20, 20)])

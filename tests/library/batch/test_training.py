@@ -65,13 +65,14 @@ def test_lycoris_forgets_the_preset_of_the_job_before(batch):
     assert ours == theirs
 
 
-def test_a_corrupt_dataset_fails_alone_and_names_its_file(batch, capfd, styles):
-    (styles / "two" / "1_sks" / "3.png").write_bytes(b"no picture")
-    assert batch.run("--only", "t*") == 3
-    assert batch.states() == {"three-lora-s1": "done", "two-lora-s1": "failed"}
+def test_a_dataset_of_unreadable_pictures_alone_fails_and_names_one(batch, styles):
+    for picture in (styles / "two" / "1_sks").glob("*.png"):
+        picture.write_bytes(b"no picture")
+    assert batch.run("--only", "two*") == 3
     record = batch.ledger.read("two-lora-s1")
+    assert (record.state, len(record.attempts)) == ("failed", 1)
     assert record.last is not None
-    assert "3.png" in record.last.message
+    assert f"{styles}/two/1_sks/2.png" in record.last.message
 
 
 def test_a_job_that_changes_the_base_weights_costs_a_second_load_and_no_other_job(batch, tmp_path, monkeypatch):
