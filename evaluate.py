@@ -32,7 +32,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
     # torch is imported here and nowhere above: a mistake in the options must not wait for it.
     from library.files import write_json
-    from library.metrics.against import compare, read_evaluation
+    from library.metrics.against import compare, read_evaluation, refuse_unlike
     from library.metrics.copying import look_for_copies
     from library.metrics.evaluation import Evaluation
     from library.metrics.evidence import Evidence, chosen_device
@@ -44,6 +44,8 @@ def evaluate(argv: Sequence[str]) -> None:
     scores = read_scores(settings["scores"], request.generated) if settings["scores"] else []
     store = FeatureStore(settings["batch_size"], settings["cache"])
     evidence = Evidence(request, store, chosen_device(settings["device"]), settings["resize"])
+    if other is not None:
+        refuse_unlike(evidence, other, settings["against"])
     figures = [*measure(evidence), *scores]
     result = Evaluation(request, figures, look_for_copies(evidence, figures), against=settings["against"])
     if other is not None:

@@ -178,6 +178,36 @@ def test_two_models_are_compared_by_prompt(tmp_path: Path, networks: Path, capfd
     assert "less far.json" in capfd.readouterr().out
 
 
+def test_two_models_are_not_compared_by_different_networks_or_references(tmp_path: Path, networks: Path, capfd):
+    refs, others = write_pictures(tmp_path / "refs", 4, 1), write_pictures(tmp_path / "others", 4, 5)
+    pictures = write_pictures(tmp_path / "pictures", 8, 1, PROMPTS)
+    other_clip = tiny_networks.write_clip(tmp_path / "clip", seed=3)
+    (tmp_path / "w.toml").write_text(f"[weights]\nclip = '{other_clip}'\n", encoding="utf-8")
+    far = tmp_path / "far.json"
+    asked: dict[str, Any] = {"generated": pictures, "weights": networks, "metrics": "clip_t,clip_i"}
+    evaluate(tmp_path, reference=refs, output="far.json", **asked)
+    hashes = [json.loads(far.read_text())["metrics"]["clip_i"]["weights"]["clip"]["sha256"][:8]]
+    capfd.readouterr()
+
+    evaluate(tmp_path, reference=others, against=far, output="new.json", code=2, **asked)
+    said = capfd.readouterr().err
+    assert "clip_i was measured there against other references than those of `--reference`" in said
+    assert "clip_t" not in said
+    assert not (tmp_path / "new.json").exists()
+    evaluate(tmp_path, reference=others, against=far, **asked | {"metrics": "clip_t"})  # which looks at none
+
+    evaluate(
+        tmp_path, reference=refs, against=far, output="new.json", code=2, **asked | {"weights": tmp_path / "w.toml"}
+    )
+    said = capfd.readouterr().err
+    assert f"clip_t was measured there with clip {hashes[0]}, and here it would be clip " in said
+    shutil.copytree(refs, tmp_path / "renamed")
+    (tmp_path / "renamed" / "00.png").rename(tmp_path / "renamed" / "x.png")
+    evaluate(
+        tmp_path, reference=tmp_path / "renamed", against=far, **asked | {"weights": networks}
+    )  # the same pictures
+
+
 def test_a_pickle_that_would_run_code_is_refused_and_the_rest_is_measured(tmp_path: Path, networks: Path, capfd):
     class Harmful:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -6,17 +6,14 @@ there are several datasets each counts once, by the mean over its seeds; with on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from library.batch.ledger import DONE, Record
+from library.batch.ledger import Record
+from library.batch.measured import VALIDATION, comparable, metrics_of, value_of
 from library.metrics.statistics import Mean, holm, t_interval
 
-VALIDATION = "validation_loss"
 ALPHA = 0.05
 Place = tuple[str, int]
 """A dataset and a seed."""
@@ -64,47 +61,26 @@ class Difference:
         return "better" if (low > 0) == measure.higher_is_better else "worse"
 
 
-def with_metrics(record: Record, folder: Path) -> Record:
-    """The record with what evaluate.py has written into the job's folder: {name: {"value", "better"}}."""
-    found: dict[str, Any] = {}
-    for file in sorted(folder.glob("eval*.json")):
-        try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))["metrics"]
-            found |= {
-                name: {"value": facts["value"], "better": facts["better"]}
-                for name, facts in metrics.items()
-                if facts.get("value") is not None
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # somebody else's file
-    return replace(record, results=record.results | {"metrics": found}) if found else record
-
-
 def measures(records: Sequence[Record]) -> list[Measure]:
     """What at least two methods have been measured by: the held-out loss first."""
     better: dict[str, bool] = {}
+    if any(VALIDATION in record.results for record in records):
+        better[VALIDATION] = False
     for record in records:
-        if VALIDATION in record.results:
-            better.setdefault(VALIDATION, False)
-    for record in records:
-        for name, facts in record.results.get("metrics", {}).items():
+        for name, facts in metrics_of(record).items():
             better.setdefault(name, facts["better"] == "higher")
     found = [Measure(name, higher) for name, higher in better.items()]
     return [measure for measure in found if len(values(records, measure.name)) > 1]
 
 
 def values(records: Sequence[Record], name: str) -> dict[str, dict[Place, float]]:
-    """{method: {(dataset, seed): value}} of the jobs that are done and have it."""
+    """{method: {(dataset, seed): value}} of the jobs that are done and were measured by it in the same way."""
     found: dict[str, dict[Place, float]] = {}
-    for record in records:
-        if record.state == DONE and (value := value_of(record, name)) is not None:
-            found.setdefault(record.method, {})[record.dataset, record.seed] = value
+    for record in comparable(records, name):
+        value = value_of(record, name)
+        assert value is not None
+        found.setdefault(record.method, {})[record.dataset, record.seed] = value
     return found
-
-
-def value_of(record: Record, name: str) -> float | None:
-    metrics = record.results.get("metrics", {})
-    return metrics[name]["value"] if name in metrics else record.results.get(name)
 
 
 def reference(records: Sequence[Record]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from library.batch.comparison import with_metrics
 from library.batch.decide import FAILURES
 from library.batch.evaluation import evaluate_jobs
 from library.batch.ledger import DONE, RUNNING, Ledger, Record
+from library.batch.measured import not_compared, with_metrics
 from library.batch.start import Batch
 from library.batch.table import summary, table_text, write_table
 from library.errors import BatchFailed, BatchUnfinished, Interrupted
@@ -21,6 +21,8 @@ def show_results(batch: Batch, title: str, say: Callable[[str], None], *, was_st
     records = [with_metrics(record, ledger.output_dir / record.name) for record in batch.records]
     write_table(ledger, records)
     print(table_text(records))
+    for line in not_compared(records):
+        say(line)
     show_page(ledger, records, title, say)
     return failed
 

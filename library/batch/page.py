@@ -15,6 +15,7 @@ from library.batch.comparison import Difference, Measure, adjusted, differences,
 from library.batch.contact_sheet import contact_sheet
 from library.batch.decide import FAILURES
 from library.batch.ledger import Ledger, Record
+from library.batch.measured import metrics_of, not_compared
 from library.batch.table import FIGURES, rows, summary
 from library.report.page import render, write_page
 from library.report.plots import SERIES, label, new_figure, svg
@@ -41,6 +42,7 @@ def write_batch_page(ledger: Ledger, records: Sequence[Record], title: str) -> P
         methods=methods,
         sheet=contact_sheet(records, methods, ledger.output_dir),
         compared=compared,
+        not_compared=not_compared(records),
     )
     path = ledger.output_dir / NAME
     write_page(path, html)
@@ -54,7 +56,7 @@ def _link(output_dir: Path, name: str) -> tuple[str, str | None]:
 
 
 def _metric_names(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(name for record in records for name in record.results.get("metrics", {})))
+    return list(dict.fromkeys(name for record in records for name in metrics_of(record)))
 
 
 def _cells(row: dict[str, Any], records: Sequence[Record]) -> list[Any]:

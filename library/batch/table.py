@@ -10,6 +10,7 @@ from typing import Any
 
 from library.atomic import atomic
 from library.batch.ledger import CANCELLED, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Ledger, Record, write_json
+from library.batch.measured import metrics_of
 
 ORDER = {DONE: 0, RUNNING: 1, PENDING: 2, CANCELLED: 3, GAVE_UP: 4, FAILED: 5}
 """Failures come last, where they are seen when the table has scrolled by."""
@@ -42,7 +43,7 @@ def _row(record: Record) -> dict[str, Any]:
         "seconds": round(seconds, 1) if ended else None,
         "peak_gb": max(peaks) if peaks else None,
         **{key: record.results.get(key) for key, _ in FIGURES.values()},
-        **{f"metric:{name}": facts["value"] for name, facts in record.results.get("metrics", {}).items()},
+        **{f"metric:{name}": facts["value"] for name, facts in metrics_of(record).items()},
         "error": last.message if failed and last else "",
     }
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from library.errors import ConfigError
+from library.errors import ConfigError, UserError
+from library.metrics.evidence import Evidence
 from library.metrics.figures import Figure, unit_of
 from library.metrics.prompts import Asked
 from library.metrics.statistics import Mean, by_prompt, holm, paired_difference
+from library.metrics.weight_files import weight_facts
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,42 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return other
 
 
+def refuse_unlike(evidence: Evidence, other: dict[str, Any], path: Path) -> None:
+    """Raise ConfigError where a metric that both have was measured there with another network, or against other
+    references: their difference would be one of the yardsticks. Known before anything is measured."""
+    unlike = []
+    for metric in evidence.request.metrics:
+        facts = other["metrics"].get(metric.name, {})
+        if metric.of_sets or "value" not in facts or evidence.request.reason(metric) is not None:
+            continue
+        try:
+            ours = _hashes({name: weight_facts(evidence.path(name)) for name in metric.needs})
+        except UserError:
+            continue  # weights that cannot be read: said where they would be used
+        theirs = _hashes(facts.get("weights", {}))
+        if ours != theirs:
+            unlike.append(
+                f"{metric.name} was measured there with {_named(theirs)}, and here it would be {_named(ours)}"
+            )
+        elif facts.get("references", "") != evidence.references_of(metric):
+            unlike.append(f"{metric.name} was measured there against other references than those of `--reference`")
+    if unlike:
+        raise ConfigError(
+            f"`--against`: {path} cannot be compared with: {'; '.join(unlike)}; measure both with the same weights and "
+            "references, or leave these out of `--metrics`"
+        )
+
+
 def compare(figures: Sequence[Figure], asked: Sequence[Asked], other: dict[str, Any]) -> list[Difference]:
-    """Every metric of single pictures that both have, with the same weights, over the prompts that both have."""
+    """Every metric of single pictures that both have, over the prompts that both have."""
     units = {one.path.name: unit_of(one) for one in asked}
     found: list[tuple[Figure, Mean]] = []
     for figure in figures:
-        facts = other["metrics"].get(figure.metric.name, {})
-        if not figure.each or _hashes(facts.get("weights", {})) != _hashes(figure.weights):
+        if not figure.each:
             continue
         each = {name: value for name, value in figure.each.items() if math.isfinite(value)}
         ours = by_prompt(list(each.values()), [units[name] for name in each])
-        rows = [row for row in other["pictures"] if isinstance(row.get(figure.metric.name), (int, float))]
+        rows = [row for row in other["pictures"] if _is_finite(row.get(figure.metric.name))]
         theirs = by_prompt(
             [float(row[figure.metric.name]) for row in rows],
             [unit_of(Asked(Path(row["file"]), row.get("prompt"))) for row in rows],
@@ -69,5 +96,13 @@ def compare(figures: Sequence[Figure], asked: Sequence[Asked], other: dict[str, 
     ]
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _hashes(weights: dict[str, Any]) -> dict[str, str]:
     return {name: facts["sha256"] for name, facts in weights.items()}
+
+
+def _named(hashes: dict[str, str]) -> str:
+    return ", ".join(f"{name} {sha256[:8]}" for name, sha256 in sorted(hashes.items())) or "no network"

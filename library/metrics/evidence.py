@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 
 from library.errors import UserError
 from library.files import file_hash
+from library.metrics.catalogue import Metric
 from library.metrics.features import FeatureStore, Network
 from library.metrics.request import Request
 
@@ -37,6 +39,16 @@ class Evidence:
     @property
     def references(self) -> list[Path]:
         return self.request.references
+
+    @cached_property
+    def reference_hash(self) -> str:
+        """sha256 over those of the references, whatever they are called; nothing where there are none."""
+        hashes = sorted(map(file_hash, self.references))
+        return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
+
+    def references_of(self, metric: Metric) -> str:
+        """The hash of what this metric compares with; nothing for one that looks at prompts alone."""
+        return "" if metric.compares == "prompts" else self.reference_hash
 
     def path(self, name: str) -> Path:
         found = self.request.weights.find(name)

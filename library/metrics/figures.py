@@ -20,6 +20,7 @@ class Figure:
     """What is known of one metric. `value` is None where it was not measured, and `not_measured` then says why.
 
     `each`: by file name, of metrics that are of single pictures. `p`: that two sets are of one kind (KID).
+    `references`: a hash of the pictures that it compares with, if it does.
     """
 
     metric: Metric
@@ -29,6 +30,7 @@ class Figure:
     n_pictures: int = 0
     n_prompts: int = 0
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
+    references: str = ""
     preprocessing: str = ""
     seconds: float = 0.0
     more: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Figure:
             "n_pictures": self.n_pictures,
             "n_prompts": self.n_prompts,
             "weights": self.weights,
+            "references": self.references,
             "preprocessing": self.preprocessing,
             "seconds": round(self.seconds, 3),
             "note": self.note,

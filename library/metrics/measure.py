@@ -72,7 +72,8 @@ def _measured(metric: Metric, evidence: Evidence) -> Figure:
         return Figure(metric, not_measured=f"because {found.note or 'no picture has a value'}")
     else:
         figure = of_pictures(metric, evidence.request.generated, found.values)
-    figure.weights, figure.preprocessing, figure.p = weights, found.preprocessing, found.p
+    figure.weights, figure.references = weights, evidence.references_of(metric)
+    figure.preprocessing, figure.p = found.preprocessing, found.p
     figure.more, figure.note, figure.seconds = found.more, found.note, time.perf_counter() - began
     return figure
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from library.batch.comparison import Measure, adjusted, differences, measures, ranks, reference, with_metrics
+from library.batch.comparison import Measure, adjusted, differences, measures, ranks, reference
 from library.batch.contact_sheet import contact_sheet
 from library.batch.ledger import BY_USER, DONE, FAILED, Attempt, Ledger, Record
+from library.batch.measured import not_compared, with_metrics
 from library.batch.page import write_batch_page
 from library.batch.table import rows, table_text
 
@@ -87,10 +88,65 @@ def test_metrics_of_evaluate_join_the_record(tmp_path):
     (tmp_path / "eval.json").write_text(json.dumps({"metrics": metrics}), encoding="utf-8")
     (tmp_path / "eval2.json").write_text("[]", encoding="utf-8")
     record = with_metrics(RECORDS[0], tmp_path)
-    assert record.results["metrics"] == {"clip_t": {"value": 0.3, "better": "higher"}}
+    assert record.results["metrics"] == {"clip_t": {"value": 0.3, "better": "higher", "network": ""}}
     assert rows([record])[0]["metric:clip_t"] == 0.3
     assert "clip_t" in table_text([record])
     assert [m.name for m in measures([record, *RECORDS])] == ["validation_loss"]
+
+
+def evaluated(record: Record, folder: Path, value: object, clip: str = "a" * 64, references: str = "r") -> Record:
+    """The record with an eval.json of clip_i, written as JSON is that knows of no infinities."""
+    facts = {"value": value, "better": "higher", "weights": {"clip": {"sha256": clip}}, "preprocessing": "224"}
+    folder.mkdir(exist_ok=True)
+    text = json.dumps({"metrics": {"clip_i": facts | {"references": references}}})
+    (folder / "eval.json").write_text(text, encoding="utf-8")
+    return with_metrics(record, folder)
+
+
+HIGHER = Measure("clip_i", higher_is_better=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.3", None, True, [0.3]])
+def test_what_is_no_finite_number_is_neither_ranked_nor_compared_and_the_page_says_so(tmp_path, value):
+    of = {"x": 0.1, "y": value, "z": 0.3}
+    records = [evaluated(job("a", method, 0.5), tmp_path / method, found) for method, found in of.items()]
+    assert ranks(records, HIGHER) == {"x": 2.0, "z": 1.0}
+    assert [d.method for d in differences(records, "clip_i", "x")] == ["z"]
+    line = "clip_i of a-y-s1 is not a finite number; it is not compared."
+    assert not_compared(records) == [line]
+    assert line in write_batch_page(Ledger(tmp_path), records, "styles").read_text(encoding="utf-8")
+    assert "nan" not in table_text(records)
+
+
+def test_a_training_that_ended_in_nan_has_no_rank(tmp_path):
+    records = [job("a", "x", 0.5), job("a", "y", float("nan")), job("a", "z", 0.4)]
+    assert ranks(records, LOSS) == {"x": 2.0, "z": 1.0}
+    assert not_compared(records) == ["validation_loss of a-y-s1 is not a finite number; it is not compared."]
+    write_batch_page(Ledger(tmp_path), records, "styles")
+
+
+def test_figures_of_another_network_are_left_out_by_name(tmp_path):
+    clips = {"x": "a" * 64, "y": "b" * 64, "z": "a" * 64}
+    records = [evaluated(job("a", m, 0.5), tmp_path / m, 0.1, clip) for m, clip in clips.items()]
+    assert [d.method for d in differences(records, "clip_i", "x")] == ["z"]
+    assert set(ranks(records, HIGHER)) == {"x", "z"}
+    (line,) = not_compared(records)
+    assert line.startswith("clip_i of a-y-s1 was measured by clip bbbbbbbb, 224, that of most by clip aaaaaaaa, 224;")
+    assert line in write_batch_page(Ledger(tmp_path), records, "styles").read_text(encoding="utf-8")
+
+
+def test_references_may_differ_between_datasets_and_not_within_one(tmp_path):
+    def measured(dataset: str, method: str, references: str) -> Record:
+        return evaluated(job(dataset, method, 0.5), tmp_path / f"{dataset}{method}", 0.1, references=references)
+
+    records = [measured(dataset, method, dataset) for dataset in ("a", "b") for method in ("x", "y")]
+    assert not_compared(records) == []
+    (found,) = differences(records, "clip_i", "x")
+    assert found.mean.n == 2
+    (found,) = differences([*records[:3], measured("b", "y", "others")], "clip_i", "x")
+    assert found.mean.n == 1
+    (line,) = not_compared([*records[:3], measured("b", "y", "others")])
+    assert "clip_i of b-y-s1 was measured against other references than that of most on b" in line
 
 
 def failed(name: str, message: str) -> Record:
