@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from library.batch.driver import Driver, Limits
 from library.batch.ending import conclude, show_results
-from library.batch.engines.start import trainers
+from library.batch.engines.start import refuse_devices, trainers
 from library.batch.start import Batch, bring_up, read_batch, read_devices, refuse_other_jobs
 from library.batch.status import show_plan, show_status
 from library.command import run_command
@@ -28,6 +28,7 @@ def run_batch(argv: Sequence[str]) -> None:
     elif settings["status"]:
         show_status(batch)
     elif settings["dry_run"]:
+        refuse_devices(settings, devices)
         refuse_other_jobs(batch)
         show_plan(batch)
     else:
@@ -36,6 +37,7 @@ def run_batch(argv: Sequence[str]) -> None:
 
 def train(settings: Settings, devices: Sequence[str], batch: Batch) -> None:
     """Bring the ledger up to what is asked for, train what is not done, and show what came out."""
+    refuse_devices(settings, devices)
     bring_up(batch, settings, say)
     driver = Driver(batch.ledger, batch.jobs, limits(settings, batch), say)
     driver.drive(trainers(settings, devices))

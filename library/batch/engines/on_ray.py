@@ -107,15 +107,11 @@ def actors(devices: Sequence[str], share: float, address: str | None) -> list[Ac
     Raises ConfigError where Ray is not there, is too old, would speak to strangers, or has too few GPUs: of itself it
     would wait for them.
     """
-    refuse_strangers(os.environ)
-    if address is None:  # both are read while Ray is imported
-        os.environ.setdefault(TOKEN, secrets.token_hex(32))  # else Ray writes one into the home folder
-        os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever runs beside it goes before the training
+    refuse_before_start(devices, share, address)
     ray = _ray()
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
     if "OMP_NUM_THREADS" in os.environ:
         environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]  # else Ray sets it by the CPUs of a worker
-    wanted = [0.0 if device == "cpu" else share for device in devices]
     local: dict[str, Any] = {}
     if address is None:
         local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -126,15 +122,49 @@ def actors(devices: Sequence[str], share: float, address: str | None) -> list[Ac
         line = str(error).strip().splitlines()[0]
         what = f"`--ray_address {address}` cannot be reached" if address else "Ray cannot be started here"
         raise ConfigError(f"{what}: {line}" + ("; is its token in RAY_AUTH_TOKEN?" if address else "")) from None
-    gpus = float(ray.cluster_resources().get("GPU", 0))
-    if devices == [""]:
+    parts = shares(devices, share, float(ray.cluster_resources().get("GPU", 0)))
+    return [Actor(number, part) for number, part in enumerate(parts, start=1)]
+
+
+def refuse_before_start(devices: Sequence[str], share: float, address: str | None) -> None:
+    """Raise ConfigError for what can be known before Ray is started, which takes seconds: also a missing GPU of this
+    machine. Those of a cluster are known when it answers."""
+    refuse_strangers(os.environ)
+    if address is None:  # both are read while Ray is imported
+        os.environ.setdefault(TOKEN, secrets.token_hex(32))  # else Ray writes one into the home folder
+        os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever runs beside it goes before the training
+    _ray()
+    gpus = gpus_here() if address is None else None
+    if gpus is not None:
+        shares(devices, share, gpus)
+
+
+def shares(devices: Sequence[str], share: float, gpus: float) -> list[float]:
+    """The part of a GPU of each worker; without devices as many workers as there is room for. Raises ConfigError."""
+    wanted = [0.0 if device == "cpu" else share for device in devices]
+    if list(devices) == [""]:
         wanted = [share] * int(gpus / share)
     if not wanted or sum(wanted) > gpus + 1e-9:
         asked = f"{sum(wanted):g} GPUs" if wanted else "a GPU"
         raise ConfigError(
             f"the cluster of Ray has {gpus:g} GPUs, and {asked} would be needed; `--devices cpu` needs none."
         )
-    return [Actor(number, part) for number, part in enumerate(wanted, start=1)]
+    return wanted
+
+
+def gpus_here() -> float | None:
+    """The GPUs that Ray will find on this machine, counted as it does; None where this Ray counts in another way."""
+    try:
+        from ray._private.accelerators import (  # pyright: ignore[reportMissingImports]
+            get_accelerator_manager_for_resource,
+        )
+
+        manager: Any = get_accelerator_manager_for_resource("GPU")
+        there = manager.get_current_node_num_accelerators()
+        visible = manager.get_current_process_visible_accelerator_ids()
+        return float(there if visible is None else min(there, len(visible)))
+    except Exception:  # names of Ray's own, which may change: its start answers as well, only later
+        return None
 
 
 def refuse_strangers(environment: Any) -> None:

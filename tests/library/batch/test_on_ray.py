@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 import time
 
 import pytest
 
-from library.batch.engines.on_ray import actors, refuse_strangers
+from library.batch.engines import on_ray
+from library.batch.engines.on_ray import actors, refuse_strangers, shares
 from library.errors import ConfigError
 
 needs_ray = pytest.mark.skipif(
@@ -26,6 +28,16 @@ def test_without_authentication_nothing_is_started():
     assert environment == {"RAY_AUTH_MODE": "token"}
 
 
+def test_each_worker_gets_its_share_and_too_few_gpus_are_refused():
+    assert shares([""], 0.5, 2.0) == [0.5] * 4
+    assert shares(["0", "1"], 1.0, 2.0) == [1.0, 1.0]
+    assert shares(["cpu", "cpu"], 1.0, 0.0) == [0.0, 0.0]
+    with pytest.raises(ConfigError, match="has 1 GPUs, and 2 GPUs would be needed"):
+        shares(["0", "1"], 1.0, 1.0)
+    with pytest.raises(ConfigError, match="has 0 GPUs, and a GPU would be needed"):
+        shares([""], 1.0, 0.0)
+
+
 @pytest.fixture
 def cluster():
     yield  # Ray reads its environment when it is imported: that is left to what is tested
@@ -34,18 +46,29 @@ def cluster():
     ray.shutdown()
 
 
+NO_GPU = "has 0 GPUs, and 1 GPUs would be needed; `--devices cpu` needs none"
+
+
 @needs_ray
-def test_a_missing_gpu_is_an_error_at_once(cluster):
-    begun = time.monotonic()
-    with pytest.raises(ConfigError, match="has 0 GPUs, and 1 GPUs would be needed; `--devices cpu` needs none"):
+def test_a_missing_gpu_is_an_error_before_ray_is_started_and_within_ten_seconds(batch, cluster, capsys):
+    for words in ((), ("--dry_run",)):
+        begun = time.monotonic()
+        assert batch.run("--devices", "0", *words, engine="ray") == 2
+        assert time.monotonic() - begun < 10
+        assert NO_GPU in capsys.readouterr().err
+    assert not sys.modules["ray"].is_initialized()
+    assert not batch.output.exists()
+
+
+@needs_ray
+def test_a_ray_that_counts_gpus_in_another_way_answers_when_it_has_started(cluster, monkeypatch):
+    monkeypatch.setattr(on_ray, "gpus_here", lambda: None)
+    with pytest.raises(ConfigError, match=NO_GPU):
         actors(["0"], 1.0, None)
-    assert time.monotonic() - begun < 60  # 4 s of it are Ray's own start, on an idle machine
 
 
 @needs_ray
 def test_two_workers_of_which_one_is_killed_train_all_jobs(batch, cluster, monkeypatch):
-    from library.batch.engines import on_ray
-
     batch.write(steps=30, batch="max_attempts = 3")
     killed = []
     train = on_ray.OnRay.train
