@@ -26,6 +26,7 @@ from library.config.dataset_keys import (
     Key,
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
+from library.config.holding_out import holding_out_problems, with_shares
 from library.config.image_folders import (
     count_images,
     folder_tables,
@@ -110,6 +111,8 @@ class _Reading:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     origin_of: Callable[..., Origin] = field(init=False)  # the place of a key, by its way from the top
+    split_places: dict[int, str] = field(default_factory=dict)  # of each dataset's `validation_split`, by its index
+    splits_left_open: set[int] = field(default_factory=set)
 
     def read(self) -> DatasetPlan:
         source = self._source()
@@ -132,7 +135,12 @@ class _Reading:
         specs = [self._dataset(place, table, general) for place, table in enumerate(datasets)]
         if not datasets and not self.problems and source.path != self.settings["train_data_dir"]:
             self.problems.append(Problem(f"{source.path.name} has no [[datasets]] with [[datasets.subsets]] in it."))
-        return tuple(spec for spec in specs if spec is not None)
+        sound = [spec for spec in specs if spec is not None]
+        if self.settings.values.get("save_best"):
+            sound = with_shares(sound, self.splits_left_open)
+        if len(sound) == len(specs):
+            self.problems += holding_out_problems(sound, self.split_places, self.settings)
+        return tuple(sound)
 
     def _source(self) -> DatasetTables | None:
         """The description that is used; a warning names those that are not."""
@@ -185,9 +193,9 @@ class _Reading:
             return None
         self._check_sizes(values, chain)
         kept = self._without_doubles([subset for subset in read if subset is not None])
-        if self.settings.values.get("save_best") and self._is_left_to_us("validation_split", chain):
-            images = sum(count_images(s.image_dir) for s in kept if not s.is_reg and s.metadata_file is None)
-            values["validation_split"] = share_held_out(images)
+        self.split_places[place] = self._written("validation_split", chain)
+        if self._is_left_to_us("validation_split", chain):
+            self.splits_left_open.add(place)
         return DatasetSpec(index=place, subsets=tuple(kept), **values)
 
     def _subset(self, table: dict, chain: list[_Level], *where: str | int) -> SubsetSpec | None:
@@ -330,15 +338,6 @@ class _Reading:
         found = f"{source.path.name} is a training config, not a dataset description; give it as `--config_file`."
         self.problems.append(Problem(f"{self.settings.place('dataset_config')}: {found}"))
         return True
-
-
-def share_held_out(images: int) -> float:
-    """The share that is held out where a best step is asked for and nobody says how much: an eighth of the images.
-
-    Fewer than 4 cannot tell a rise from chance, and more than 32 only take time; but never more than a quarter.
-    """
-    wanted = min(max(images / 8, 4), 32)
-    return min(wanted / max(images, 1), 0.25)
 
 
 def is_left_open(option: Option, raw: Any) -> bool:

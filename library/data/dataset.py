@@ -96,7 +96,8 @@ def gather(
     names = _names(plan, pictures)
     training, validation = _split(plan, pictures, names, warnings)
     if not problems and all(picture.subset.is_reg for picture in training):
-        problems.append(Problem("there is no image to train on"))
+        taken = f": `validation_split` holds out all {len(validation)}; lower it" if validation else ""
+        problems.append(Problem(f"there is no image to train on{taken}"))
     dataset = Dataset(plan, training, _samples(plan, training, names, prior_loss_weight), warnings, images=seen.images)
     if validation:
         quiet = {id(subset): calm(subset) for spec in plan for subset in spec.subsets}

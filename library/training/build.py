@@ -138,7 +138,8 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         clock=clock,
         optimizers=optimizers,
         metadata=metadata_writer(options, model, dataset, facts, title=settings.take(SavingSpec).last_stem),
-        fingerprint=fingerprint(options, DECISIVE, model, footing.geometry) | dataset_fingerprint(dataset),
+        fingerprint=fingerprint(options, DECISIVE, model, footing.geometry)
+        | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
         previews=build_previews(checked, model, conditioner, processes),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
         opening=about_data(dataset, conditioner, say),

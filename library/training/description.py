@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from library.adapters.metadata import (
     training_metadata,
 )
 from library.adapters.modelspec import modelspec
-from library.data.dataset import Dataset
+from library.data.dataset import Dataset, Sample
 from library.data.order import Geometry
 from library.files import file_hash
 from library.models.family import StableDiffusion
@@ -130,20 +131,22 @@ def fingerprint(
     }
 
 
-def dataset_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What of the data a state must agree with: not where it lies or when it was copied, but what it holds."""
-    digests = {p.path: dataset.digests.get(p.path, p.stamp.size) for p in dataset.pictures}
-    masks = {p.path: file_hash(p.mask.file) for p in dataset.pictures if p.mask and p.mask.file}
-    rows = [
-        (s.sample_id, digests[s.picture.path], masks.get(s.picture.path), s.picture.choice.bucket, s.picture.caption)
-        for s in dataset.samples
-    ]
+def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str, Any]:
+    """What of the data a state must agree with: not where it lies or when it was copied, but what it holds.
+
+    Held-out pictures and the seed of their noise belong to it: losses on others would not tell which step was best.
+    """
     nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
     subsets = [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
+    held_out = dataset.validation.samples if dataset.validation else []
     return {
         "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
         "samples per epoch": len(dataset.samples),
-        "images, masks, captions and buckets": _digest(json.dumps(rows).encode()),
+        "images, masks, captions and buckets": _digest_of_samples(dataset.samples, dataset.digests),
+        "held-out images, masks, captions and buckets": _digest_of_samples(held_out, dataset.digests)
+        if held_out
+        else None,
+        "validation_seed": validation_seed if held_out else None,
         "batch sizes": [spec.batch_size for spec in dataset.plan],
     }
 
@@ -152,6 +155,18 @@ def digest_of_weights(modules: Iterable[nn.Module]) -> str:
     """A digest of a few elements of every tensor: enough to see another model, without reading gigabytes."""
     some = [tensor.reshape(-1)[:: max(1, tensor.numel() // 8)] for m in modules for tensor in m.parameters()]
     return _digest(torch.cat([elements.detach().float().cpu() for elements in some]).numpy().tobytes())
+
+
+def _digest_of_samples(samples: Sequence[Sample], digests: Mapping[Path, str]) -> str:
+    """A digest of all that is seen in `samples`; a picture that no source of latents has read counts by its length."""
+    pictures = {sample.picture.path: sample.picture for sample in samples}
+    contents = {path: digests.get(path, picture.stamp.size) for path, picture in pictures.items()}
+    masks = {path: file_hash(p.mask.file) for path, p in pictures.items() if p.mask and p.mask.file}
+    rows = [
+        (s.sample_id, contents[s.picture.path], masks.get(s.picture.path), s.picture.choice.bucket, s.picture.caption)
+        for s in samples
+    ]
+    return _digest(json.dumps(rows).encode())
 
 
 def _digest(content: bytes) -> str:

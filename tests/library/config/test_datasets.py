@@ -7,7 +7,8 @@ import pytest
 
 from library.config.dataset_keys import KEYS
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
-from library.config.datasets import dataset_problems, plan_datasets, share_held_out
+from library.config.datasets import dataset_problems, plan_datasets
+from library.config.holding_out import share_held_out
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
@@ -394,3 +395,40 @@ def test_what_does_nothing_alone_says_so_unless_its_partner_is_on_somewhere(
 @pytest.mark.parametrize(("images", "held_out"), [(4, 1), (12, 3), (15, 4), (32, 4), (100, 12), (1000, 32)])
 def test_an_eighth_is_held_out_for_a_best_step_but_at_least_four_and_at_most_thirty_two_and_a_quarter(images, held_out):
     assert round(images * share_held_out(images)) == held_out
+
+
+MEASURED_ON = "[[datasets]]\nresolution = 512\nvalidation_split = 1.0\n[[datasets.subsets]]\nimage_dir = 'dogs'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "shares"),
+    [
+        (ONE + MEASURED_ON, ["--save_best"], [0.0, 1.0]),  # the user's own pictures are used, and none is taken
+        (ONE + MEASURED_ON.replace("1.0", "0.5"), ["--save_best"], [0.0, 0.5]),
+        (ONE + MEASURED_ON.replace("1.0", "0.0"), ["--early_stop"], [0.25, 0.0]),  # a share is taken where it may be
+        (ONE + ONE, ["--save_best"], [0.25, 0.25]),
+        (ONE + MEASURED_ON, ["--save_best", "--validation_split=0.1"], [0.1, 1.0]),
+    ],
+)
+def test_a_best_step_takes_pictures_from_training_only_where_none_is_held_out_already(text, words, shares):
+    settings = described(text, *words)
+    assert dataset_problems(settings) == []
+    assert [spec.validation_split for spec in plan_datasets(settings)] == shares
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "problem"),
+    [
+        (
+            ONE,
+            ["--save_best", "--validation_split=0"],
+            "`--save_best` on the command line needs pictures that are held",
+        ),
+        (ONE, ["--early_stop", "--validation_split=0"], "`--early_stop` on the command line needs pictures that are"),
+        (ONE, ["--validation_split=1.0"], "`--validation_split` on the command line = 1 holds out every image and"),
+        (MEASURED_ON, ["--save_best"], "`validation_split` in data.toml line 3 = 1 holds out every image and leaves"),
+    ],
+)
+def test_holding_out_nothing_where_it_is_needed_or_everything_is_refused_by_its_name(text, words, problem):
+    (found,) = problems(text, *words)
+    assert found.startswith(problem)

@@ -107,7 +107,7 @@ def test_a_dataset_may_be_there_for_measuring_alone(folder: Path, tmp_path: Path
     plan = [make.dataset(make.subset(tmp_path / "train")), make.dataset(make.subset(folder), validation_split=1.0)]
     dataset = build(plan)
     assert (names(dataset), len(names(dataset.validation))) == ({"t.png"}, 10)
-    with pytest.raises(UserError, match="no image to train on"):
+    with pytest.raises(UserError, match="no image to train on: `validation_split` holds out all 10"):
         split(folder, make, share=1.0)
 
 

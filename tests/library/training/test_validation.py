@@ -1,6 +1,7 @@
 """The loss on held-out pictures: on the same noise each time, and without a trace in the run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,29 @@ def test_a_resumed_run_measures_what_one_that_was_not_stopped_does(train, tmp_pa
     assert train(output_dir=parts, **options | {"max_train_steps": 3}) == 0
     assert train(output_dir=parts, resume="latest", **options) == 0
     assert measured(whole) == measured(parts)
+
+
+def test_a_state_whose_run_was_measured_on_other_pictures_or_noise_is_refused(train, pictures, tmp_path, capsys):
+    mine = shutil.copytree(pictures / "1_sks", tmp_path / "mine")
+    measured_on = f"resolution = 64\nvalidation_split = 1.0\n[[datasets.subsets]]\nimage_dir = '{mine}'\n"
+    trained_on = f"resolution = 64\n[[datasets.subsets]]\nimage_dir = '{pictures / '1_sks'}'\n"
+    data = tmp_path / "data.toml"
+    data.write_text(f"[[datasets]]\n{trained_on}[[datasets]]\n{measured_on}", encoding="utf-8")
+
+    def run(**options) -> str:
+        run = {"train_data_dir": None, "dataset_config": data, "save_best": True, "max_train_steps": 1}
+        code = train(**run | options)
+        return capsys.readouterr().err if code else ""
+
+    assert run(save_state_on_train_end=True) == ""
+    again = {"resume": "latest", "max_train_steps": 2}
+    assert "validation_seed: 0 in the state, 5 now" in run(validation_seed=5, **again)
+    (mine / "3.txt").write_text("another caption", encoding="utf-8")
+    refused = run(**again)
+    assert "held-out images, masks, captions and buckets" in refused
+    assert "\n  - images, masks" not in refused
+    shutil.copyfile(pictures / "1_sks" / "3.txt", mine / "3.txt")
+    assert run(**again) == ""
 
 
 def test_a_cap_takes_the_first_batches_and_the_split_is_needed(train, tmp_path, capsys):
