@@ -31,14 +31,15 @@ def merge_by(settings: Settings, *, sdxl: bool = False) -> None:
     from library.adapters.block_weights import read_block_weights
     from library.adapters.merge import added, concatenated
     from library.adapters.merge_model import Precision
-    from library.adapters.merging import Result, merge_into_model, merge_together, read_weighted
+    from library.adapters.merging import Result, is_file_name, merge_into_model, merge_together, read_weighted
     from library.adapters.save_network import PRECISIONS
     from library.adapters.work import check_target, chosen_device
     from library.models.family import Family
 
     device = chosen_device(settings["device"])
     save_to, is_sd2 = settings["save_to"], bool(settings.values.get("v2"))
-    check_target(save_to, folder=Path(settings["sd_model"] or "no model").is_dir())
+    has_folder = Path(settings["sd_model"] or "no model").is_dir()
+    check_target(save_to, folder=has_folder and not is_file_name(save_to))
     blocks = read_block_weights(settings.values.get("lbws") or [], is_sdxl=True)
     networks = read_weighted(settings["models"], settings["ratios"], blocks)
     work, save = PRECISIONS[settings["precision"]], PRECISIONS.get(settings["save_precision"])

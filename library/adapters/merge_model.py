@@ -103,12 +103,13 @@ def write_merged_file(
     with written_in_order(target, outline, metadata) as write:
         for piece in file.pieces():
             for key, tensor in piece.items():
-                write(key, _changed(key, tensor, changes.get(key, ()), outline[key].dtype, precision.work, device))
+                write(key, changed(key, tensor, changes.get(key, ()), outline[key].dtype, precision.work, device))
 
 
-def _changed(
+def changed(
     key: str, tensor: Tensor, changes: Sequence[Change], dtype: torch.dtype, work: torch.dtype, device: torch.device
 ) -> Tensor:
+    """The tensor in `dtype` with its changes, calculated in `work`. Raises `UserError` where it is not finite then."""
     if not changes:
         return tensor.to(dtype)
     weight = tensor.to(device, work, copy=True)
@@ -121,9 +122,10 @@ def _changed(
     return weight
 
 
-def open_folder(folder: Path) -> dict[Path, WeightsFile]:
-    """The weights files of a diffusers folder that networks change. Raises `UserError` where there are none."""
-    files = [file for part in PARTS for file in sorted((folder / part).glob("*.safetensors"))]
+def open_folder(folder: Path, parts: Sequence[str] = PARTS) -> dict[Path, WeightsFile]:
+    """The weights files of a diffusers folder's parts: those that networks change. Raises `UserError` where there are
+    none."""
+    files = [file for part in parts for file in sorted((folder / part).glob("*.safetensors"))]
     if not (folder / "model_index.json").is_file() or not files:
         raise UserError(f"`{folder}` is no diffusers folder with .safetensors weights; give its folder, or a file")
     return {file: open_weights(file) for file in files}

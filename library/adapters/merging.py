@@ -14,6 +14,7 @@ from library.adapters.block_weights import BlockWeights
 from library.adapters.layers import read_network
 from library.adapters.merge import Merged, Way, Weighted, added, members, mixed_part
 from library.adapters.merge_model import Precision, open_folder, plan, write_merged_file, write_merged_folder
+from library.adapters.merge_to_file import write_folder_as_file
 from library.adapters.metadata import Metadata
 from library.adapters.places import places_in_file, places_in_folder
 from library.adapters.save_network import without_stale_hashes, write_network
@@ -21,7 +22,7 @@ from library.adapters.tool_metadata import base_model, merged_metadata, network_
 from library.errors import UserError, raise_all
 from library.files import check_free_space
 from library.models.family import Family
-from library.models.load import opened
+from library.models.load import FILE_SUFFIXES, opened
 
 WORTH_SAYING = 0.01  # of the norm of the sum
 
@@ -106,23 +107,27 @@ def merge_into_model(
 ) -> Iterable[str]:
     """Write the model, a single file or a diffusers folder, with the networks in its weights.
 
-    `family` and `is_sd2` are what the person says of it; `UserError` where they are wrong.
+    A folder is written as one file where `save_to` has the name of a file. `family` and `is_sd2` are what the person
+    says of the model; `UserError` where they are wrong.
     """
-    device = torch.device(device)
+    device, as_file = torch.device(device), model.is_file() or is_file_name(save_to)
+    if as_file and save_to.suffix != ".safetensors":
+        raise UserError(f"`save_to` is `{save_to}`; a merged model is written as .safetensors")
     if model.is_dir():
         if model.resolve() in save_to.resolve().parents:
             raise UserError(f"`save_to` is `{save_to}`, which lies inside the model's folder; choose one beside it")
         files = open_folder(model)
         checkpoint = places_in_folder(model, {path: file.outline for path, file in files.items()})
     else:
-        if save_to.suffix != ".safetensors":
-            raise UserError(f"`save_to` is `{save_to}`; a merged model is written as .safetensors")
         files = {model: opened(model)}
         checkpoint = places_in_file(model, files[model].outline, files[model].metadata)
     _check_family(checkpoint.family, model, family, is_sd2)
     merge = plan(checkpoint, networks)
     raise_all(check_free_space(save_to.parent, _size(model)))
-    if model.is_dir():
+    if model.is_dir() and as_file:
+        metadata = {} if brief else _merged_from({}, model, networks, save_to)
+        write_folder_as_file(model, networks, save_to, precision, metadata, device)
+    elif model.is_dir():
         write_merged_folder(model, files, merge, save_to, precision, device)
     else:
         metadata = without_stale_hashes(files[model].metadata)
@@ -134,6 +139,11 @@ def merge_into_model(
     if merge.strangers:
         examples = ", ".join(f"`{name}`" for name in merge.strangers[:3])
         yield f"note: {len(merge.strangers)} layers have no place in this model and were left out, such as {examples}"
+
+
+def is_file_name(path: Path) -> bool:
+    """Whether a name is meant for a weights file rather than for a folder."""
+    return path.suffix.lower() in FILE_SUFFIXES
 
 
 def _check_family(found: Family, model: Path, family: Family | None, is_sd2: bool | None) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from library.adapters.layers import read_network, update_of
 from library.files import read_tensors, tensor_hashes
 from library.models.family import Family
+from library.models.load import load_model
 from library.models.save import save_folder
 from miniworld.tiny import build
 from networks import (
@@ -265,6 +266,24 @@ def test_a_model_is_merged_only_by_its_own_command(tmp_path: Path, tiny_model: P
     assert merge_lora.main(words(**options, v2=True)) == 1
     assert "leave `--v2` out" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_a_folder_merged_to_the_name_of_a_file_is_a_file(tmp_path: Path, tiny_model: Path, capsys: Any) -> None:
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    factors = {f"{name}.lora_down.weight": torch.ones(1, 16), f"{name}.lora_up.weight": torch.ones(16, 1)}
+    save_file(factors, str(source))
+    options = {"models": [source], "ratios": [0.5], "save_to": target, "sd_model": tiny_model}
+    assert merge_lora.main(words(**options)) == 0
+    assert target.is_file()
+    before, after = load_model(tiny_model).unet.state_dict(), load_model(target).unet.state_dict()
+    changed = [key for key, tensor in before.items() if not torch.equal(after[key], tensor)]
+    assert changed == ["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"]
+    assert merge_lora.main(words(**options | {"save_to": tmp_path / "out.ckpt"})) == 1
+    assert "written as .safetensors" in capsys.readouterr().err
+    (tmp_path / "folder.safetensors").mkdir()
+    assert merge_lora.main(words(**options | {"save_to": tmp_path / "folder.safetensors"})) == 1
+    assert "is the folder" in capsys.readouterr().err
 
 
 def test_the_difference_of_two_models_is_written_as_kohyas_trainer_would(tmp_path: Path, tiny_model: Path) -> None:

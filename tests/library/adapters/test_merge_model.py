@@ -199,3 +199,45 @@ def test_a_folder_keeps_its_other_files(sd1: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m" / "model_index.json").read_text(encoding="utf-8"))
     vae = Path("vae", "diffusion_pytorch_model.safetensors")
     assert (tmp_path / "m" / vae).read_bytes() == (tmp_path / "model" / vae).read_bytes()
+
+
+@pytest.mark.parametrize("family", [Family.SD1, Family.SD2, Family.SDXL])
+def test_a_folder_is_written_as_one_file_where_a_file_is_named(family: Family, tmp_path: Path) -> None:
+    model = build(family)
+    save_folder(model, tmp_path / "model")
+    make_network(model, tmp_path / "a.safetensors")
+    networks = [Weighted(read_network(tmp_path / "a.safetensors"), 0.5)]
+    with pytest.raises(UserError, match=r"written as \.safetensors"):
+        run(networks, tmp_path / "model", tmp_path / "m.ckpt")
+    said = run(networks, tmp_path / "model", tmp_path / "m.safetensors")
+    run(networks, tmp_path / "model", tmp_path / "as folder")
+    assert "note" not in said
+    assert (tmp_path / "m.safetensors").is_file()
+    one, other = load_model(tmp_path / "m.safetensors"), load_model(tmp_path / "as folder")
+    for name, module in one.modules.items():
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, other.modules[name].state_dict()[key]), f"{name}.{key}"
+    header = read_metadata(tmp_path / "m.safetensors")
+    assert header["modelspec.merged_from"] == "model, a"
+    assert header["modelspec.architecture"].startswith("stable-diffusion")
+
+
+def test_a_folder_as_one_file_keeps_the_type_of_each_part_or_has_the_one_asked_for(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
+    model = load_model(folder / "model.safetensors")
+    model.unet.half()
+    save_folder(model, tmp_path / "model")
+    networks = [Weighted(read_network(folder / "a.safetensors"), 1.0)]
+
+    def types(precision: Precision) -> dict[str, torch.dtype]:
+        run(networks, tmp_path / "model", tmp_path / "m.safetensors", precision, brief=True)
+        tensors = load_file(tmp_path / "m.safetensors")
+        return {key.partition(".")[0]: tensor.dtype for key, tensor in tensors.items()}
+
+    kept = {"model": torch.float16, "first_stage_model": torch.float32, "cond_stage_model": torch.float32}
+    assert types(Precision()) == kept
+    asked = dict.fromkeys(kept, torch.bfloat16) | {"first_stage_model": torch.float32}
+    assert types(Precision(save=torch.bfloat16)) == asked
+    with pytest.raises(UserError, match="not finite in float16"):
+        run([Weighted(networks[0].file, 1e9)], tmp_path / "model", tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
