@@ -16,9 +16,9 @@ Features = Any
 def frechet_distance(features: Features, others: Features) -> float:
     """Of two sets of features, taken for normally distributed (Heusel et al. 2017, eq. 6).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); the trace of the root is the sum of the product's singular values'
-    roots, which is computed without a matrix root that may become complex. Sets of equal size can be compared; a
-    smaller set is further from the same truth.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is the sum of the square roots of the eigenvalues
+    of C1 C2, and is found without a matrix root, which may become complex. The fewer pictures, the larger the distance
+    of samples of the same two laws, so only figures of equally many pictures can be compared.
     """
     first, second = np.asarray(features, np.float64), np.asarray(others, np.float64)
     shift = first.mean(0) - second.mean(0)

@@ -110,7 +110,7 @@ def frechet_at_equal_n(
     """
     sets = [np.asarray(rows, np.float64) for rows in (generated, base) if rows is not None]
     everything = np.asarray(references, np.float64)
-    n = min(len(everything) // 2, *(len(rows) for rows in sets)) if sets else 0
+    n = min(len(everything) // 2, *(len(rows) for rows in sets))
     if n < 2:
         return None
     rng = np.random.default_rng(seed)

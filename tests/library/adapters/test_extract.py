@@ -135,6 +135,23 @@ def test_text_encoders_that_hardly_differ_and_equal_layers_are_left_out(tmp_path
     assert said_of(original, other, False, False, True).version == "sd_v1_v"
 
 
+def test_factors_are_cut_on_both_sides_at_the_quantile_of_their_values(tmp_path: Path) -> None:
+    save_single_file(build(Family.SD1), tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "model.safetensors")
+    key = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
+    generator = torch.Generator().manual_seed(1)
+    tensors[key] = tensors[key] + torch.randn(tensors[key].shape, generator=generator)
+    save_file(tensors, str(tmp_path / "tuned.safetensors"), read_metadata(tmp_path / "model.safetensors"))
+    models = [open_model(tmp_path / f"{name}.safetensors") for name in ("model", "tuned")]
+    (whole,), (cut,) = (extract(*models, Extraction(2, clamp=clamp)).layers for clamp in (1.0, 0.8))
+    values = torch.cat([whole.up.flatten(), whole.down.flatten()])
+    most = torch.quantile(values, 0.8)
+    assert values.max() > most
+    assert values.min() < -most
+    for before, after in ((whole.up, cut.up), (whole.down, cut.down)):
+        assert torch.equal(after, before.clamp(-most, most))
+
+
 def test_models_of_two_kinds_have_no_difference(tmp_path: Path) -> None:
     for family in (Family.SD1, Family.SD2):
         save_single_file(build(family), tmp_path / f"{family.value}.safetensors")

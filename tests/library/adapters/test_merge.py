@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from library.adapters.block_weights import read_block_weights
 from library.adapters.layers import Layer, NetworkFile, update_of
 from library.adapters.merge import (
     Merged,
@@ -87,6 +88,18 @@ def test_adding_factors_is_what_sd_scripts_writes_and_says_how_far_off_the_sum_i
     off, whole = mixed_part(merged, weighted)
     assert whole == pytest.approx(float(wanted.square().sum()), rel=1e-6)
     assert off == pytest.approx(float((merged_update(merged) - wanted).square().sum()), rel=1e-6)
+
+
+def test_a_blocks_weight_is_on_both_factors_where_factors_are_added_and_once_where_updates_are() -> None:
+    """As sd-scripts multiplies: with 0.5 for the block, adding factors gives a quarter of the update."""
+    one = network(4, 2.0, 1)
+    (blocks,) = read_block_weights([str([1.0] * 2 + [0.5] + [1.0] * 23)])  # the third is for NAME's block
+    weighted = parts(Weighted(one, 1.0, blocks))
+    merged, tensors = added(NAME, weighted), one.layers[NAME].tensors
+    for key in ("lora_up.weight", "lora_down.weight"):
+        assert torch.equal(merged.tensors()[f"{NAME}.{key}"], 0.5 * tensors[key])
+    assert close(merged_update(merged), 0.25 * update(one))
+    assert close(merged_update(concatenated(NAME, weighted)), 0.5 * update(one))
 
 
 def test_factors_of_one_network_in_two_halves_are_that_network() -> None:

@@ -51,6 +51,15 @@ def test_a_resized_layer_is_the_best_approximation_of_its_rank(kernel: tuple[int
     assert after.norm_kept == pytest.approx(float(kept), rel=1e-6)
 
 
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+def test_the_energy_is_the_squared_norm_of_the_update_whatever_its_alpha(kernel: tuple[int, ...]) -> None:
+    before = layer(40, 24, 16, *kernel)
+    energy = resize_layer(before, RankChoice(4, 4)).energy
+    assert energy == pytest.approx(float(full(before).square().sum()), rel=1e-9)
+    before.tensors["alpha"] *= 3
+    assert resize_layer(before, RankChoice(4, 4)).energy == pytest.approx(9 * energy, rel=1e-9)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     out=st.integers(1, 30),

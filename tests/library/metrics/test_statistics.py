@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from library.metrics.distances import kernel_distance
+from library.metrics.distances import frechet_distance, kernel_distance
 from library.metrics.statistics import (
     by_prompt,
     frechet_at_equal_n,
@@ -90,3 +90,15 @@ def test_frechet_distances_are_compared_at_one_number_of_pictures():
     assert found.base is not None
     assert found.base > found.generated + 16 * 2
     assert frechet_at_equal_n(same, references[:3]) is None
+
+
+def test_a_few_pictures_beside_large_sets_are_measured_with_as_few_of_those():
+    rng = np.random.default_rng(0)
+    few, references, many = (rng.normal(size=(n, 16)) for n in (8, 400, 300))
+    found = frechet_at_equal_n(few, references, many, splits=100)
+    assert found is not None
+    assert found.base is not None
+    assert found.n == 8
+    of_eight = np.mean([frechet_distance(*rng.normal(size=(2, 8, 16))) for _ in range(400)])
+    assert (found.halves, found.base) == pytest.approx((of_eight, of_eight), rel=0.05)
+    assert found.generated == pytest.approx(of_eight, rel=0.2)  # one sample of 8, against many
