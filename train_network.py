@@ -28,7 +28,8 @@ def train(argv: Sequence[str]) -> None:
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.data.show import show_dataset
-    from library.training.build import build_run, check_before_loading
+    from library.training.build import build_run
+    from library.training.checked import check_before_loading
     from library.training.loop import fit
 
     if settings["plan"]:

@@ -29,7 +29,8 @@ from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.console import Console, ConsoleSpec
 from library.errors import Interrupted, NoRoom, UserError
-from library.training.build import build_run, check_before_loading
+from library.training.build import build_run
+from library.training.checked import check_before_loading
 from library.training.file_names import SavingSpec
 from library.training.loop import fit
 from library.training.signals import Signals

@@ -13,7 +13,8 @@ from library.files import write_text
 from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
 from library.training.base_model import LoadModel
-from library.training.build import Checked, build_batches, build_objective
+from library.training.build import build_batches, build_objective
+from library.training.checked import Checked
 from library.training.file_names import SavingSpec
 from library.training.footing import stand
 from library.training.memory import on_device

@@ -43,11 +43,15 @@ class Resumed:
     fingerprint: Fingerprint | None
 
 
-def check_surroundings(settings: Settings, say: Callable[[str], None]) -> Resumed:
-    """What can be wrong with outputs, optimizer, trackers and the state to resume. Raises `UserError`."""
+def check_surroundings(settings: Settings, say: Callable[[str], None], *, tidy: bool = True) -> Resumed:
+    """What can be wrong with outputs, optimizer, trackers and the state to resume. Raises `UserError`.
+
+    `tidy` removes what killed runs left in the output folder.
+    """
     saving = settings.take(SavingSpec)
     raise_all(check_writable(saving.output_dir))
-    sweep_temporaries(saving.output_dir)
+    if tidy:
+        sweep_temporaries(saving.output_dir)
     trial_optimizer(settings.take(OptimizerSpec))
     check_names(saving)
     check_trackers(settings.take(TrackerSpec))
@@ -56,8 +60,12 @@ def check_surroundings(settings: Settings, say: Callable[[str], None]) -> Resume
 
 
 def check_room(output_dir: Path, trainables: Sequence[Trainable]) -> None:
-    """Refuse a disk that has no room for a file, its temporary copy and a state of each trainable."""
-    weights = sum(parameter.nbytes for trainable in trainables for parameter in trainable.parameters)
+    """Refuse a disk that has no room for what the trainables write."""
+    check_disk(output_dir, sum(parameter.nbytes for trainable in trainables for parameter in trainable.parameters))
+
+
+def check_disk(output_dir: Path, weights: int) -> None:
+    """Refuse a disk that has no room for a file of `weights` bytes, its temporary copy and a state."""
     raise_all(check_free_space(output_dir, 6 * weights + 2**20), NoRoom)
 
 

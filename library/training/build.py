@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,13 +12,9 @@ from typing import Any
 import torch
 
 from library.adapters.metadata import RunFacts
-from library.adapters.modelspec import thumbnail
-from library.config.datasets import DatasetPlan
 from library.config.option import Settings
-from library.config.values import split_key_values
 from library.data.batches import Batches
 from library.data.dataset import Dataset
-from library.data.dataset import build as build_dataset
 from library.data.order import Geometry, steps_per_epoch
 from library.data.preflight.in_run import data_event, leaks_of
 from library.data.preflight.lengths import about_lengths, count_of
@@ -30,20 +25,26 @@ from library.diffusion.weights import WeightSpec
 from library.models.family import StableDiffusion
 from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
-from library.sampling.prompts import SamplePrompt, read_prompts
-from library.training.assemble import Resumed, assemble, build_optimizers, check_rates, check_room, check_surroundings
+from library.training.assemble import assemble, build_optimizers, check_rates, check_room
 from library.training.base_model import LoadModel, load_base_model
+from library.training.checked import Checked, runs_text_encoder
 from library.training.clock import LengthSpec, new_clock
-from library.training.description import DECISIVE, dataset_fingerprint, fingerprint, metadata_writer, optimizer_text
+from library.training.description import (
+    DECISIVE,
+    dataset_fingerprint,
+    fingerprint,
+    metadata_writer,
+    optimizer_text,
+    refuse_other_settings,
+)
 from library.training.file_names import SavingSpec
 from library.training.footing import Footing, stand
 from library.training.memory import MemorySpec, on_device, place, save_memory
 from library.training.network import NetworkSpec, NetworkTrainable, create_network, merge_base_weights, optimizer_groups
-from library.training.new_word import CheckedWord, about_the_word, build_word, check_word, with_templates
+from library.training.new_word import build_word, with_templates
 from library.training.objectives import NoisePrediction
 from library.training.opening import Opening, images_event
 from library.training.optimizers import OptimizerSpec
-from library.training.plugins import check_arguments, import_plugin, notes_on
 from library.training.precision import DTYPES
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import Processes
@@ -52,46 +53,9 @@ from library.training.seeding import seed_generators
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.stopwatch import Stopwatch
 from library.training.trainables import Trainable
-from library.training.validation import Validation, ValidationSpec, check_held_out
+from library.training.validation import Validation, ValidationSpec
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a run is made of, as far as it is known to be good before a model is loaded."""
-
-    settings: Settings
-    module: ModuleType | None
-    arguments: dict[str, str]
-    word: CheckedWord | None
-    dataset: Dataset
-    prompts: list[SamplePrompt]
-    resumed: Resumed
-
-
-def check_before_loading(settings: Settings, plan: DatasetPlan, say: Callable[[str], None]) -> Checked:
-    """Everything that can be wrong and takes no model to find out. Raises `UserError`."""
-    resumed = check_surroundings(settings, say)
-    module, arguments = None, split_key_values(settings["network_args"])
-    if settings["network_module"] is not None:
-        module = import_plugin(
-            settings["network_module"], "network_module", ("create_network",), settings["config_file"]
-        )
-        check_arguments(module, arguments, "network_args")
-        for line in notes_on(module):
-            say(line)
-    if settings["metadata_thumbnail"]:
-        thumbnail(settings["metadata_thumbnail"])
-    prompts = read_prompts(settings["sample_prompts"]) if settings["sample_prompts"] else []
-    for line in [line for prompt in prompts for line in prompt.warnings]:
-        say(line)
-    dataset = build_dataset(plan, prior_loss_weight=settings["prior_loss_weight"], fallback=settings["output_dir"])
-    check_held_out(settings.take(ValidationSpec), dataset, say)
-    word = check_word(settings, dataset, say)
-    if word is not None:
-        prompts = about_the_word(prompts, settings["token_string"])
-    return Checked(settings, module, arguments, word, dataset, prompts, resumed)
 
 
 def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = load_base_model) -> Run:
@@ -99,6 +63,8 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
     settings, dataset, stopwatch = checked.settings, checked.dataset, Stopwatch()
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
+    if checked.resumed.folder is not None and checked.resumed.fingerprint is not None:
+        refuse_other_settings(checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, footing.geometry)
     steps = steps_per_epoch(dataset, footing.geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
     check_rates(settings, clock.total_steps)
@@ -265,19 +231,6 @@ def build_batches(
     if checked.word is None:
         return batches, held_out
     return with_templates(settings, batches, dataset), held_out and with_templates(settings, held_out, dataset)
-
-
-def trains_text_encoder(settings: Settings) -> bool:
-    """Whether text-encoder weights are among those that are trained."""
-    if settings["network_train_unet_only"] or settings["network_module"] is None:
-        return False
-    rates = settings["text_encoder_lr"]
-    return any(rates) if rates else settings["learning_rate"] > 0
-
-
-def runs_text_encoder(checked: Checked) -> bool:
-    """Whether every step runs the text encoders and goes back through them."""
-    return checked.word is not None or trains_text_encoder(checked.settings)
 
 
 def build_network(

@@ -26,11 +26,13 @@ from library.adapters.metadata import (
     training_metadata,
 )
 from library.adapters.modelspec import modelspec
+from library.config.option import Settings
 from library.data.dataset import Dataset, Sample
 from library.data.order import Geometry
 from library.files import file_hash
 from library.models.family import StableDiffusion
 from library.training.clock import Clock
+from library.training.state import Fingerprint, refuse_differences
 
 # Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume.
 DECISIVE = (
@@ -124,11 +126,22 @@ def fingerprint(
 
     The length of the run is not part of it: a run may be resumed to go on for longer.
     """
-    return {name: _plain(options[name]) for name in decisive} | {
-        "weights of the base model": digest_of_weights(model.modules.values()),
-        "batches per optimizer step": geometry.parts,
-        "processes": geometry.num_processes,
-    }
+    return (
+        {name: _plain(options[name]) for name in decisive}
+        | {"weights of the base model": digest_of_weights(model.modules.values())}
+        | _facts_of_steps(geometry)
+    )
+
+
+def refuse_other_settings(
+    state: Path, theirs: Fingerprint, settings: Settings, dataset: Dataset, geometry: Geometry
+) -> None:
+    """Refuse a state of another configuration, as far as that shows before weights and pictures are read."""
+    options = settings.effective()
+    if options["seed"] is None:
+        options["seed"] = theirs.get("seed")
+    ours = {name: _plain(options[name]) for name in DECISIVE} | _facts_of_steps(geometry) | _facts_of_data(dataset)
+    refuse_differences(state, {name: theirs.get(name) for name in ours}, ours)
 
 
 def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str, Any]:
@@ -136,19 +149,29 @@ def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str,
 
     Held-out pictures and the seed of their noise belong to it: losses on others would not tell which step was best.
     """
-    nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
-    subsets = [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
     held_out = dataset.validation.samples if dataset.validation else []
-    return {
-        "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
-        "samples per epoch": len(dataset.samples),
+    return _facts_of_data(dataset) | {
         "images, masks, captions and buckets": _digest_of_samples(dataset.samples, dataset.digests),
         "held-out images, masks, captions and buckets": _digest_of_samples(held_out, dataset.digests)
         if held_out
         else None,
         "validation_seed": validation_seed if held_out else None,
+    }
+
+
+def _facts_of_data(dataset: Dataset) -> dict[str, Any]:
+    """What of the data is known without reading a picture."""
+    nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
+    subsets = [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
+    return {
+        "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
+        "samples per epoch": len(dataset.samples),
         "batch sizes": [spec.batch_size for spec in dataset.plan],
     }
+
+
+def _facts_of_steps(geometry: Geometry) -> dict[str, Any]:
+    return {"batches per optimizer step": geometry.parts, "processes": geometry.num_processes}
 
 
 def digest_of_weights(modules: Iterable[nn.Module]) -> str:

@@ -58,6 +58,11 @@ class SavingSpec:
     def log(self) -> Path:
         return self.output_dir / f"{self.last_stem}-log.jsonl"
 
+    @property
+    def page(self) -> Path:
+        """What `library.report` writes of that log."""
+        return self.output_dir / f"{self.last_stem}-report.html"
+
     def every_n_epochs(self, total_epochs: int) -> int | None:
         """`save_every_n_epochs`, or from `save_n_epoch_ratio`: at least that many files over the run."""
         if self.save_n_epoch_ratio:

@@ -27,6 +27,9 @@ from library.training.plugins import check_call, taken, telling
 from library.training.progress import Progress
 from library.training.trainables import Movement, Trainable
 
+SOON_READ = 2**30
+"""Bytes of weights that are read within a second or two."""
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -144,12 +147,27 @@ def _from_weights(module: ModuleType, option: str, *parts: Any, **keywords: Any)
     return made
 
 
-def named_for_modules(path: Path, model: StableDiffusion):
-    """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
+def check_given_weights(spec: NetworkSpec) -> None:
+    """Refuse, before a model is loaded, weights to start from that cannot be used, where reading them takes no time."""
+    given = [] if spec.network_weights is None else [("network_weights", spec.network_weights)]
+    for option, path in [*given, *(("base_weights", path) for path in spec.base_weights or ())]:
+        if path.stat().st_size <= SOON_READ:
+            with telling(f"`{option} = {path}`"):
+                read_finite(path)
+
+
+def read_finite(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """A file's weights and metadata. Raises `UserError` where it is no such file, or not all of it is finite."""
     tensors, metadata = read_tensors(path)
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(f"`{path}` holds values that are not finite, first in {broken[0]}; it cannot be used")
+    return tensors, metadata
+
+
+def named_for_modules(path: Path, model: StableDiffusion):
+    """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
+    tensors, metadata = read_finite(path)
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BUNDLE)}
     renamed = from_file_names(own, model)
     return temporary_tensors(path, tensors, renamed, metadata)

@@ -9,8 +9,9 @@ import torch
 
 from library.data.preflight.findings import Finding
 from library.training.memory_estimate import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
-from library.training.plan import NetworkShape, Plan
+from library.training.plan import Plan
 from library.training.planned_files import PlannedFile
+from library.training.planned_network import NetworkShape
 
 MIB = 2**20
 SPOKEN = {"unet": "U-Net", "te": "text encoder", "te1": "text encoder 1", "te2": "text encoder 2"}
@@ -58,6 +59,15 @@ def length(plan: Plan) -> Iterator[str]:
     yield (
         f"{some(clock.total_steps, 'optimizer step')}: {some(clock.total_epochs, 'epoch')} of {clock.steps_per_epoch}"
     )
+    if plan.resumed is not None:
+        left = clock.total_steps - clock.global_step
+        ahead = f"{some(left, 'step')} {'is' if left == 1 else 'are'} left" if left > 0 else "nothing is left to train"
+        yield f"goes on from {plan.resumed} at step {clock.global_step}: {ahead}"
+    elif clock.global_step:
+        yield f"begins after step {clock.global_step}"
+    if plan.settings["early_stop"]:
+        patience = plan.settings["early_stop_patience"]
+        yield f"or fewer: `early_stop` ends it after {patience} measurements without a new lowest held-out loss"
     parts = plan.geometry
     split = ""
     if parts.parts > 1:

@@ -24,35 +24,52 @@ class PlannedFile:
     remark: str = ""
 
 
-def planned_files(
-    saving: SavingSpec,
-    previews: PreviewSpec,
-    clock: Clock,
-    *,
-    network: int | None,
-    state: int,
-    word: int | None,
-    prompts: int,
-    latents: Sequence[tuple[Path, int]] | None,
-) -> Iterator[PlannedFile]:
-    """Sizes are bytes of a network's file, of a state, and of a new word's file; `latents` are those kept on disk.
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a network's file, of a new word's file (None where there is none), and of a state of both."""
 
-    Files that the run itself removes again (`save_last_n_*`) are not among them.
-    """
-    labels = {"": network, "_emb" if network is not None else "": word}
-    sizes = {label: size for label, size in labels.items() if size is not None}
+    network: int | None
+    word: int | None
+    state: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run keeps beside its numbered files: the best step, a state where it may end early, the page; `pictures`
+    of each time that samples are drawn, and (folder, numbers) of each latent on disk."""
+
+    best: bool = False
+    ended_early: bool = False
+    page: bool = False
+    pictures: int = 0
+    latents: Sequence[tuple[Path, int]] = ()
+
+
+def planned_files(
+    saving: SavingSpec, previews: PreviewSpec, clock: Clock, sizes: Sizes, kept: Kept
+) -> Iterator[PlannedFile]:
+    """Files that the run itself removes again (`save_last_n_*`) are not among them."""
+    labels = {"": sizes.network, "_emb" if sizes.network is not None else "": sizes.word}
+    weights = {label: size for label, size in labels.items() if size is not None}
     stems, states, drawn = simulated(saving, previews, clock)
-    for stem in [*stems, saving.last_stem]:
-        for label, size in sizes.items():
+    remarks = {saving.best_stem: "the step with the lowest held-out loss"} if kept.best else {}
+    for stem in [*stems, saving.last_stem, *remarks]:
+        for label, size in weights.items():
             path = saving.file(stem + label)
-            yield PlannedFile(path, size, remark="is there already and will be replaced" if path.exists() else "")
+            said = [remarks.get(stem, ""), "is there already and will be replaced" if path.exists() else ""]
+            yield PlannedFile(path, size, remark=", ".join(filter(None, said)))
+    state = sizes.state + (sum(weights.values()) if kept.best else 0)  # which has a copy of the best step
     for folder in states:
         yield PlannedFile(folder, state, remark="a folder: what resuming needs")
+    if kept.ended_early and saving.state(saving.last_stem) not in states:
+        yield PlannedFile(saving.state(saving.last_stem), state, remark="a folder, if `early_stop` ends the run")
     yield PlannedFile(saving.log, None, remark="every step, and what was found out")
-    if prompts and drawn:
-        yield PlannedFile(saving.output_dir / "sample" / PICTURE_NAME, None, prompts * drawn)
-    for folder in sorted({folder for folder, _ in latents or ()}):
-        mine = [8 * numbers for place, numbers in latents or () if place == folder]
+    if kept.page:
+        yield PlannedFile(saving.page, None, remark="the page of the run")
+    if kept.pictures and drawn:
+        yield PlannedFile(saving.output_dir / "sample" / PICTURE_NAME, None, kept.pictures * drawn)
+    for folder in sorted({folder for folder, _ in kept.latents}):
+        mine = [8 * numbers for place, numbers in kept.latents if place == folder]
         yield PlannedFile(folder / CACHE_FOLDER, sum(mine), remark=f"latents of pictures: {len(mine)}")
 
 

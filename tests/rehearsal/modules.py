@@ -32,7 +32,8 @@ from library.errors import Interrupted
 from library.files import read_tensors
 from library.models.family import StableDiffusion
 from library.models.load import load_model
-from library.training.build import build_run, check_before_loading
+from library.training.build import build_run
+from library.training.checked import check_before_loading
 from library.training.loop import fit
 from library.training.network import NetworkSpec, create_network, merge_base_weights
 from library.training.plugins import import_plugin

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from library.training.memory_estimate import (
     GIB,
@@ -23,7 +23,7 @@ from library.training.memory_estimate import (
     without_gpu,
 )
 from library.training.optimizers import OptimizerSpec
-from library.training.plan import optimizer_bytes
+from library.training.planned_network import optimizer_bytes
 
 ALL_CACHED = Habits(caches_latents=True, runs_text=False, encodes_text=False, draws_samples=False)
 NOTHING_CACHED = Habits(caches_latents=False, runs_text=True, encodes_text=False, draws_samples=True)
@@ -58,7 +58,8 @@ def test_a_plan_reads_no_weights_and_writes_nothing(train, without_weights, tmp_
 
 def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys):
     options = {"max_train_epochs": 3, "save_every_n_epochs": 1, "save_state": True, "save_last_n_epochs_state": 1}
-    options |= {"text_encoder_lr": 0, "unet_lr": 1e-3, "network_args": ["conv_dim=1"]}
+    options |= {"text_encoder_lr": 0, "unet_lr": 1e-3, "network_args": ["conv_dim=1"], "no_report": None}
+    options |= {"save_best": True, "early_stop": True, "early_stop_patience": 100}  # which never comes
     said = planned(train, capsys, **options)
     assert train(**options) == 0
     out = tmp_path / "out"
@@ -71,8 +72,9 @@ def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys)
     assert re.search(r"text encoder: .*, not trained", said)
     assert re.search(r"U-Net: .*, learning rate 0.001", said)
     left = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert {"t-best.safetensors", "t-report.html"} <= left
     assert {Path(line.split("  ")[0]).name for line in re.findall(r"^  (\S*out/.*)", said, re.MULTILINE)} == left
-    for name in ("t.safetensors", "t-state"):
+    for name in ("t.safetensors", "t-best.safetensors", "t-state"):
         size = float(re.search(rf"{name}  ([\d.]+) MiB", said)[1])  # pyright: ignore[reportOptionalSubscript]
         path = out / name
         real = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.iterdir())
@@ -101,6 +103,47 @@ def test_what_would_stop_the_run_stops_the_plan(train, tmp_path, capsys):
     assert train("--plan", network_args=["conv_dmi=4"]) == 1
     assert "did you mean `conv_dim`" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_says_where_a_resumed_run_goes_on_and_refuses_a_state_of_other_settings(train, tmp_path, capsys):
+    assert train(save_state_on_train_end=True) == 0
+    again = {"resume": "latest", "max_train_steps": 12, "save_every_n_steps": 3, "initial_epoch": 2}
+    said = planned(train, capsys, **again)
+    assert f"goes on from {tmp_path / 'out' / 't-state'} at step 4: 8 steps are left" in said
+    assert re.findall(r"t-step0+(\d+)", said) == ["6", "9", "12"]
+    assert "nothing is left to train" in planned(train, capsys, resume="latest")
+    assert train("--plan", **again, network_dim=3, train_batch_size=1) == 1
+    refused = capsys.readouterr().err
+    assert "network_dim: 2 in the state, 3 now" in refused
+    assert "batch sizes: [2] in the state, [1] now" in refused
+
+
+@pytest.mark.parametrize("option", ["network_weights", "base_weights", "weights"])
+def test_given_weights_that_are_not_finite_are_refused_before_the_model_is_looked_at(train, tmp_path, capsys, option):
+    broken = tmp_path / "broken.safetensors"
+    key = "emb_params" if option == "weights" else "lora_unet_mid_block.lora_up.weight"
+    save_file({key: torch.tensor([[1.0, float("nan")]])}, broken)
+    word = {"token_string": "sks", "cache_latents": False} if option == "weights" else {}
+    for words in (["--plan"], []):
+        assert train(*words, **{option: broken}, **word) == 1
+        said = capsys.readouterr().err
+        assert str(broken) in said
+        assert "not finite" in said or "NaN" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_finds_a_module_beside_the_config_as_the_run_does(train, tmp_path, capsys):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine_beside.py").write_text("from networks.lora import create_network\n")
+    config = tmp_path / "configs" / "run.toml"
+    config.write_text("network_module = 'mine_beside'\n")
+    assert "mine_beside, rank 2" in planned(train, capsys, config_file=config, network_module=None)
+
+
+def test_what_the_start_refuses_of_the_output_folder_the_plan_refuses_too(train, tmp_path, capsys):
+    (tmp_path / "a file").touch()
+    assert train("--plan", output_dir=tmp_path / "a file" / "out") == 1
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_checkpointing_is_planned_with_less_memory(train, capsys):
