@@ -93,6 +93,8 @@ class TextCache:
             row = TextEmbeddings(tensors["hidden"], tensors.get("pooled"))
         except (OSError, SafetensorError, KeyError):
             return None  # damaged: it is encoded and written anew
+        if not _is_finite(row):
+            return None  # as are numbers that could train nothing
         self._keep(caption, row)
         return row
 
@@ -102,7 +104,7 @@ class TextCache:
             raise RuntimeError(f"the caption {captions[0]!r} is not cached, and the text encoder is gone")
         batch = self.encode(captions).to("cpu", self.dtype)
         rows = {caption: _row(batch, i) for i, caption in enumerate(captions)}
-        broken = [caption for caption, row in rows.items() if not row.hidden.isfinite().all()]
+        broken = [caption for caption, row in rows.items() if not _is_finite(row)]
         if broken:
             raise UserError(f"The text encoder makes NaN or infinite embeddings of the caption {broken[0]!r}.")
         for caption, row in rows.items():
@@ -174,6 +176,10 @@ def _row(batch: TextEmbeddings, i: int) -> TextEmbeddings:
 def _owned(row: Tensor) -> Tensor:
     """A copy, so that one row does not keep the whole batch alive."""
     return row.contiguous().clone()
+
+
+def _is_finite(row: TextEmbeddings) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in (row.hidden, row.pooled) if tensor is not None)
 
 
 def _bytes(row: TextEmbeddings) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from library.data.text_cache import TextCache
 from library.errors import UserError
@@ -69,6 +70,16 @@ def test_a_damaged_file_is_made_again(tmp_path: Path):
         path.write_bytes(path.read_bytes()[:20])
     encode = Letters()
     assert TextCache(encode, folder=tmp_path).fill(["cat", "dog"], progress=False) == 2
+    assert TextCache(None, folder=tmp_path).embeddings(["cat"]).hidden.isfinite().all()
+
+
+@pytest.mark.parametrize("broken", ["hidden", "pooled"])
+def test_a_file_that_holds_nan_is_made_again(tmp_path: Path, broken: str):
+    TextCache(Letters(), folder=tmp_path).fill(["cat", "dog"], progress=False)
+    for path in tmp_path.iterdir():
+        tensors = {"pooled": torch.ones(1, 2)} | load_file(path)
+        save_file(tensors | {broken: torch.full_like(tensors[broken], torch.nan)}, path)
+    assert TextCache(Letters(), folder=tmp_path).fill(["cat", "dog"], progress=False) == 2
     assert TextCache(None, folder=tmp_path).embeddings(["cat"]).hidden.isfinite().all()
 
 
