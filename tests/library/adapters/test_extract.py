@@ -142,8 +142,8 @@ def test_factors_are_cut_on_both_sides_at_the_quantile_of_their_values(tmp_path:
     generator = torch.Generator().manual_seed(1)
     tensors[key] = tensors[key] + torch.randn(tensors[key].shape, generator=generator)
     save_file(tensors, str(tmp_path / "tuned.safetensors"), read_metadata(tmp_path / "model.safetensors"))
-    models = [open_model(tmp_path / f"{name}.safetensors") for name in ("model", "tuned")]
-    (whole,), (cut,) = (extract(*models, Extraction(2, clamp=clamp)).layers for clamp in (1.0, 0.8))
+    original, tuned = (open_model(tmp_path / f"{name}.safetensors") for name in ("model", "tuned"))
+    (whole,), (cut,) = (extract(original, tuned, Extraction(2, clamp=clamp)).layers for clamp in (1.0, 0.8))
     values = torch.cat([whole.up.flatten(), whole.down.flatten()])
     most = torch.quantile(values, 0.8)
     assert values.max() > most
