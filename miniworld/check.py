@@ -32,7 +32,7 @@ from miniworld.pretrain.preview import save_grid, to_pixels
 from miniworld.pretrain.vae import psnr, reconstruct
 from miniworld.questions import Question, questions
 from miniworld.scenes import draw_for_pretraining
-from miniworld.silhouettes import read_shapes
+from miniworld.silhouettes import read_colour, read_shape
 
 MODEL = Path(__file__).with_name("model")
 STEPS, GUIDANCE, SEED, BATCH = 20, 4.0, 4000, 16
@@ -107,10 +107,12 @@ def seconds_alone(model: StableDiffusion, prompt: str, pictures: int = 3) -> flo
     return sorted(seconds)[len(seconds) // 2]
 
 
-def read(judge: Judge, pictures: Images) -> list[dict[str, str]]:
-    """The judge's answers; the shape is read from the outline, which is right more often than the judge's head."""
-    answers = judge.read(pictures)
-    return [answer | {"shape": shape} for answer, shape in zip(answers, read_shapes(pictures), strict=True)]
+def read(judge: Judge, pictures: Images, asked: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The judge's answers. Shape and colour of a single shape are read from its pixels, which is right more often."""
+    return [
+        answer | ({"shape": read_shape(picture), "colour": read_colour(picture)} if "shape" in facts else {})
+        for answer, picture, facts in zip(judge.read(pictures), map(np.asarray, pictures), asked, strict=True)
+    ]
 
 
 def ceiling_pictures(model: StableDiffusion, asked: Sequence[Question]) -> np.ndarray:
@@ -143,8 +145,8 @@ def check(folder: Path, where: Path) -> dict:
     model, judge, asked = load_model(folder), Judge.load(), questions()
     pictures, seconds_in_batch = draw_answers(model, asked)
     facts = [question.asked for question in asked]
-    measured = shares(facts, read(judge, pictures))
-    ceiling = shares(facts, read(judge, ceiling_pictures(model, asked)))
+    measured = shares(facts, read(judge, pictures, facts))
+    ceiling = shares(facts, read(judge, ceiling_pictures(model, asked), facts))
     lines = table(measured, ceiling)
     quality, deviations = vae_quality(model)
     outputs, rows = norm_ratio(model, [question.prompt for question in asked])
