@@ -59,6 +59,7 @@ ARMS = (
     Arm("word, fast", WORD, 25, 0.08, says_word=True),
     Arm("cross init, start", CROSSED_NAMES),
     Arm("word, start", WORD, says_word=True),
+    Arm("cross init, longer", CROSSED_NAMES, 1000),
     Arm("crossed word", ("embeddings.cross_init",), 320, says_word=True),
     Arm("name mean, not crossed", (*CROSSED_NAMES, "cross=false"), 320),
     Arm("cross init, no pull", (*CROSSED_NAMES, "reg_weight=0"), 320),
