@@ -25,7 +25,7 @@ from library.training.optimizers import Optimizers, OptimizerSpec, create_optimi
 from library.training.previews import Previews
 from library.training.processes import Processes
 from library.training.reports import RunReport
-from library.training.run import BatchSource, Run
+from library.training.run import Run
 from library.training.schedules import ScheduleSpec, create_schedule
 from library.training.signals import Signals
 from library.training.state import Fingerprint, read_fingerprint
@@ -33,6 +33,7 @@ from library.training.stopwatch import Stopwatch
 from library.training.trackers import TrackerSpec, check_trackers, create_trackers
 from library.training.trainables import Trainable
 from library.training.validation import Validation
+from library.training.work import BatchSource
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,15 @@ def assemble(
     console = Console(settings.take(ConsoleSpec))
     log = saving.log if processes.is_main else None
     opening = [settings_event(settings), *opening]
+    validation = validation or Validation()
+    checkpoints = Checkpoints(saving, metadata, marks, resumed.folder, validation)
     return Run(
         objective=objective,
         trainables=trainables,
         optimizers=optimizers,
         batches=batches,
         clock=clock,
-        checkpoints=Checkpoints(saving, metadata, marks, resumed.folder),
+        checkpoints=checkpoints,
         journal=Journal(log, clock, trackers, names, console, opening, stopwatch),
         previews=previews,
         precision=footing.precision,
@@ -129,7 +132,7 @@ def assemble(
         lock=OutputLock(saving.output_dir if processes.is_main else None, saving.last_stem),
         processes=processes,
         seed=footing.seed,
-        validation=validation or Validation(),
-        report=RunReport(log if settings["report"] else None),
+        validation=validation,
+        report=RunReport(log if settings["report"] else None, (checkpoints, previews)),
         updated_to=clock.global_step,
     )

@@ -48,12 +48,13 @@ from library.training.optimizers import OptimizerSpec
 from library.training.precision import DTYPES
 from library.training.previews import Previews, PreviewSpec
 from library.training.processes import Processes
-from library.training.run import BatchSource, Run
+from library.training.run import Run
 from library.training.seeding import seed_generators
 from library.training.sources import CacheSpec, latent_source, text_source
 from library.training.stopwatch import Stopwatch
 from library.training.trainables import Trainable
 from library.training.validation import Validation, ValidationSpec
+from library.training.work import BatchSource
 
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

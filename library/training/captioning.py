@@ -13,7 +13,7 @@ import torch
 
 from library.data.batches import Batch
 from library.data.dataset import Dataset
-from library.training.run import BatchSource
+from library.training.work import BatchSource
 
 OBJECT_TEMPLATES = (
     *("a photo of a {}", "a photo of the {}", "a photo of one {}", "a photo of my {}", "a picture of a {}"),

@@ -10,15 +10,12 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from library.errors import UserError
-
-if TYPE_CHECKING:
-    from library.training.schedules import Schedule
 
 CHANGED = ("lr", "momentum", "betas")
 """What schedulers set in a parameter group (OneCycleLR and CyclicLR also the momentum)."""
@@ -53,7 +50,7 @@ def scheduler_class(name: str) -> type:
 
 def custom_schedule(
     name: str, arguments: Mapping[str, Any], total_steps: int, optimizer: torch.optim.Optimizer
-) -> Schedule:
+) -> Callable[[int], Sequence[Mapping[str, Any]]]:
     """What the class `name` sets each group of `optimizer` to at every step. Raises `UserError` where it fails."""
     stand_in = StandIn(optimizer)
     rows: list[list[dict[str, Any]]] = []

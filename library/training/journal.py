@@ -1,4 +1,4 @@
-"""What a run says while it goes on: progress bar, a line of JSON per step, trackers, and the last paragraph."""
+"""What a run says while it goes on: progress bar, a line of JSON per step, trackers."""
 
 from __future__ import annotations
 
@@ -7,41 +7,27 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
+import torch
 from tqdm import tqdm
 
 from library.console import Console
-from library.errors import UserError
 from library.files import write_text
 from library.findings import Findings, as_plain
 from library.training.clock import Clock
-from library.training.figures import draw_findings
 from library.training.guard import BadStep
 from library.training.opening import Opening
 from library.training.progress import Progress, ProgressWindow
-from library.training.step import Measured
+from library.training.step_figures import Measured
 from library.training.stopwatch import Stopwatch, peak_memory
 from library.training.trackers import Tracker
 from library.training.trainables import Trainable
-from library.training.verdict import Verdict
-
-if TYPE_CHECKING:
-    from library.training.run import Run
 
 SILENCE = 60.0  # seconds: after so long a log without a terminal gets a line
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What came out of a run that reached its end; `seconds` of its loop."""
-
-    findings: dict[str, Findings]
-    verdict: Verdict | None
-    seconds: float
 
 
 class Journal:
@@ -61,7 +47,7 @@ class Journal:
         opening: Opening = (),
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        self._path = path
+        self.path = path
         self._opening = opening
         self.stopwatch = stopwatch or Stopwatch()
         self._console = console or Console()
@@ -85,14 +71,14 @@ class Journal:
         self._started = self._last_time = time.monotonic()
         self.first_step = clock.global_step
         self.stopwatch.begin_loop()
-        if self._path is None:
+        if self.path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.resumed_from is not None:
-            write_text(self._path, _lines_until(self._path, clock.global_step))
-        elif self._path.exists():
-            _set_aside(self._path)
-        self._stream = self._path.open("a", encoding="utf-8")
+            write_text(self.path, _lines_until(self.path, clock.global_step))
+        elif self.path.exists():
+            _set_aside(self.path)
+        self._stream = self.path.open("a", encoding="utf-8")
         self._total_steps, self._last_said = clock.total_steps, self._started
         self._bar = tqdm(
             total=clock.total_steps, initial=clock.global_step, desc="steps", smoothing=0.1, disable=None, leave=True
@@ -129,8 +115,18 @@ class Journal:
 
     def say(self, line: str, level: int = logging.INFO) -> None:
         """A line for people, above the progress bar."""
-        if self._path is not None:
+        if self.path is not None:
             self._console.say(line, level)
+
+    def result(self, line: str) -> None:
+        """A line of the last paragraph."""
+        if self.path is not None:
+            self._console.result(line)
+
+    @property
+    def seconds(self) -> float:
+        """Since the log was begun."""
+        return time.monotonic() - self._started
 
     def record(self, measured: Iterable[Measured]) -> None:
         """Log the steps whose figures have arrived."""
@@ -165,9 +161,9 @@ class Journal:
         """Mean loss of the steps of the last epoch's length."""
         return sum(self._window) / len(self._window) if self._window else float("nan")
 
-    def progress(self, trainable: Trainable, run: Run) -> Progress:
+    def progress(self, trainable: Trainable, clock: Clock, optimizer: torch.optim.Optimizer) -> Progress:
         """How the run stands, with the figures since `trainable` was last told."""
-        clock, since = run.clock, self._since_told[trainable.name].take()
+        since = self._since_told[trainable.name].take()
         return Progress(
             epochs_done=clock.epochs_done,
             total_epochs=clock.total_epochs,
@@ -176,7 +172,7 @@ class Journal:
             loss_sum=since.loss_sum,
             relative_mse_sum=since.relative_mse_sum,
             count=since.count,
-            optimizer=run.optimizers.optimizer,
+            optimizer=optimizer,
         )
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -216,105 +212,19 @@ class Journal:
         for tracker in self._trackers:
             tracker.close()
 
-    def take_stock(self, run: Run) -> dict[str, Findings]:
+    def take_stock(self, trainables: Sequence[Trainable], clock: Clock, device: torch.device) -> dict[str, Findings]:
         """Log what each trainable has found so far, where the time went, and how much memory was needed."""
-        findings = {trainable.name: trainable.findings() for trainable in run.trainables}
-        if self._path is not None:
+        findings = {trainable.name: trainable.findings() for trainable in trainables}
+        if self.path is not None:
             for name, found in findings.items():
-                self.event("findings", run.clock, trainable=name, **as_plain(found))
-            self.event("time", run.clock, spent=self.stopwatch.spent(), **peak_memory(run.processes.device))
+                self.event("findings", clock, trainable=name, **as_plain(found))
+            self.event("time", clock, spent=self.stopwatch.spent(), **peak_memory(device))
         return findings
-
-    def finish(self, run: Run) -> Ending:
-        """The log's last lines, and the pictures of what each trainable did."""
-        findings = self.take_stock(run)
-        summary = {name: {"moved": f.moved, "tensors": f.tensors, "change": f.change} for name, f in findings.items()}
-        verdict, seconds = self._verdict(run), time.monotonic() - self._started
-        self.event("end", run.clock, seconds=round(seconds, 2), skipped=run.guard.skipped, trainables=summary)
-        self.close()
-        if self._path is not None:
-            for found in findings.values():
-                self._draw(found, self._path)
-        return Ending(findings, verdict, seconds)
-
-    def _draw(self, found: Findings, log: Path) -> None:
-        try:
-            self.saved += draw_findings(found, log.parent, log.stem.removesuffix("-log"))
-        except (ImportError, OSError, UserError) as error:  # no matplotlib, no room: the weights are there all the same
-            self.say(f"what was found out could not be drawn: {error}", logging.WARNING)
-
-    def conclude(self, run: Run, ending: Ending) -> None:
-        """The last paragraph: what was saved and where, how long it took, what each trainable did.
-
-        Raises `UserError` if a trainable moved nothing: a method must not be on and do nothing.
-        """
-        steps = run.clock.global_step - self.first_step
-        if self._path is not None:
-            for line in [*_last_paragraph(self, run, steps, ending), *_findings_lines(ending.findings)]:
-                self._console.result(line)
-        for name, found in ending.findings.items():
-            refuse_idleness(name, found, run.guard.skipped)
-        if steps and self.average_loss == 0.0:
-            raise UserError(
-                "the loss was 0 in every step: nothing of the pictures counts (are all masks black, or all weights 0?)"
-            )
-
-    def _verdict(self, run: Run) -> Verdict | None:
-        """What the held-out pictures say of the run; it is logged, too."""
-        best = next((path.name for path in run.checkpoints.best_files(run)), None)
-        verdict = run.validation.verdict(best)
-        if verdict is not None:
-            self.event("verdict", run.clock, **asdict(verdict), best_file=best)
-        return verdict
-
-
-def refuse_idleness(name: str, found: Findings, skipped: int) -> None:
-    """Raise `UserError` where a trainable moved nothing, or calls its run a failure: nothing is on and does nothing."""
-    if found.moved == 0 and skipped:
-        raise UserError(
-            f"the training changed nothing: {skipped} steps were left out because their loss or "
-            "gradients were not finite, and no other moved a tensor"
-        )
-    if found.moved == 0:
-        raise UserError(
-            f"the training changed nothing: none of the {found.tensors} tensors of the {name} moved; "
-            "the learning rate is 0 or too small for this precision"
-        )
-    if found.failure is not None:
-        raise UserError(found.failure)
-
-
-def _findings_lines(findings: Mapping[str, Findings]) -> list[str]:
-    lines = []
-    for name, found in findings.items():
-        lines.append(f"  {name}: moved {found.moved} of {found.tensors} tensors, median change {found.change:.2g}")
-        lines += [f"    {line}" for line in found.lines]
-    return lines
-
-
-def _last_paragraph(journal: Journal, run: Run, steps: int, ending: Ending) -> list[str]:
-    verdict = ending.verdict
-    speed = f", {ending.seconds / steps:.3g} s per step" if steps else ""
-    lines = [f"Trained {steps} steps in {_duration(ending.seconds)}{speed}; average loss {journal.average_loss:.4f}."]
-    if run.guard.skipped:
-        lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
-    lines += run.validation.summary()
-    lines += [verdict.sentence[0].upper() + verdict.sentence[1:] + "."] if verdict else []
-    lines += [f"Saved {path}" for path in journal.saved if path.exists()]
-    if journal._path is not None:
-        lines.append(f"Log: {journal._path}")
-    return lines
 
 
 def _is_not_finite(value: Any) -> bool:
     """JSON has no word for NaN and infinity."""
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _lines_until(path: Path, step: int) -> str:

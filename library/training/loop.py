@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from library.training.ending import conclude, finish
 from library.training.run import Run
 from library.training.step import read_the_rest, take_step
 
@@ -48,9 +49,9 @@ def fit(run: Run) -> None:
         run.journal.record(read_the_rest(run))
         run.checkpoints.write_last(run)
         run.previews.compare(run)
-        ending = run.journal.finish(run)
+        ending = finish(run)
         run.report.write(run)
-        run.journal.conclude(run, ending)
+        conclude(run, ending)
 
 
 def keep_if_best(run: Run) -> None:
@@ -81,6 +82,6 @@ def tell_progress(run: Run) -> None:
     if due and not begins:  # a run that begins at a later step (`initial_step`) has nothing to tell yet
         run.journal.record(read_the_rest(run))
         for trainable in due:
-            event = trainable.on_progress(run.journal.progress(trainable, run))
+            event = trainable.on_progress(run.journal.progress(trainable, run.clock, run.optimizers.optimizer))
             if event is not None:
                 run.journal.happened(event, run.clock)

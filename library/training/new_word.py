@@ -22,7 +22,7 @@ from library.training.captioning import CaptionSpec, TemplateBatches
 from library.training.embedding import EmbeddingRows, without_folders
 from library.training.initializers import EncoderContext, checked_vectors, create_initializer, starting_vectors
 from library.training.plugins import import_plugin
-from library.training.run import BatchSource
+from library.training.work import BatchSource
 
 DEFAULTS = ("learning_rate", "max_train_steps", "lr_scheduler", "max_grad_norm")
 """Options for which an initializer may have a default of its own."""

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
 
 from library.errors import UserError
 from library.sampling.before_after import write_before_after
 from library.training.clock import Clock, Epochs, Interval, Steps
-
-if TYPE_CHECKING:
-    from library.training.run import Run
+from library.training.work import Work
 
 Draw = Callable[[int | None, int], list[Path]]
 
@@ -51,41 +46,33 @@ class Previews:
     def due(self, clock: Clock) -> bool:
         return self._draw is not None and clock.is_due(self._spec.interval)
 
-    def draw_first(self, run: Run) -> None:
+    def draw_first(self, work: Work) -> None:
         """Pictures of the untrained network, if asked for and the run is new."""
-        if self._draw is not None and self._spec.sample_at_first and run.journal.resumed_from is None:
-            self._pictures(run)
+        if self._draw is not None and self._spec.sample_at_first and work.journal.resumed_from is None:
+            self._pictures(work)
 
-    def draw_if_due(self, run: Run) -> None:
-        if self.due(run.clock):
-            self._pictures(run)
+    def draw_if_due(self, work: Work) -> None:
+        if self.due(work.clock):
+            self._pictures(work)
 
-    def _pictures(self, run: Run) -> None:
+    def _pictures(self, work: Work) -> None:
         assert self._draw is not None
-        if run.processes.is_main:
+        if work.processes.is_main:
             by_epoch = isinstance(self._spec.interval, Epochs)
-            run.train(False)
             try:
-                with (
-                    run.journal.stopwatch.during("samples"),
-                    torch.no_grad(),
-                    run.precision.autocast(),
-                    run.optimizers.weights_for_use(),
-                ):
-                    self._newest = self._draw(run.clock.epochs_done if by_epoch else None, run.clock.global_step)
-                run.journal.event("samples", run.clock, files=[file.name for file in self._newest])
+                with work.looked_at("samples"):
+                    self._newest = self._draw(work.clock.epochs_done if by_epoch else None, work.clock.global_step)
+                work.journal.event("samples", work.clock, files=[file.name for file in self._newest])
             except (RuntimeError, ValueError, OSError, UserError) as error:  # out of memory, no room for the pictures
-                run.journal.say(f"the samples could not be drawn, the training goes on: {error}")
-            finally:
-                run.train(True)
-        run.processes.wait()
+                work.journal.say(f"the samples could not be drawn, the training goes on: {error}")
+        work.processes.wait()
 
-    def compare(self, run: Run) -> None:
+    def compare(self, work: Work) -> None:
         """Set the first pictures beside the last ones, if the run was begun with pictures."""
-        if self._draw is not None and self._spec.sample_at_first and not self.due(run.clock):
-            self._pictures(run)
+        if self._draw is not None and self._spec.sample_at_first and not self.due(work.clock):
+            self._pictures(work)
         folder = self._sheet.parent / "sample"
-        before = [folder / name for name in run.journal.first_samples if (folder / name).is_file()]
-        if run.processes.is_main and before != self._newest and len(before) == len(self._newest) > 0:
+        before = [folder / name for name in work.journal.first_samples if (folder / name).is_file()]
+        if work.processes.is_main and before != self._newest and len(before) == len(self._newest) > 0:
             write_before_after(before, self._newest, self._sheet)
-            run.journal.saved.append(self._sheet)
+            work.journal.saved.append(self._sheet)

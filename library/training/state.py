@@ -6,15 +6,14 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from library.errors import UserError
 from library.files import read_manifest, read_tensors, write_json, write_tensors
 from library.files import write_state as write_state_folder
 from library.training.optimizer_state import join_optimizer_state, split_optimizer_state
-
-if TYPE_CHECKING:
-    from library.training.run import Run
+from library.training.validation import Validation
+from library.training.work import Work
 
 Fingerprint = Mapping[str, Any]
 
@@ -23,26 +22,28 @@ INFORMATION = ("processes", "session", "output_name")  # written down, but not c
 OPTIMIZER = "optimizer.safetensors"
 
 
-def write_state(folder: Path, run: Run, fingerprint: Fingerprint, best: Sequence[Path] = ()) -> None:
+def write_state(
+    folder: Path, work: Work, validation: Validation, fingerprint: Fingerprint, best: Sequence[Path] = ()
+) -> None:
     """Write all of it beside `folder` and put it in place at once; a state cut off by a kill is never taken for one.
 
     `best` are the files of the best step so far, which it gets copies of.
     """
 
     def write(into: Path) -> None:
-        for trainable in run.trainables:
+        for trainable in work.trainables:
             tensors = {name: tensor.detach().contiguous() for name, tensor in trainable.state_dict().items()}
             write_tensors(into / f"{trainable.name}.safetensors", tensors, {})
-        tensors, rest = split_optimizer_state(run.optimizers.state_dict())
+        tensors, rest = split_optimizer_state(work.optimizers.state_dict())
         write_tensors(into / OPTIMIZER, tensors, {})
         place = {
             "optimizer": rest,
-            "current_epoch": run.clock.epochs_done,
-            "current_step": run.clock.global_step,
-            "journal": run.journal.state_dict(),
-            "validation": run.validation.state_dict(),
-            "skipped_steps": run.guard.skipped,
-            "precision": run.precision.state_dict(),
+            "current_epoch": work.clock.epochs_done,
+            "current_step": work.clock.global_step,
+            "journal": work.journal.state_dict(),
+            "validation": validation.state_dict(),
+            "skipped_steps": work.guard.skipped,
+            "precision": work.precision.state_dict(),
             "fingerprint": dict(fingerprint),
         }
         for file in best:
@@ -70,21 +71,21 @@ def read_fingerprint(folder: Path) -> Fingerprint:
     return _place(folder)["fingerprint"]
 
 
-def read_state(folder: Path, run: Run, fingerprint: Fingerprint) -> None:
-    """Put `run` where the state was written. Raises `UserError` if it is of another configuration."""
+def read_state(folder: Path, work: Work, validation: Validation, fingerprint: Fingerprint) -> None:
+    """Put a run where the state was written. Raises `UserError` if it is of another configuration."""
     place = _place(folder)
     read_manifest(folder, full=True)
     refuse_differences(folder, place["fingerprint"], fingerprint)
-    for trainable in run.trainables:
+    for trainable in work.trainables:
         tensors, _ = read_tensors(folder / f"{trainable.name}.safetensors")
         trainable.load_state_dict(tensors)
     tensors, _ = read_tensors(folder / OPTIMIZER)
-    run.optimizers.load_state_dict(join_optimizer_state(tensors, place["optimizer"]))
-    run.clock.global_step = run.updated_to = int(place["current_step"])
-    run.journal.load_state_dict(place["journal"])
-    run.validation.load_state_dict(place["validation"])
-    run.guard.skipped = int(place["skipped_steps"])
-    run.precision.load_state_dict(place["precision"])
+    work.optimizers.load_state_dict(join_optimizer_state(tensors, place["optimizer"]))
+    work.clock.global_step = work.updated_to = int(place["current_step"])
+    work.journal.load_state_dict(place["journal"])
+    validation.load_state_dict(place["validation"])
+    work.guard.skipped = int(place["skipped_steps"])
+    work.precision.load_state_dict(place["precision"])
 
 
 def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.objectives import SampleLoss
 from library.training.processes import Processes
 from library.training.verdict import Course, Verdict, judge, mean
-
-if TYPE_CHECKING:
-    from library.training.run import BatchSource, Run
+from library.training.work import BatchSource, Work
 
 EPOCH = 0
 """The epoch that the draws belong to; the run's own begin with 1. So order, posterior and noise are always the same."""
@@ -114,25 +112,16 @@ class Validation:
             f"{self._spec.early_stop_patience})"
         )
 
-    def measure_if_due(self, run: Run) -> bool:
+    def measure_if_due(self, work: Work) -> bool:
         """Log the validation loss, without a trace in the run: nothing here draws from torch's own generator.
 
         Returns whether it was due.
         """
-        if not self.due(run.clock):
+        if not self.due(work.clock):
             return False
-        run.train(False)
-        try:
-            with (
-                run.journal.stopwatch.during("validation"),
-                torch.no_grad(),
-                run.precision.autocast(),
-                run.optimizers.weights_for_use(),
-            ):
-                figures = self.measure(run.processes, run.clock.global_step)
-        finally:
-            run.train(True)
-        run.journal.measured("validation", run.clock, **figures)
+        with work.looked_at("validation"):
+            figures = self.measure(work.processes, work.clock.global_step)
+        work.journal.measured("validation", work.clock, **figures)
         return True
 
     def measure(self, processes: Processes, step: int) -> dict[str, Any]:

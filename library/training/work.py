@@ -1,0 +1,74 @@
+"""What a step works on: one objective, some trainables, and how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from library.data.batches import Batch
+from library.training.clock import Clock
+from library.training.guard import Guard
+from library.training.journal import Journal
+from library.training.objectives import Objective
+from library.training.optimizers import Optimizers
+from library.training.precision import Precision
+from library.training.processes import Processes
+from library.training.readback import Readback
+from library.training.signals import Signals
+from library.training.trainables import Trainable
+
+
+class BatchSource(Protocol):
+    """What the loop asks for data."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Sequence[Batch]]:
+        """This process' micro-batches of every optimizer step of an epoch (1-based), from step `start` of it."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One objective, some trainables, and what every room around the step knows of them."""
+
+    objective: Objective
+    trainables: Sequence[Trainable]
+    optimizers: Optimizers
+    batches: BatchSource
+    clock: Clock
+    journal: Journal
+    precision: Precision
+    guard: Guard
+    signals: Signals
+    processes: Processes
+    seed: int
+    readback: Readback = field(default_factory=Readback)
+    updated_to: int = 0
+    """The step that the weights are at: ahead of the clock only between an update and the end of its step."""
+
+    def train(self, training: bool) -> None:
+        """Put models and trainables into training mode, or out of it."""
+        self.objective.train(training)
+        for trainable in self.trainables:
+            trainable.train(training)
+
+    @contextmanager
+    def looked_at(self, part: str) -> Iterator[None]:
+        """The models as they are used, not trained; the time goes to `part` of the stopwatch."""
+        self.train(False)
+        try:
+            with (
+                self.journal.stopwatch.during(part),
+                torch.no_grad(),
+                self.precision.autocast(),
+                self.optimizers.weights_for_use(),
+            ):
+                yield
+        finally:
+            self.train(True)
