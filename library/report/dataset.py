@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from library.evenly import every_nth
 from library.report.bars import Bar, bars_of
-from library.report.nearest import evenly
 from library.report.pictures import data_uri
 from library.report.run_files import RunFiles
 
@@ -68,7 +68,7 @@ def _is_figure(name: str, value: Any) -> bool:
 def _pictures(images: dict[str, Any]) -> list[Shown]:
     files, captions = images.get("pictures", ()), images.get("captions", ())
     shown = []
-    for index in evenly(len(files), SHOWN):
+    for index in every_nth(len(files), SHOWN):
         uri = data_uri(Path(files[index]), SIDE)
         if uri is not None:
             shown.append(Shown(Path(files[index]).name, captions[index] if index < len(captions) else "", uri))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from library.evenly import from_end_to_end
 from library.findings import HeatMap, Series
 from library.report.plots import DASHES, SERIES, SOFT, label, new_figure, svg
 
@@ -47,7 +48,7 @@ def series_figure(id: str, title: str, series: Series) -> Figure:
     ends = [
         f"{name} ends at {_last(values):.4g}" for name, values in list(lines.items())[:8] if _last(values) is not None
     ]
-    taken = some(len(x), TABLE_ROWS)
+    taken = from_end_to_end(len(x), TABLE_ROWS)
     rows = [[whole(x[i]), *(none_for_nan(values[i]) for values in lines.values())] for i in taken]
     told = f"{title}: {'; '.join(ends)}"
     return Figure(id, _heading(title), svg(figure, told), [series.x_label or "x", *lines], rows)
@@ -60,19 +61,19 @@ def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> Figure:
     with new_figure(height=float(np.clip(0.9 + 0.14 * rows, 2.2, 7.5))) as (figure, axes):
         image = axes.imshow(values, aspect="auto", interpolation="none", cmap="viridis")
         axes.grid(False)
-        shown = some(columns, 24)
+        shown = from_end_to_end(columns, 24)
         axes.set_xticks(shown, [label(str(heat_map.columns[i]), 12) for i in shown])
         axes.tick_params(length=0)
         if len(heat_map.groups) == rows:
             _name_groups(axes, heat_map.groups)
         else:
-            named = some(rows, 48)
+            named = from_end_to_end(rows, 48)
             axes.set_yticks(named, [label(heat_map.rows[i], 48) for i in named], fontsize=7)
         bar = figure.colorbar(image, label=label(heat_map.label), pad=0.01, aspect=30)
         if bar.solids is not None:
             bar.solids.set_rasterized(True)  # as vectors, 256 rectangles
         bar.outline.set_visible(False)
-    taken = some(columns, TABLE_COLUMNS)
+    taken = from_end_to_end(columns, TABLE_COLUMNS)
     grouped = len(heat_map.groups) == rows
     head = ["", *(["part"] if grouped else []), *(str(heat_map.columns[i]) for i in taken)]
     body = [
@@ -106,11 +107,6 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
         kept |= {int(stretch[np.argmin(y[stretch])]), int(stretch[np.argmax(y[stretch])])}
     places = np.array(sorted(kept))
     return x[places], y[places]
-
-
-def some(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly taken, first and last among them."""
-    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())) if count else []
 
 
 def _floats(values: Iterable[float | None]) -> list[float]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from library.report.figures import TABLE_ROWS, Figure, none_for_nan, some, thinned, whole
+from library.evenly import every_nth, from_end_to_end
+from library.report.figures import TABLE_ROWS, Figure, none_for_nan, thinned, whole
 from library.report.overview import validation_losses
 from library.report.plots import DASHES, INK, SERIES, label, stacked_figure, svg
 from library.report.run_files import RunFiles, Steps
@@ -68,7 +69,7 @@ def _marks(axes: Axes, events: Sequence[tuple[int, str]]) -> dict[str, Artist]:
     if not steps:
         return {}
     kinds = " or ".join(sorted({kind for _, kind in events}))
-    at = [steps[i] for i in some(len(steps), MOST_MARKS)]
+    at = [steps[i] for i in from_end_to_end(len(steps), MOST_MARKS)]
     upper_edge = axes.get_xaxis_transform()  # x as data, y from 0 to 1
     return {f"{kinds} ({len(steps)})": axes.vlines(at, 0.965, 1, SERIES[2], linewidth=1.2, transform=upper_edge)}
 
@@ -91,8 +92,9 @@ def _legend(axes: Axes, named: dict[str, Artist], **place: Any) -> None:
 def _table(steps: Steps, held_out: dict[int, float]) -> tuple[list[str], list[list[Any]]]:
     """The log's own numbers at some steps: those that were validated, and evenly taken ones."""
     place = {int(step): i for i, step in enumerate(steps.step)}
-    validated = [place[step] for step in list(held_out)[:: -(-len(held_out) // TABLE_ROWS) or 1] if step in place]
-    taken = {*validated, *some(len(steps), max(2, TABLE_ROWS - len(validated)))}
+    measured = [list(held_out)[i] for i in every_nth(len(held_out), TABLE_ROWS)]
+    validated = [place[step] for step in measured if step in place]
+    taken = {*validated, *from_end_to_end(len(steps), max(2, TABLE_ROWS - len(validated)))}
     head = ["step", "epoch", "loss", "average over an epoch", *(["validation loss"] if held_out else [])]
     head += [f"rate of {name}" for name in steps.rates]
     return head, [_row(steps, held_out, i) for i in sorted(taken)]

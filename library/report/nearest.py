@@ -38,11 +38,6 @@ class Nearest:
     mirrored: bool
 
 
-def evenly(count: int, most: int = MOST_COMPARED) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly spread."""
-    return list(range(0, count, -(-count // most))) if count else []
-
-
 def nearest(sample: Path, pictures: Sequence[Path]) -> Nearest | None:
     """The one of `pictures` that `sample` is most like; None where nothing can be read."""
     looked_at = signature(sample)

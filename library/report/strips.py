@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from library.report.nearest import evenly, nearest
+from library.evenly import every_nth
+from library.report.nearest import MOST_COMPARED, nearest
 from library.report.pictures import data_uri
 from library.report.run_files import RunFiles
 
@@ -148,7 +149,7 @@ def _strip(
 def _nearest(run: RunFiles, sample: Path, index: int, side: int) -> list[Frame]:
     event = run.last("images") or {}
     files = [Path(name) for name in event.get("pictures", ())]
-    some = [files[i] for i in evenly(len(files))]
+    some = [files[i] for i in every_nth(len(files), MOST_COMPARED)]
     found = nearest(sample, some)
     uri = data_uri(some[found.index], side) if found is not None else None
     if found is None or uri is None:

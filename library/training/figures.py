@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from library.atomic import atomic
+from library.evenly import every_nth
 from library.findings import Findings, HeatMap, Series
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def _heat_map(title: str, heat_map: HeatMap) -> Figure:
     image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis")
     axes.set_title(title)
     axes.set_xticks(range(len(heat_map.columns)), heat_map.columns, rotation=45, ha="right", fontsize=7)
-    every = -(-len(heat_map.rows) // LABELLED_ROWS)
-    axes.set_yticks(range(0, len(heat_map.rows), every), heat_map.rows[::every], fontsize=5)
+    labelled = every_nth(len(heat_map.rows), LABELLED_ROWS)
+    axes.set_yticks(labelled, [heat_map.rows[i] for i in labelled], fontsize=5)
     figure.colorbar(image, label=heat_map.label)
     return figure
 

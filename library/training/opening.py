@@ -15,6 +15,7 @@ from typing import Any
 from library.config.explain import origin
 from library.config.option import Option, Settings
 from library.config.values import written_form
+from library.evenly import every_nth
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "bitsandbytes", "xformers")
 MOST_PICTURES = 500
@@ -80,8 +81,7 @@ def images_event(pictures: Sequence[tuple[Path, str]]) -> dict[str, Any]:
     {"event": "images", "count": of all, "pictures": [...], "captions": [...]}
     """
     known = list(dict(pictures).items())
-    stride = -(-len(known) // MOST_PICTURES) or 1
-    some = known[::stride]
+    some = [known[i] for i in every_nth(len(known), MOST_PICTURES)]
     return {
         "event": "images",
         "count": len(known),

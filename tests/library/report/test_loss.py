@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from library.report.figures import some, thinned
+from library.report.figures import thinned
 from library.report.loss import course_of, distinct
 from library.report.strips import chosen
 
@@ -51,4 +51,3 @@ def test_of_many_moments_first_last_and_best_are_shown_and_more_of_the_early_one
     assert {0, 730, 1000} <= set(shown)
     assert len([step for step in shown if step < 300]) > len([step for step in shown if step > 700])
     assert chosen(steps[:5], 10, None) == steps[:5]
-    assert some(101, 3) == [0, 50, 100]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from library.report.nearest import evenly, nearest
+from library.report.nearest import nearest
 from tests.library.report.a_run import picture
 
 
@@ -33,9 +33,3 @@ def test_pictures_of_another_shape_and_broken_ones_are_not_compared(tmp_path: Pa
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert nearest(square, [wide, tmp_path / "broken.png", tmp_path / "gone.png"]) is None
     assert nearest(tmp_path / "broken.png", [square]) is None
-
-
-def test_of_many_pictures_evenly_spread_ones_are_compared():
-    assert evenly(7, 3) == [0, 3, 6]
-    assert evenly(0) == []
-    assert len(evenly(1001)) <= 200
