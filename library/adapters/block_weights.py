@@ -8,13 +8,12 @@ keeps the weight 1.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from library.adapters.layer_kinds import MIDDLE, OUT, TEXT, block_of
 from library.errors import UserError
 
-TEXT, MIDDLE, OUT = 0, 13, 14  # IN00 is 1
 _LAYOUTS = {  # length of the list: the blocks that its numbers are for
     12: (TEXT, 5, 6, 8, 9, MIDDLE, *range(OUT, OUT + 6)),
     17: (TEXT, 2, 3, 5, 6, 8, 9, MIDDLE, *range(OUT + 3, OUT + 12)),
@@ -22,8 +21,6 @@ _LAYOUTS = {  # length of the list: the blocks that its numbers are for
     26: tuple(range(26)),
 }
 _OF_SDXL = (12, 20)
-_SDXL = re.compile(r"lora_unet_(input|middle|output)_blocks?_(\d+)_")
-_SD1 = re.compile(r"lora_unet_(down|up)_blocks_(\d+)_(resnets|attentions|downsamplers|upsamplers)_(\d+)_")
 
 
 @dataclass(frozen=True)
@@ -58,26 +55,6 @@ def read_block_weights(texts: Sequence[str], *, is_sdxl: bool | None = None) -> 
         )
         for numbers in lists
     ]
-
-
-def block_of(layer: str, is_sdxl: bool) -> int | None:
-    """The block of the full count that a layer belongs to; None for what is in none of them."""
-    if "text_model_encoder_" in layer:
-        return TEXT
-    if is_sdxl:
-        found = _SDXL.match(layer)
-        if not found:
-            return None
-        return {"input": 1 + int(found[2]), "middle": MIDDLE, "output": OUT + int(found[2])}[found[1]]
-    if "mid_block_" in layer:
-        return MIDDLE
-    found = _SD1.match(layer)
-    if not found:
-        return None
-    level, kind, number = int(found[2]), found[3], int(found[4])
-    if found[1] == "down":
-        return 1 + (3 * (level + 1) if kind == "downsamplers" else 3 * level + number + 1)
-    return OUT + 3 * level + (2 if kind == "upsamplers" else number)
 
 
 def _numbers(text: str) -> list[float]:

@@ -5,7 +5,6 @@ Layers are read one at a time, so that neither model is ever in memory as a whol
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,13 @@ import torch
 from torch import Tensor
 
 from library.adapters.factors import leading
+from library.adapters.layer_kinds import is_attention, is_of_a_resnet, is_of_a_text_encoder
 from library.adapters.merge import Merged
 from library.adapters.merge_model import open_folder
 from library.adapters.places import Checkpoint, Place, places_in_file, places_in_folder
 from library.errors import UserError
 from library.models.load import opened
 from library.models.recognise import recognise_file
-
-_TEXT = re.compile(r"_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])$")
-_ATTENTION = re.compile(r"_(proj_in|proj_out|transformer_blocks_\d+_.*)$")
-_CONVOLUTIONS = re.compile(
-    r"_resnets_\d+_(conv[12]|conv_shortcut|time_emb_proj)$|_(down|up)samplers_0_conv$"
-    r"|_(in_layers_2|out_layers_3|emb_layers_1|skip_connection|op)$|_output_blocks_\d+_[12]_conv$"
-)
 
 
 @dataclass(frozen=True)
@@ -112,10 +105,10 @@ def shared_layers(original: Model, tuned: Model, extraction: Extraction) -> dict
 def is_trained(layer: str, extraction: Extraction) -> bool:
     """Whether kohya's trainer would give a layer a LoRA: attention and MLP, and resnets if convolutions have a rank."""
     if layer.startswith("lora_te"):
-        return bool(_TEXT.search(layer))
-    if _CONVOLUTIONS.search(layer):
+        return is_of_a_text_encoder(layer)
+    if is_of_a_resnet(layer):
         return extraction.conv_rank is not None
-    return bool(_ATTENTION.search(layer))
+    return is_attention(layer)
 
 
 def extract(
@@ -134,7 +127,7 @@ def extract(
             weights = [weight.to(extraction.load_dtype) for weight in weights]
         return (weights[1].to(device, torch.float64) - weights[0].to(device, torch.float64)).flatten(1)
 
-    text = [name for name in places if _TEXT.search(name)]
+    text = [name for name in places if is_of_a_text_encoder(name)]
     most = max((float(difference(name).abs().max()) for name in text), default=0.0)
     with_text = most > extraction.least
     layers, same, energy, kept = [], [], 0.0, 0.0

@@ -6,13 +6,13 @@ full differences. All of them are products of two matrices, so that everything h
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from library.adapters.layer_kinds import is_three_by_three
 from library.errors import UserError
 from library.files import Tensors, read_tensors
 
@@ -123,11 +123,6 @@ def update_of(layer: Layer) -> Update:
         raise UserError(f"the layer `{layer.name}` is not whole: it has {shapes}; get the file again") from error
 
 
-_THREE_BY_THREE = re.compile(
-    r"_resnets_\d+_conv[12]$|_(down|up)samplers_0_conv$|_(in_layers_2|out_layers_3|op)$|_output_blocks_\d+_[12]_conv$"
-)
-
-
 def kernel_of(layer: Layer) -> tuple[int, ...]:
     """(height, width) of the convolution that a layer changes, () of a matrix.
 
@@ -137,7 +132,7 @@ def kernel_of(layer: Layer) -> tuple[int, ...]:
     for suffix in ("lora_mid.weight", "hada_t1", "lokr_t2", "diff", *(layer.pair or ()), "lokr_w2"):
         if suffix in layer.tensors:
             return tuple(layer.tensors[suffix].shape[2:])
-    return (3, 3) if _THREE_BY_THREE.search(layer.name) else ()
+    return (3, 3) if is_three_by_three(layer.name) else ()
 
 
 def _update(tensors: Tensors, layer: Layer) -> Update:
