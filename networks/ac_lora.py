@@ -4,10 +4,11 @@ A LoRA network trains at a maximum rank R. Every E epochs a RESTART looks at the
 the part that a threshold calls signal, and replaces the rest by noise; the threshold follows the training loss. Files
 hold what is left: a plain LoRA with a rank of its own for every module.
 
-The LoRA modules come from a base module (`networks.lora`, or another that offers `unet_loras` and `text_encoder_loras`
-with `lora_down`, `lora_up`, `alpha`, `scale`). The equations are in `ac_lora_restart.py`, the options in
-`ac_lora_options.py`, files in `ac_lora_export.py`. A trainer may say how it stands by `on_progress(p)`; in one that
-does not, `ac_lora_observe.py` finds the same facts. All files `ac_lora*.py` belong together and know only torch.
+The LoRA modules come from a base module (`networks.lora`, or another that offers `unet_loras` and
+`text_encoder_loras` with `lora_down`, `lora_up`, `alpha`, `scale`). The equations are in `ac_lora_spectra.py` and
+`ac_lora_restart.py`, when RESTARTs come in `ac_lora_when.py`, the options in `ac_lora_options.py`, files in
+`ac_lora_export.py`. A trainer may say how it stands by `on_progress(p)`; in one that does not, `ac_lora_observe.py`
+finds the same facts. All files `ac_lora*.py` belong together and know only torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import math
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
@@ -27,19 +27,15 @@ from networks.ac_lora_export import cut_modules, narrow, padded, read_file, refu
 from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, read_options
-from networks.ac_lora_restart import Module, energy_threshold, restart_modules, separation_strength
+from networks.ac_lora_restart import Module, restart_modules
+from networks.ac_lora_spectra import energy_threshold, separation_strength
+from networks.ac_lora_when import REMEDY, announcement, is_due
 
 logger = logging.getLogger(__name__)
 
 OPTIONS = {**getattr(networks.lora, "OPTIONS", {}), **OWN_OPTIONS}
 Base: Any = networks.lora.LoRANetwork if TYPE_CHECKING else object  # whose class the base module's network really has
 STATE_VERSION = 1
-FEW_RESTARTS = 4
-
-PAPER_NOTICE = (
-    "AC-LoRA in the paper's letter (ac_mode=paper): it regularises, but the ranks that it finds follow the maximum "
-    "rank, not the data; ac_mode=product finds ranks"
-)
 
 
 def known_options(arguments: Mapping[str, str]) -> Optional[dict[str, str]]:
@@ -145,30 +141,7 @@ class ACLoRANetwork(Base):
         A trainer that calls this is one that will call `on_progress`; it is not observed.
         """
         self.is_observing = observed
-        steps_per_epoch = max(1, math.ceil(total_steps / max(total_epochs, 1)))
-        if self.options.is_off:
-            return ["AC-LoRA: RESTARTs are off (ac_every_n_epochs=0); this is a plain LoRA, cut when it is saved"]
-        planned = self.planned_restarts(total_epochs, total_steps, steps_per_epoch)
-        lines = [PAPER_NOTICE] if self.options.mode == "paper" else []
-        if not planned:
-            lines.append(f"AC-LoRA can make no RESTART in {self.length(total_epochs, total_steps)}: {self.remedy()}")
-        elif planned < FEW_RESTARTS:
-            lines.append(
-                f"AC-LoRA will make only {planned} RESTART{'s' * (planned > 1)} in "
-                f"{self.length(total_epochs, total_steps)}, which is few to find ranks by: {self.remedy()}"
-            )
-        else:
-            lines.append(f"AC-LoRA will make {planned} RESTARTs in {self.length(total_epochs, total_steps)}")
-        if total_steps < 100 and self.options.first_epoch and planned:
-            lines.append("AC-LoRA: in a run as short as this, ac_first_epoch=false often does better")
-        return lines
-
-    @staticmethod
-    def length(epochs: int, steps: int) -> str:
-        return f"{epochs} epoch{'s' * (epochs != 1)} of {steps} steps altogether"
-
-    def remedy(self) -> str:
-        return "train longer, or set ac_every_n_epochs or ac_every_n_steps to less"
+        return announcement(self.options, total_epochs, total_steps)
 
     def on_epoch_start(self, text_encoder, unet) -> None:
         super().on_epoch_start(text_encoder, unet)
@@ -194,36 +167,12 @@ class ACLoRANetwork(Base):
     def progressed(self, p: Any) -> Optional[dict[str, Any]]:
         for name in self.window:
             self.window[name] += getattr(p, name)
-        is_due = self.is_due(p)
+        due = is_due(self.options, p, self.restarts[-1]["step"] if self.restarts else 0, self.epochs_seen)
         self.epochs_seen = p.epochs_done
-        if not is_due:
+        if not due:
             return None
         window, self.window = self.window, {"loss_sum": 0.0, "relative_mse_sum": 0.0, "count": 0}
         return self.restart(p, self.mean_loss(window)) if p.global_step < p.total_steps else None
-
-    # --- when
-
-    def every_n_epochs(self, total_epochs: int, steps_per_epoch: int) -> int:
-        """E: as given, or a tenth of the run (the paper's 10 at 100 epochs); never closer than `ac_min_steps`."""
-        every = self.options.every_n_epochs or max(1, int(total_epochs / 10 + 0.5))
-        return max(every, math.ceil(self.options.min_steps / max(steps_per_epoch, 1)))
-
-    def is_due(self, p: Any) -> bool:
-        if self.options.every_n_steps:
-            last = self.restarts[-1]["step"] if self.restarts else 0
-            return p.global_step - last >= max(self.options.every_n_steps, self.options.min_steps)
-        if self.options.is_off or p.epochs_done <= self.epochs_seen:
-            return False
-        epoch = p.epochs_done - 1  # Algorithm 1 counts from 0
-        every = self.every_n_epochs(p.total_epochs, p.global_step // p.epochs_done)
-        return epoch % every == 0 and (epoch > 0 or self.options.first_epoch)
-
-    def planned_restarts(self, total_epochs: int, total_steps: int, steps_per_epoch: int) -> int:
-        """How many RESTARTs a run of this length makes; none comes after its last step."""
-        if self.options.every_n_steps:
-            return (total_steps - 1) // max(self.options.every_n_steps, self.options.min_steps)
-        every = self.every_n_epochs(total_epochs, steps_per_epoch)
-        return len(range(0 if self.options.first_epoch else every, total_epochs - 1, every))
 
     # --- RESTART
 
@@ -362,7 +311,7 @@ class ACLoRANetwork(Base):
         """RuntimeError if the method was on and did nothing."""
         if not self.restarts and not self.options.is_off:
             raise RuntimeError(
-                f"AC-LoRA made no RESTART in this run, so what was trained is a plain LoRA: {self.remedy()}; "
+                f"AC-LoRA made no RESTART in this run, so what was trained is a plain LoRA: {REMEDY}; "
                 "ac_every_n_epochs=0 says that none is wanted"
             )
 

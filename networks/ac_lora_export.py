@@ -17,15 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from networks.ac_lora_options import Export
-from networks.ac_lora_restart import (
-    Module,
-    as_matrices,
-    batches,
-    full_precision,
-    gram,
-    product_spectrum,
-    signal_rank,
-)
+from networks.ac_lora_restart import Module, as_matrices, batches, full_precision
+from networks.ac_lora_spectra import gram, product_spectrum, signal_rank
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -86,3 +87,13 @@ def test_the_engine_names_no_method(method: str):
     naming = [str(file) for file in files if re.search(method, file.read_text(encoding="utf-8"), re.IGNORECASE)]
     assert len(files) > 200
     assert naming == []
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if re.match(r"networks\.(ac_)?lora", m)))
+def test_network_modules_are_python_3_10_and_import_only_torch_and_safetensors(module: str):
+    """They also run inside other trainers, where `library` is another package."""
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"), feature_version=(3, 10))
+    found = {name.split(".")[0] for name in _imported(tree)}
+    assert found - sys.stdlib_module_names <= {"torch", "safetensors", "networks"}
+    assert imported(module) <= {m for m in modules() if re.match(r"networks\.(ac_)?lora", m)}
+    assert not (ROOT / "networks" / "__init__.py").exists()

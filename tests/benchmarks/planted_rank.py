@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from networks.ac_lora_restart import Choices, Module, energy_threshold, restart_modules, separation_strength
+from networks.ac_lora_restart import Choices, Module, restart_modules
+from networks.ac_lora_spectra import energy_threshold, separation_strength
 
 WIDTH, LAYERS, BATCH, LEARNING_RATE = 96, 4, 16, 2e-3
 STEPS, EPOCHS, RESTART_EVERY = 1200, 100, 10  # RESTART_EVERY in epochs

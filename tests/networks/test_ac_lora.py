@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from networks import ac_lora, lora
 from networks.ac_lora_options import DEFAULTS, OPTIONS, read_options
 from networks.ac_lora_report import block_of, place_in_unet, quantiles
+from networks.ac_lora_when import planned_restarts
 
 
 class CLIPMLP(nn.Module):
@@ -170,7 +171,8 @@ def test_the_declared_options_are_ours_and_the_base_modules():
 def test_restarts_come_after_these_epochs_and_as_many_as_were_announced(arguments, total, steps_per_epoch, expected):
     network, _, _ = a_network(**arguments)
     lines = network.announce(total, total * steps_per_epoch)
-    assert network.planned_restarts(total, total * steps_per_epoch, steps_per_epoch) == len(expected) or not expected
+    planned = planned_restarts(network.options, total, total * steps_per_epoch, steps_per_epoch)
+    assert planned == len(expected) or not expected
     assert run(network, total, steps_per_epoch) == expected
     if len(expected) > 3:
         assert any(f"will make {len(expected)} RESTARTs" in line for line in lines)
@@ -183,7 +185,7 @@ def test_restarts_can_be_counted_in_steps():
     for step in sorted({*range(30, 200, 30), 50, 100, 150}):  # the hook comes after epochs too
         made.append(network.on_progress(progress(step // 50, 4, global_step=step, total_steps=200)))
     assert [event["step"] for event in made if event] == [30, 60, 90, 120, 150, 180]
-    assert network.planned_restarts(4, 200, 50) == 6
+    assert planned_restarts(network.options, 4, 200, 50) == 6
 
 
 def test_too_few_restarts_are_announced_with_what_to_set():

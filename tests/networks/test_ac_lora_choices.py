@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from networks import ac_lora_restart
-from networks.ac_lora_restart import Choices, Module, restart_module, signal_rank
+from networks.ac_lora_restart import Choices, Module, restart_module
+from networks.ac_lora_spectra import signal_rank
 
 
 def a_module(rows: int = 12, seed: int = 0) -> Module:

@@ -6,17 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from networks.ac_lora_restart import (
-    Choices,
-    Module,
+from networks.ac_lora_restart import Choices, Module, generator_for, restart_module, restart_modules, shares_kept
+from networks.ac_lora_spectra import (
     energy_threshold,
-    generator_for,
     gram,
     product_spectrum,
-    restart_module,
-    restart_modules,
     separation_strength,
-    shares_kept,
     signal_rank,
     spectrum,
     union_of_signal_ranks,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from networks.ac_lora_restart import Choices
+from networks.ac_lora_when import every_n_epochs
 from tests.networks.test_ac_lora import a_network, progress
 
 
@@ -38,7 +39,7 @@ def test_no_restart_is_made_where_no_step_would_follow():
 
 @pytest.mark.parametrize(("epochs", "every"), [(1, 1), (14, 1), (15, 2), (25, 3), (96, 10), (100, 10)])
 def test_automatic_epochs_are_a_tenth_of_the_run_rounded(epochs, every):
-    assert a_network()[0].every_n_epochs(epochs, 100) == every
+    assert every_n_epochs(a_network()[0].options, epochs, 100) == every
 
 
 def test_the_seed_and_the_number_of_the_restart_reach_the_noise():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -408,21 +406,3 @@ def test_a_pickle_with_code_is_not_loaded(tmp_path):
     torch.save({"x": Path("a")}, tmp_path / "a.pt")
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         make()[0].load_weights(str(tmp_path / "a.pt"))
-
-
-# --- where it has to run
-
-
-@pytest.mark.parametrize("name", ["lora", "lora_arguments"])
-def test_it_is_python_3_10_and_imports_only_torch_and_safetensors(name):
-    """It also runs inside other trainers, where `library` is another package."""
-    source = (ROOT / "networks" / f"{name}.py").read_text(encoding="utf-8")
-    tree = ast.parse(source, feature_version=(3, 10))
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[0])
-    assert found - sys.stdlib_module_names <= {"torch", "safetensors", "networks"}
-    assert not (ROOT / "networks" / "__init__.py").exists()

@@ -1,0 +1,63 @@
+"""When AC-LoRA makes its RESTARTs, and what there is to say of that before a run (Algorithm 1; epochs count from 0)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from networks.ac_lora_options import Options
+
+FEW_RESTARTS = 4
+REMEDY = "train longer, or set ac_every_n_epochs or ac_every_n_steps to less"
+PAPER_NOTICE = (
+    "AC-LoRA in the paper's letter (ac_mode=paper): it regularises, but the ranks that it finds follow the maximum "
+    "rank, not the data; ac_mode=product finds ranks"
+)
+
+
+def every_n_epochs(options: Options, total_epochs: int, steps_per_epoch: int) -> int:
+    """E: as given, or a tenth of the run (the paper's 10 at 100 epochs); never closer than `ac_min_steps`."""
+    every = options.every_n_epochs or max(1, int(total_epochs / 10 + 0.5))
+    return max(every, math.ceil(options.min_steps / max(steps_per_epoch, 1)))
+
+
+def is_due(options: Options, p: Any, last_restart: int, epochs_seen: int) -> bool:
+    """Whether a RESTART is due where a run stands by `p`: the last was at step `last_restart`, and progress was last
+    told when `epochs_seen` epochs were complete."""
+    if options.every_n_steps:
+        return p.global_step - last_restart >= max(options.every_n_steps, options.min_steps)
+    if options.is_off or p.epochs_done <= epochs_seen:
+        return False
+    epoch = p.epochs_done - 1
+    every = every_n_epochs(options, p.total_epochs, p.global_step // p.epochs_done)
+    return epoch % every == 0 and (epoch > 0 or options.first_epoch)
+
+
+def planned_restarts(options: Options, total_epochs: int, total_steps: int, steps_per_epoch: int) -> int:
+    """How many RESTARTs a run of this length makes; none comes after its last step."""
+    if options.every_n_steps:
+        return (total_steps - 1) // max(options.every_n_steps, options.min_steps)
+    every = every_n_epochs(options, total_epochs, steps_per_epoch)
+    return len(range(0 if options.first_epoch else every, total_epochs - 1, every))
+
+
+def announcement(options: Options, total_epochs: int, total_steps: int) -> list[str]:
+    """Lines worth saying before the first step of a run of this length."""
+    if options.is_off:
+        return ["AC-LoRA: RESTARTs are off (ac_every_n_epochs=0); this is a plain LoRA, cut when it is saved"]
+    steps_per_epoch = max(1, math.ceil(total_steps / max(total_epochs, 1)))
+    planned = planned_restarts(options, total_epochs, total_steps, steps_per_epoch)
+    length = f"{total_epochs} epoch{'s' * (total_epochs != 1)} of {total_steps} steps altogether"
+    lines = [PAPER_NOTICE] if options.mode == "paper" else []
+    if not planned:
+        lines.append(f"AC-LoRA can make no RESTART in {length}: {REMEDY}")
+    elif planned < FEW_RESTARTS:
+        lines.append(
+            f"AC-LoRA will make only {planned} RESTART{'s' * (planned > 1)} in {length}, which is few to find ranks "
+            f"by: {REMEDY}"
+        )
+    else:
+        lines.append(f"AC-LoRA will make {planned} RESTARTs in {length}")
+    if total_steps < 100 and options.first_epoch and planned:
+        lines.append("AC-LoRA: in a run as short as this, ac_first_epoch=false often does better")
+    return lines
