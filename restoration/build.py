@@ -31,7 +31,7 @@ from library.training.optimizers import OptimizerSpec
 from library.training.plugins import check_arguments, import_plugin
 from library.training.run import Run
 from library.training.sources import VaeEncoder
-from library.training.state import read_position
+from library.training.states import read_position
 from library.training.stopwatch import Stopwatch
 from library.training.trainables import Trainable
 from restoration.batches import Latents, RestorationBatches

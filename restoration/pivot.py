@@ -12,9 +12,8 @@ from typing import Any
 from library.config.option import Settings
 from library.errors import UserError
 from library.files import file_hash, read_metadata
-from library.training.checkpoints import LATEST
 from library.training.file_names import SavingSpec, states_of
-from library.training.state import is_state, read_position
+from library.training.states import LATEST, is_state, read_position
 from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT
 
 DECISIVE = (

@@ -12,7 +12,7 @@ from library.config.option import Settings
 from library.console import Console, ConsoleSpec
 from library.errors import NoRoom, raise_all
 from library.files import check_free_space, check_writable
-from library.training.checkpoints import Checkpoints, Metadata, state_to_resume
+from library.training.checkpoints import Checkpoints, Metadata
 from library.training.clock import Clock
 from library.training.file_names import SavingSpec, check_names
 from library.training.footing import Footing
@@ -28,7 +28,7 @@ from library.training.reports import RunReport
 from library.training.run import Run
 from library.training.schedules import ScheduleSpec, create_schedule
 from library.training.signals import Signals
-from library.training.state import Fingerprint, read_fingerprint
+from library.training.states import Fingerprint, read_fingerprint, state_to_resume
 from library.training.stopwatch import Stopwatch
 from library.training.trackers import TrackerSpec, check_trackers, create_trackers
 from library.training.trainables import Trainable

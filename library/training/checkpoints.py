@@ -7,16 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from library.atomic import atomic
-from library.errors import UserError
 from library.training.clock import Clock
-from library.training.file_names import SavingSpec, due_stems, outdated, states_of
-from library.training.state import Fingerprint, is_state, read_fingerprint, read_position, read_state, write_state
+from library.training.file_names import SavingSpec, due_stems, outdated
+from library.training.state import read_state, write_state
+from library.training.states import LATEST, Fingerprint
 from library.training.step import read_the_rest
 from library.training.validation import Validation
 from library.training.verdict import Course
 from library.training.work import Work
 
-LATEST = "latest"
 Metadata = Callable[[Clock, str], dict[str, str]]
 
 
@@ -146,40 +145,3 @@ class Checkpoints:
         for folder in states:
             shutil.rmtree(folder, ignore_errors=True)
         work.journal.saved = [path for path in work.journal.saved if path not in files + states]
-
-
-def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], None]) -> Path | None:
-    """The state folder that `resume` names: a path, or "latest" for the furthest one of the newest run of this name.
-
-    None for a new run, and for `latest` where there is no state yet, so that a run can be started again and again with
-    the same command. Raises `UserError` for a folder that is no finished state, and where all states are damaged.
-    """
-    if not resume:
-        return None
-    if resume == LATEST:
-        return _latest_state(spec, say)
-    folder = Path(resume)
-    if not is_state(folder):
-        why = "is not a folder" if not folder.is_dir() else "has no complete manifest, so it is not a finished state"
-        raise UserError(f"`resume = {resume}` {why}; give a folder ending in -state, or {LATEST}")
-    return folder
-
-
-def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
-    folders = sorted(states_of(spec))
-    whole = [folder for folder in folders if is_state(folder)]
-    damaged = [folder for folder in folders if folder not in whole]
-    if damaged and not whole:
-        raise UserError(
-            f"`resume = {LATEST}`: {', '.join(map(str, damaged))} cannot be read, and there is no other state; "
-            "delete it to start anew, or give a state folder"
-        )
-    for folder in damaged:
-        say(f"{folder} is damaged and passed over")
-    mine = [folder for folder in whole if read_fingerprint(folder).get("output_name") == spec.output_name]
-    if not mine:
-        say(f"`resume = {LATEST}`: no state of '{spec.last_stem}' is in {spec.output_dir}: this is a new run")
-        return None
-    newest = max(mine, key=lambda folder: folder.stat().st_mtime_ns)
-    session = read_fingerprint(newest).get("session")
-    return max((f for f in mine if read_fingerprint(f).get("session") == session), key=read_position)

@@ -12,7 +12,7 @@ from library.errors import UserError
 from library.training.memory import MemorySpec
 from library.training.precision import Precision
 from library.training.processes import Processes, start_processes
-from library.training.state import Fingerprint
+from library.training.states import Fingerprint
 
 
 @dataclass(frozen=True)

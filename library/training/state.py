@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from library.errors import UserError
 from library.files import read_manifest, read_tensors, write_json, write_tensors
 from library.files import write_state as write_state_folder
 from library.training.optimizer_state import join_optimizer_state, split_optimizer_state
+from library.training.states import PLACE, Fingerprint, read_place, refuse_differences
 from library.training.validation import Validation
 from library.training.work import Work
 
-Fingerprint = Mapping[str, Any]
-
-PLACE = "train_state.json"
-INFORMATION = ("processes", "session", "output_name")  # written down, but not compared
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -53,27 +47,9 @@ def write_state(
     write_state_folder(folder, write)
 
 
-def is_state(folder: Path) -> bool:
-    """Whether `folder` is a finished state; one cut off while it was written has no manifest."""
-    try:
-        return bool(read_manifest(folder)) and (folder / PLACE).is_file()
-    except (UserError, OSError):
-        return False
-
-
-def read_position(folder: Path) -> int:
-    """The optimizer steps done in a state."""
-    return int(_place(folder)["current_step"])
-
-
-def read_fingerprint(folder: Path) -> Fingerprint:
-    """The configuration that a state was written under."""
-    return _place(folder)["fingerprint"]
-
-
 def read_state(folder: Path, work: Work, validation: Validation, fingerprint: Fingerprint) -> None:
     """Put a run where the state was written. Raises `UserError` if it is of another configuration."""
-    place = _place(folder)
+    place = read_place(folder)
     read_manifest(folder, full=True)
     refuse_differences(folder, place["fingerprint"], fingerprint)
     for trainable in work.trainables:
@@ -86,26 +62,3 @@ def read_state(folder: Path, work: Work, validation: Validation, fingerprint: Fi
     validation.load_state_dict(place["validation"])
     work.guard.skipped = int(place["skipped_steps"])
     work.precision.load_state_dict(place["precision"])
-
-
-def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:
-    """Raise `UserError` that spells out what differs between a state's configuration and this run's."""
-    compared = [name for name in {**theirs, **ours} if name not in INFORMATION]
-    names = [name for name in compared if _plain(theirs.get(name)) != _plain(ours.get(name))]
-    if names:
-        lines = "\n".join(f"  - {name}: {theirs.get(name)} in the state, {ours.get(name)} now" for name in names)
-        raise UserError(
-            f"{folder} is a state of another configuration:\n{lines}\n"
-            "Give the state's values again to go on with it, or train anew without --resume"
-        )
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _place(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / PLACE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is not a state of this trainer: {PLACE} cannot be read ({error})") from None
