@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from library.config.option import Settings
 from library.errors import UserError
 from library.files import read_metadata, read_tensors, temporary_tensors
 from library.models.family import PredictionType, StableDiffusion
@@ -78,6 +79,17 @@ def load_restorer(
     encoder = load_encoder(Path(encoder_path), model, dtype)
     cleaner, notes = _companions(path, model)
     return Restorer(System(model, encoder), cleaner, [*model.notes, *notes])
+
+
+def load_named_restorer(settings: Settings) -> Restorer:
+    """The restorer that the options name."""
+    return load_restorer(
+        settings["pretrained_model_name_or_path"],
+        settings["controlnet_model_name_or_path"],
+        prediction_type="v_prediction" if settings["v_parameterization"] else None,
+        zero_terminal_snr=settings["zero_terminal_snr"],
+        tokenizer_cache_dir=settings["tokenizer_cache_dir"],
+    )
 
 
 def load_encoder(path: Path, model: StableDiffusion, dtype: torch.dtype = torch.float32) -> IRControlNet:

@@ -19,7 +19,7 @@ from library.metrics.networks.face_detector import FaceDetector
 from library.training.precision import DTYPES
 from restoration.alignment import align, cut_out, paste_back
 from restoration.cleaner import Cleaner, load_cleaner
-from restoration.load import load_encoder, load_restorer
+from restoration.load import load_encoder, load_named_restorer
 from restoration.person import base_mark, give_weights, read_person
 from restoration.pictures import at_size, maker_of, to_pixels, to_tensor, working_size
 from restoration.pivot import person_file, stem_of
@@ -58,13 +58,7 @@ class Studio:
 def open_studio(settings: Settings, say: Say) -> Studio:
     """Load what the options name: the restorer, and unless `blind`, the person's G_p and E_pr."""
     device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
-    restorer = load_restorer(
-        settings["pretrained_model_name_or_path"],
-        settings["controlnet_model_name_or_path"],
-        prediction_type="v_prediction" if settings["v_parameterization"] else None,
-        zero_terminal_snr=settings["zero_terminal_snr"],
-        tokenizer_cache_dir=settings["tokenizer_cache_dir"],
-    )
+    restorer = load_named_restorer(settings)
     system = restorer.system
     sampling = settings.take(Sampling)
     prompt = ""
