@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from library.data.ahead import ahead_of_time
 from library.data.dataset import Dataset
-from library.data.encoding import Encoder, Ready, encode_all, not_finite, prepared, upright_pixels
+from library.data.encoding import Encoder, Ready, encode_all, not_finite, read_as_seen, upright_pixels
 from library.data.folders import Known
 from library.data.latent_files import CacheFolder, name_of, read_posterior
 from library.data.masks import whole_mask
@@ -266,10 +266,7 @@ class LiveLatents:
         raise_all([problem for problem in found if problem])
 
     def fetch(self, picture: Picture, view: View) -> Ready:
-        try:
-            return prepared(picture, picture.path.read_bytes(), [view])[0]
-        except (BadImage, OSError) as error:
-            raise UserError(f"image '{picture.path}': {error}") from error
+        return read_as_seen(picture, view)
 
     def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
         parts = torch.stack([ready.tensor for ready in fetched]).split(self.batch_size)

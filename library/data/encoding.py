@@ -16,7 +16,7 @@ from library.data.fitting import fitted
 from library.data.masks import latent_mask, whole_mask
 from library.data.picture import Picture
 from library.data.view import View, coloured
-from library.errors import Problem
+from library.errors import Problem, UserError
 from library.image_files import BadImage, decode
 
 
@@ -65,6 +65,14 @@ def prepared(picture: Picture, content: bytes, views: Sequence[View]) -> list[Re
         )
         for view in views
     ]
+
+
+def read_as_seen(picture: Picture, view: View) -> Ready:
+    """A picture as a view sees it, read from its file. Raises UserError that names the file."""
+    try:
+        return prepared(picture, picture.path.read_bytes(), [view])[0]
+    except (BadImage, OSError) as error:
+        raise UserError(f"image '{picture.path}': {error}") from error
 
 
 def image_of(pixels: np.ndarray, view: View, interpolation: str | None = None) -> Tensor:

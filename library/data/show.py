@@ -15,13 +15,11 @@ from torch import Tensor
 from library.atomic import atomic
 from library.data.batches import Batch, Batches
 from library.data.dataset import Dataset
-from library.data.encoding import Ready, prepared
+from library.data.encoding import Ready, read_as_seen
 from library.data.order import steps_per_epoch
 from library.data.picture import Picture
 from library.data.placing import written
 from library.data.view import View
-from library.errors import UserError
-from library.image_files import BadImage
 
 STEPS = 8  # whose pictures are shown
 SIDE = 256  # pixels of the longer side of a picture on the sheet
@@ -36,10 +34,7 @@ class Pixels:
     ready = False
 
     def fetch(self, picture: Picture, view: View) -> Ready:
-        try:
-            return prepared(picture, picture.path.read_bytes(), [view])[0]
-        except (BadImage, OSError) as error:
-            raise UserError(f"image '{picture.path}': {error}") from error
+        return read_as_seen(picture, view)
 
     def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
         images = torch.stack([ready.tensor for ready in fetched])
