@@ -27,20 +27,13 @@ from library.config.dataset_keys import (
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
 from library.config.holding_out import holding_out_problems, with_shares
-from library.config.image_folders import (
-    count_images,
-    folder_tables,
-    no_concepts,
-    what_else_is_there,
-    why_not_a_file,
-    why_not_a_folder,
-)
+from library.config.image_folders import count_images, folder_tables, require_images, why_not_a_file, why_not_a_folder
 from library.config.lonely_keys import lonely_keys
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
 from library.config.values import Noted, is_unset, read_value
-from library.errors import ConfigError, Problem, UserError, raise_all
+from library.errors import ConfigError, Problem, raise_all
 
 
 def plan_datasets(settings: Settings) -> DatasetPlan:
@@ -67,20 +60,6 @@ def dataset_problems(settings: Settings) -> list[Problem]:
     if settings["explain"]:
         settings.warnings.extend([*reading.warnings, *lonely_keys(plan, settings)])
     return reading.problems
-
-
-def require_images(plan: DatasetPlan, train_data_dir: Path | None) -> None:
-    """Raise UserError if no folder holds an image, with what its folders hold instead."""
-    if not plan and train_data_dir is not None:
-        raise UserError(f"There is no image to train on. {no_concepts(train_data_dir)}")
-    subsets = [subset for dataset in plan for subset in dataset.subsets]
-    if any(subset.metadata_file is not None for subset in subsets):
-        return  # which names its images, here or elsewhere
-    folders = [subset.image_dir for subset in subsets]
-    if any(count_images(folder) for folder in folders):
-        return
-    found = " ".join(what_else_is_there(folder) for folder in folders)
-    raise UserError(f"There is no image to train on. {found or 'No subset has repeats.'}")
 
 
 CHANGES_PIXELS = {

@@ -7,9 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from library.config.dataset_specs import DatasetPlan
 from library.config.option import DatasetTables, Origin, Settings
 from library.config.suggest import missing
-from library.errors import Problem
+from library.errors import Problem, UserError
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 """Taken in lower case or in upper case, not in a mixture of both, as sd-scripts does."""
@@ -122,3 +123,17 @@ def why_not_a_folder(path: Path) -> str | None:
     if not os.path.isdir(path):
         return f"{path} is a file, not a folder." if os.path.exists(path) else missing(path)
     return None if os.access(path, os.R_OK | os.X_OK) else f"{path} may not be read; change its permissions."
+
+
+def require_images(plan: DatasetPlan, train_data_dir: Path | None) -> None:
+    """Raise UserError if no folder holds an image, with what its folders hold instead."""
+    if not plan and train_data_dir is not None:
+        raise UserError(f"There is no image to train on. {no_concepts(train_data_dir)}")
+    subsets = [subset for dataset in plan for subset in dataset.subsets]
+    if any(subset.metadata_file is not None for subset in subsets):
+        return  # which names its images, here or elsewhere
+    folders = [subset.image_dir for subset in subsets]
+    if any(count_images(folder) for folder in folders):
+        return
+    found = " ".join(what_else_is_there(folder) for folder in folders)
+    raise UserError(f"There is no image to train on. {found or 'No subset has repeats.'}")
