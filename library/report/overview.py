@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from library.report.page import file_size
 from library.report.run_files import RunFiles
+from library.spoken import duration, file_size
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,3 @@ def time_split(run: RunFiles) -> dict[str, float]:
                 parts[part] = parts.get(part, 0.0) + seconds
             session = {}
     return dict(sorted(parts.items(), key=lambda item: -item[1]))
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

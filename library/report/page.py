@@ -22,6 +22,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from library.atomic import atomic
+from library.spoken import file_size, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -81,24 +82,3 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Markup):
         return value
     return visible(value) if isinstance(value, str) else value
-
-
-def file_size(count: int) -> str:
-    """197 kB, 1.4 MB, 6.9 GB (powers of 1000, as disks are sold)."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
-
-
-def number(value: float | int | None, digits: int = 4) -> str:
-    """A figure for people: `digits` significant ones, whole numbers with thousands, "–" where there is none."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.{digits}g}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from library.errors import UserError
 from library.findings import Findings
+from library.spoken import duration
 from library.training.figures import draw_findings
 from library.training.journal import Journal
 from library.training.run import Run
@@ -97,7 +98,7 @@ def _findings_lines(findings: Mapping[str, Findings]) -> list[str]:
 def _last_paragraph(run: Run, steps: int, ending: Ending) -> list[str]:
     journal, verdict = run.journal, ending.verdict
     speed = f", {ending.seconds / steps:.3g} s per step" if steps else ""
-    lines = [f"Trained {steps} steps in {_duration(ending.seconds)}{speed}; average loss {journal.average_loss:.4f}."]
+    lines = [f"Trained {steps} steps in {duration(ending.seconds)}{speed}; average loss {journal.average_loss:.4f}."]
     if run.guard.skipped:
         lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
     lines += run.validation.summary()
@@ -106,9 +107,3 @@ def _last_paragraph(run: Run, steps: int, ending: Ending) -> list[str]:
     if journal.path is not None:
         lines.append(f"Log: {journal.path}")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

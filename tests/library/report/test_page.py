@@ -10,7 +10,7 @@ from jinja2 import TemplateAssertionError, UndefinedError
 from PIL import Image
 
 from library.errors import UserError
-from library.report.page import file_size, number, render, shortened, visible, write_page
+from library.report.page import render, shortened, visible, write_page
 from library.report.pictures import data_uri
 from library.report.plots import SERIES, label, new_figure, svg
 from tests.library.report.hostile import HOSTILE, Page
@@ -114,14 +114,3 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path):
         write_page(tmp_path / "folder.html", "new")
     assert (tmp_path / "a.html").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "folder.html"]
-
-
-def test_figures_are_written_for_people():
-    assert [file_size(n) for n in (0, 999, 1000, 202_200, 6_938_040_682)] == [
-        "0 bytes",
-        "999 bytes",
-        "1.0 kB",
-        "202 kB",
-        "6.9 GB",
-    ]
-    assert [number(v) for v in (None, 12345, 0.123456, 2e-5, True)] == ["–", "12,345", "0.1235", "2e-05", "yes"]
