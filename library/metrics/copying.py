@@ -14,7 +14,7 @@ LOOKED_AT_WITH = ("dinov2", "dino", "clip_i")
 
 
 @dataclass(frozen=True)
-class Nearest:
+class MostAlike:
     """A picture, the reference most like it, and their cosine."""
 
     file: str
@@ -27,11 +27,11 @@ class Copying:
     """The pictures, most alike first. `among_references`: the highest cosine of two different references."""
 
     network: str
-    pictures: list[Nearest]
+    pictures: list[MostAlike]
     among_references: float | None
 
     @property
-    def suspects(self) -> list[Nearest]:
+    def suspects(self) -> list[MostAlike]:
         """Pictures that are more like a reference than any two references are like each other."""
         limit = 1.0 if self.among_references is None else self.among_references
         return [one for one in self.pictures if one.cosine > limit]
@@ -49,7 +49,7 @@ def look_for_copies(evidence: Evidence, figures: list[Figure]) -> Copying | None
     seen, references = evidence.see(network, evidence.generated), evidence.see(network, evidence.references)
     which, cosines = nearest(seen, references)
     pictures = [
-        Nearest(path.name, evidence.references[index].name, float(cosine))
+        MostAlike(path.name, evidence.references[index].name, float(cosine))
         for path, index, cosine in zip(evidence.generated, which, cosines, strict=True)
     ]
     among = float(np.max(nearest_among_themselves(references))) if len(references) > 1 else None

@@ -70,9 +70,6 @@ def _signature(picture: Path, mtime: int, size: int) -> Signature:
         image.draft("RGB", (4 * PIXELS, 4 * PIXELS))
         upright = ImageOps.exif_transpose(image).convert("RGB")
         small = upright.resize((PIXELS, PIXELS), Image.Resampling.BOX)
-    return Signature(unit(np.asarray(small, np.float32)), upright.width / upright.height)
-
-
-def unit(pixels: np.ndarray) -> np.ndarray:
+    pixels = np.asarray(small, np.float32)
     centred = pixels - pixels.mean(axis=(0, 1))
-    return centred / max(float(np.linalg.norm(centred)), 1e-6)
+    return Signature(centred / max(float(np.linalg.norm(centred)), 1e-6), upright.width / upright.height)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from library.metrics.copying import Copying, Nearest
+from library.metrics.copying import Copying, MostAlike
 from library.metrics.evaluation import copying_lines
 
 
 def test_a_picture_nearer_to_a_reference_than_references_are_to_each_other_is_suspect():
-    found = [Nearest("a.png", "1.png", 0.97), Nearest("b.png", "2.png", 0.85), Nearest("c.png", "1.png", 0.4)]
+    found = [MostAlike("a.png", "1.png", 0.97), MostAlike("b.png", "2.png", 0.85), MostAlike("c.png", "1.png", 0.4)]
     copying = Copying("dino", found, among_references=0.9)
     assert [one.file for one in copying.suspects] == ["a.png"]
     lines = copying_lines(copying, shown=2).splitlines()
@@ -20,4 +20,4 @@ def test_a_picture_nearer_to_a_reference_than_references_are_to_each_other_is_su
 
 
 def test_a_single_reference_accuses_nobody():
-    assert Copying("dino", [Nearest("a.png", "1.png", 0.999)], among_references=None).suspects == []
+    assert Copying("dino", [MostAlike("a.png", "1.png", 0.999)], among_references=None).suspects == []
