@@ -27,7 +27,7 @@ from library.config.dataset_keys import (
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
 from library.config.holding_out import holding_out_problems, with_shares
-from library.config.image_folders import count_images, folder_tables, require_images, why_not_a_file, why_not_a_folder
+from library.config.image_folders import folder_tables, require_images, why_not_a_file, why_not_a_folder
 from library.config.lonely_keys import lonely_keys
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.suggest import did_you_mean

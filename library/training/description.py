@@ -32,7 +32,7 @@ from library.data.order import Geometry
 from library.files import file_hash
 from library.models.family import StableDiffusion
 from library.training.clock import Clock
-from library.training.state import Fingerprint, refuse_differences
+from library.training.states import Fingerprint, refuse_differences
 
 # Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume.
 DECISIVE = (

@@ -32,7 +32,7 @@ from library.training.planned_network import NetworkShape, count_network
 from library.training.precision import DTYPES
 from library.training.previews import PreviewSpec
 from library.training.processes import Processes
-from library.training.state import read_position
+from library.training.states import read_position
 
 
 @dataclass(frozen=True)
