@@ -37,8 +37,7 @@ def write_batch_page(ledger: Ledger, records: Sequence[Record], title: str) -> P
         now=time.strftime("%Y-%m-%d %H:%M"),
         summary=summary(records),
         failures=[(r.name, r.last.message if r.last else "", len(r.attempts)) for r in records if r.state in FAILURES],
-        head=["job", "state", "attempts", "seconds", "peak GB", *FIGURES, *_metric_names(records)],
-        jobs=[(_link(ledger.output_dir, row["name"]), *_cells(row, records)) for row in rows(records)],
+        jobs=_jobs(ledger.output_dir, records),
         methods=methods,
         sheet=contact_sheet(records, methods, ledger.output_dir),
         compared=compared,
@@ -49,20 +48,27 @@ def write_batch_page(ledger: Ledger, records: Sequence[Record], title: str) -> P
     return path
 
 
-def _link(output_dir: Path, name: str) -> tuple[str, str | None]:
-    """A job's name, and the address of its own page from the batch's, if it has one."""
+def _link(output_dir: Path, name: str) -> str | tuple[str, str]:
+    """A job's name, with the address of its own page from the batch's if it has one."""
     pages = sorted((output_dir / name).glob("*.html"))
-    return name, "/".join(map(quote, pages[0].relative_to(output_dir).parts)) if pages else None
+    return (name, "/".join(map(quote, pages[0].relative_to(output_dir).parts))) if pages else name
 
 
 def _metric_names(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in metrics_of(record)))
 
 
-def _cells(row: dict[str, Any], records: Sequence[Record]) -> list[Any]:
-    figures = [row[key] for key, _ in FIGURES.values()]
-    metrics = [row.get(f"metric:{name}") for name in _metric_names(records)]
-    return [row["state"].replace("_", " "), row["attempts"], row["seconds"], row["peak_gb"], *figures, *metrics]
+def _jobs(output_dir: Path, records: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
+    """The head and the rows of the table of all jobs, without the columns that nobody has a value in."""
+    metrics = _metric_names(records)
+    head = ["job", "state", "attempts", "seconds", "peak GB", *FIGURES, *metrics]
+    keys = ["attempts", "seconds", "peak_gb", *(key for key, _ in FIGURES.values()), *(f"metric:{m}" for m in metrics)]
+    lines = [
+        [_link(output_dir, row["name"]), row["state"].replace("_", " "), *(row.get(key) for key in keys)]
+        for row in rows(records)
+    ]
+    kept = [i for i in range(len(head)) if any(line[i] is not None for line in lines)]
+    return [head[i] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
 def _comparison(

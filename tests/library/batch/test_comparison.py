@@ -163,6 +163,16 @@ def test_failures_come_last_in_the_table_and_first_on_the_page(tmp_path):
     assert "13 jobs: 12 done, 1 failed" in html
 
 
+def test_a_job_with_a_page_of_its_own_is_a_link_and_columns_without_a_value_are_left_out(tmp_path):
+    (tmp_path / "a-base-s1").mkdir()
+    (tmp_path / "a-base-s1" / "its report.html").touch()
+    html = write_batch_page(Ledger(tmp_path), RECORDS, "styles").read_text(encoding="utf-8")
+    assert '<th scope="row"><a href="a-base-s1/its%20report.html">a-base-s1</a></th>' in html
+    assert '<th scope="row">b-base-s1</th>' in html
+    head = html[html.index('<h2 id="jobs"') :].partition("</thead>")[0]
+    assert re.findall(r">([^<>]+)</th>", head) == ["job", "state", "attempts", "validation"]
+
+
 def test_the_page_runs_nothing_whatever_texts_it_is_given(tmp_path):
     hostile = "<script>alert(1)</script>\"'{{7*7}}\u202e\x00"
     records = [failed(hostile, hostile), *RECORDS]
