@@ -32,7 +32,8 @@ from library.training.planned_network import NetworkShape, count_network
 from library.training.precision import DTYPES
 from library.training.previews import PreviewSpec
 from library.training.processes import Processes
-from library.training.states import read_position
+from library.training.states import read_course, read_position
+from library.training.validation import Validation, ValidationSpec
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ def place_of(checked: Checked, say: Callable[[str], None]) -> tuple[Geometry, Cl
     if folder is not None and fingerprint is not None:
         refuse_other_settings(folder, fingerprint, settings, checked.dataset, geometry)
         clock.global_step = read_position(folder)
+        validation = Validation(settings.take(ValidationSpec))
+        validation.load_state_dict(read_course(folder))
+        if validation.has_seen_enough and not clock.finished:
+            clock.end_here()
     return geometry, clock
 
 

@@ -31,6 +31,11 @@ def read_position(folder: Path) -> int:
     return int(read_place(folder)["current_step"])
 
 
+def read_course(folder: Path) -> dict[str, Any]:
+    """The held-out losses up to a state, as `Validation` takes them up."""
+    return read_place(folder)["validation"]
+
+
 def read_fingerprint(folder: Path) -> Fingerprint:
     """The configuration that a state was written under."""
     return read_place(folder)["fingerprint"]

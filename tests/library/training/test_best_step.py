@@ -60,6 +60,8 @@ def test_a_run_is_ended_when_the_loss_no_longer_comes_down_and_the_same_command_
     assert (out / "t-state" / "manifest.json").is_file()
     assert f"ended at step {last} of 30" in capsys.readouterr().err
     ended = load_file(out / "t.safetensors")
+    assert train("--plan", resume="latest", **options) == 0
+    assert f"at step {last}: nothing is left to train" in capsys.readouterr().out
     assert train(resume="latest", **options) == 0
     assert events(out, "validation")[-1]["step"] == last
     assert all(tensor.equal(ended[name]) for name, tensor in load_file(out / "t.safetensors").items())
