@@ -27,10 +27,10 @@ def run_batch(argv: Sequence[str]) -> None:
         batch.ledger.ask_to_stop()
     elif settings["status"]:
         show_status(batch)
-    elif settings["dry_run"]:
+    elif settings["dry_run"] or settings["plan"]:
         refuse_devices(settings, devices)
         refuse_other_jobs(batch)
-        show_plan(batch)
+        show_plan(batch, counts=settings["plan"])
     else:
         train(settings, devices, batch)
 

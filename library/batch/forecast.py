@@ -7,7 +7,7 @@ done, nothing is known. Imports no torch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -47,8 +47,16 @@ class Length:
     amount: int
 
 
-def forecasts(asked: Sequence[tuple[Prepared, Record]], known: Iterable[tuple[Prepared, Record]]) -> list[Forecast]:
-    """One for each job asked about, from those among the `known` that are done under the options that they have now."""
+def forecasts(
+    asked: Sequence[tuple[Prepared, Record]],
+    known: Iterable[tuple[Prepared, Record]],
+    count: Callable[[Prepared], float | None] = lambda prepared: None,
+) -> list[Forecast]:
+    """One for each job asked about, from those among the `known` that are done under the options that they have now.
+
+    `count` finds the bytes of what a job will leave, asked once for all jobs alike where none is done; None where it
+    cannot.
+    """
     visits: dict[Path, int | None] = {}
     by_size: dict[Hashable, list[float]] = defaultdict(list)
     by_pace: dict[Hashable, list[float]] = defaultdict(list)
@@ -73,7 +81,11 @@ def forecasts(asked: Sequence[tuple[Prepared, Record]], known: Iterable[tuple[Pr
             found.append(Forecast(record.results.get("bytes"), seconds_of(record), measured=True))
             continue
         kind, length = kind_of(prepared), length_of(prepared, visits)
-        sizes, paces = by_size.get((kind, files_by(prepared, length))), by_pace.get((kind, length.unit))
+        alike = kind, files_by(prepared, length)
+        if alike not in by_size:
+            counted = count(prepared)
+            by_size[alike] = [] if counted is None else [counted]
+        sizes, paces = by_size[alike], by_pace.get((kind, length.unit))
         rest = median(beside[kind]) if kind in beside else 0.0
         seconds = length.amount * median(paces) + rest if paces else None
         found.append(Forecast(median(sizes) if sizes else None, seconds))

@@ -13,6 +13,7 @@ from library.batch.forecast import Forecast, forecasts
 from library.batch.ledger import PENDING, RUNNING, Record
 from library.batch.start import Batch
 from library.batch.table import aligned, summary, table_text, time_text
+from library.config.datasets import plan_datasets
 from library.training.file_names import SavingSpec
 
 OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")
@@ -30,11 +31,15 @@ def show_status(batch: Batch) -> None:
             print(f"Cut off, and taken up by the next start: {', '.join(cut)}")
 
 
-def show_plan(batch: Batch) -> None:
-    """Every job with its state, the room and the time that it takes, where its file goes, and what is set for it."""
+def show_plan(batch: Batch, *, counts: bool = False) -> None:
+    """Every job with its state, the room and the time that it takes, where its file goes, and what is set for it.
+
+    `counts`: where no job alike is done, the room is counted as `train_network.py --plan` does, which needs torch.
+    """
     records = batch.records
     known = [(prepared, batch.ledger.read(prepared.job.name)) for prepared in batch.everyone]
-    expected = forecasts(list(zip(batch.prepared, records, strict=True)), known)
+    asked = list(zip(batch.prepared, records, strict=True))
+    expected = forecasts(asked, known, counted_bytes) if counts else forecasts(asked, known)
     lines = [plan_line(*row) for row in zip(batch.prepared, records, expected, strict=True)]
     print(aligned([["job", "state", "disk", "time", "output", "set for it"], *lines]))
     print(f"\n{summary(records)}\n{to_come(records, expected, batch.ledger.output_dir)}")
@@ -52,6 +57,22 @@ def plan_line(prepared: Prepared, record: Record, expected: Forecast) -> list[st
         output_of(prepared),
         " ".join(own if job.trains else ["trains nothing", *own]),
     ]
+
+
+def counted_bytes(prepared: Prepared) -> float | None:
+    """What the job's weights and states will take; None for pictures alone, and for networks that cannot be counted."""
+    if not prepared.job.trains:
+        return None
+    from library.training.plan import make_plan  # torch: only where it is asked for
+
+    settings = prepared.settings
+    plan = make_plan(settings, plan_datasets(settings), lambda line: None)
+    if plan.network is None and settings["network_module"] is not None:
+        return None
+    sizes = [
+        file.size * file.number for file in plan.files if file.size and settings["output_dir"] in file.path.parents
+    ]
+    return float(sum(sizes))
 
 
 def output_of(prepared: Prepared) -> str:
@@ -75,9 +96,9 @@ def to_come(records: Sequence[Record], expected: Sequence[Forecast], output_dir:
     lines = [f"Still to come: {disk}, of {size_text(shutil.disk_usage(there).free)} free; {time}, one after another."]
     if len(sizes) < len(left) or len(times) < len(left):
         alike = "one with the same options on other pictures, under another seed, or of another length"
-        lines.append(f"`{UNKNOWN}`: not known before a job alike is finished ({alike}).")
+        lines.append(f"`{UNKNOWN}`: not known before a job alike is finished ({alike}); `--plan` counts the disk now.")
     if sizes or times:
-        lines.append("`~`: what finished jobs alike took.")
+        lines.append("`~`: what finished jobs alike took, or what `--plan` counted.")
     return "\n".join(lines)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from library.batch.assignment import Outcome
 from library.batch.forecast import Forecast
 from library.batch.ledger import DONE, Record
 from library.batch.status import size_text, to_come
+from train_network import main as train_network
 
 NAMES = ["one-lora-s1", "three-lora-s1", "two-lora-s1"]
 
@@ -53,6 +58,29 @@ def test_a_finished_job_tells_what_jobs_alike_take(batch, trained_by, capsys):
     assert "disk 10 kB, of " in found[""][1]
     assert "time 3:20, one after another" in found[""][1]
     assert told(batch, capsys, "--only", "two*")[NAMES[2]][1:3] == ["~5kB", "~1:40"]
+
+
+def test_with_plan_the_disk_is_counted_before_anything_is_done_and_nothing_is_trained(batch, trained_by, capsys):
+    batch.write(more="[methods.base]\ntrain = false\n", base="save_state = true\nsave_every_n_steps = 1\n")
+    trained_by(lambda assignment: pytest.fail("begun"))
+    capsys.readouterr()
+    assert batch.run("--plan", "--only", "one-*", "two-lora-s1") == 0
+    table = capsys.readouterr().out
+    assert not batch.output.exists()
+    lines = {line.split()[0]: line.split() for line in table.splitlines() if line.startswith(("one-", "two-"))}
+    assert lines["one-base-s1"][2] == "-"
+    assert lines["two-lora-s1"][2:4] == lines["one-lora-s1"][2:4]
+    counted = float(lines["one-lora-s1"][2].removeprefix("~")) * {"kB": 1e3, "MB": 1e6}[lines["one-lora-s1"][3]]
+
+    folder = batch.output / "one-lora-s1"
+    assert train_network(["--config_file", str(config_of(batch, "one-lora-s1"))]) == 0
+    left = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and f.suffix != ".jsonl")
+    assert counted == pytest.approx(left, rel=0.1)
+
+
+def config_of(batch, name: str) -> Path:
+    batch.brought_up()
+    return batch.ledger.config(name)
 
 
 def test_another_length_has_the_same_pace_and_unknown_files(batch, trained_by, capsys):
