@@ -194,7 +194,7 @@ def test_two_models_are_not_compared_by_different_networks_or_references(tmp_pat
     assert "clip_i was measured there against other references than those of `--reference`" in said
     assert "clip_t" not in said
     assert not (tmp_path / "new.json").exists()
-    evaluate(tmp_path, reference=others, against=far, **asked | {"metrics": "clip_t"})  # which looks at none
+    evaluate(tmp_path, reference=others, against=far, code=0, **asked | {"metrics": "clip_t"})  # which looks at none
 
     evaluate(
         tmp_path, reference=refs, against=far, output="new.json", code=2, **asked | {"weights": tmp_path / "w.toml"}
@@ -203,9 +203,7 @@ def test_two_models_are_not_compared_by_different_networks_or_references(tmp_pat
     assert f"clip_t was measured there with clip {hashes[0]}, and here it would be clip " in said
     shutil.copytree(refs, tmp_path / "renamed")
     (tmp_path / "renamed" / "00.png").rename(tmp_path / "renamed" / "x.png")
-    evaluate(
-        tmp_path, reference=tmp_path / "renamed", against=far, **asked | {"weights": networks}
-    )  # the same pictures
+    evaluate(tmp_path, reference=tmp_path / "renamed", against=far, **asked)  # the same pictures
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_the_rest_is_measured(tmp_path: Path, networks: Path, capfd):
