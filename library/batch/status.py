@@ -14,6 +14,7 @@ from library.batch.ledger import PENDING, RUNNING, Record
 from library.batch.start import Batch
 from library.batch.table import aligned, summary, table_text, time_text
 from library.config.datasets import plan_datasets
+from library.spoken import file_size
 from library.training.file_names import SavingSpec
 
 OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")
@@ -52,7 +53,7 @@ def plan_line(prepared: Prepared, record: Record, expected: Forecast) -> list[st
     return [
         job.name,
         record.state if record.attempts or record.state != PENDING else "new",
-        UNKNOWN if expected.size is None else f"{about}{size_text(expected.size)}",
+        UNKNOWN if expected.size is None else f"{about}{file_size(round(expected.size))}",
         UNKNOWN if expected.seconds is None else f"{about}{time_text(expected.seconds)}",
         output_of(prepared),
         " ".join(own if job.trains else ["trains nothing", *own]),
@@ -91,9 +92,9 @@ def to_come(records: Sequence[Record], expected: Sequence[Forecast], output_dir:
     sizes = [forecast.size for forecast in left if forecast.size is not None]
     times = [forecast.seconds for forecast in left if forecast.seconds is not None]
     there = next(folder for folder in (output_dir, *output_dir.parents) if folder.is_dir())
-    disk = f"disk {size_text(sum(sizes)) if sizes else 'unknown'}{_of(sizes, left)}"
+    disk = f"disk {file_size(round(sum(sizes))) if sizes else 'unknown'}{_of(sizes, left)}"
     time = f"time {time_text(sum(times)) if times else 'unknown'}{_of(times, left)}"
-    lines = [f"Still to come: {disk}, of {size_text(shutil.disk_usage(there).free)} free; {time}, one after another."]
+    lines = [f"Still to come: {disk}, of {file_size(shutil.disk_usage(there).free)} free; {time}, one after another."]
     if len(sizes) < len(left) or len(times) < len(left):
         alike = "one with the same options on other pictures, under another seed, or of another length"
         lines.append(f"`{UNKNOWN}`: not known before a job alike is finished ({alike}); `--plan` counts the disk now.")
@@ -104,11 +105,3 @@ def to_come(records: Sequence[Record], expected: Sequence[Forecast], output_dir:
 
 def _of(known: Sequence[float], left: Sequence[Forecast]) -> str:
     return f" (for {len(known)} of {len(left)} jobs)" if 0 < len(known) < len(left) else ""
-
-
-def size_text(size: float) -> str:
-    """Bytes as people read them, in powers of 1000 as disks are sold."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}" if size < 1000 * factor else f"{size / factor:,.0f} {unit}"
-    return f"{size:.0f} bytes"

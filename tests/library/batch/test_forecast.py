@@ -9,7 +9,7 @@ import pytest
 from library.batch.assignment import Outcome
 from library.batch.forecast import Forecast
 from library.batch.ledger import DONE, Record
-from library.batch.status import size_text, to_come
+from library.batch.status import to_come
 from train_network import main as train_network
 
 NAMES = ["one-lora-s1", "three-lora-s1", "two-lora-s1"]
@@ -53,11 +53,11 @@ def test_a_finished_job_tells_what_jobs_alike_take(batch, trained_by, capsys):
     assert batch.run("--only", NAMES[0]) == 0
     with_attempts_of(batch, 100.0)
     found = told(batch, capsys)
-    assert found[NAMES[0]][:3] == ["done", "5kB", "1:40"]
-    assert found[NAMES[1]][:3] == ["new", "~5kB", "~1:40"]  # 2 steps of 40 s, and 20 s beside them
+    assert found[NAMES[0]][:3] == ["done", "5.0kB", "1:40"]
+    assert found[NAMES[1]][:3] == ["new", "~5.0kB", "~1:40"]  # 2 steps of 40 s, and 20 s beside them
     assert "disk 10 kB, of " in found[""][1]
     assert "time 3:20, one after another" in found[""][1]
-    assert told(batch, capsys, "--only", "two*")[NAMES[2]][1:3] == ["~5kB", "~1:40"]
+    assert told(batch, capsys, "--only", "two*")[NAMES[2]][1:3] == ["~5.0kB", "~1:40"]
 
 
 def test_with_plan_the_disk_is_counted_before_anything_is_done_and_nothing_is_trained(batch, trained_by, capsys):
@@ -98,8 +98,8 @@ def test_epochs_are_as_long_as_there_are_pictures_times_repeats(batch, trained_b
     assert batch.run("--only", NAMES[0]) == 0
     with_attempts_of(batch, 70.0)
     found = told(batch, capsys)
-    assert found[NAMES[1]][1:3] == ["~5kB", "~1:10"]
-    assert found[NAMES[2]][1:3] == ["~5kB", "~6:10"]  # six times the visits, and 10 s beside them
+    assert found[NAMES[1]][1:3] == ["~5.0kB", "~1:10"]
+    assert found[NAMES[2]][1:3] == ["~5.0kB", "~6:10"]  # six times the visits, and 10 s beside them
 
 
 def test_other_options_are_another_kind_and_a_changed_job_tells_nothing(batch, trained_by, capsys):
@@ -122,16 +122,6 @@ def test_a_method_that_trains_nothing_takes_as_long_as_its_look_at_other_picture
 def test_the_sum_says_of_how_many_jobs_it_is(tmp_path):
     records = [Record("a"), Record("b"), Record("c", state=DONE)]
     line = to_come(records, [Forecast(2e9, 7200), Forecast(None, 60), Forecast(1e9, 1)], tmp_path).splitlines()[0]
-    assert line.startswith("Still to come: disk 2 GB (for 1 of 2 jobs), of ")
+    assert line.startswith("Still to come: disk 2.0 GB (for 1 of 2 jobs), of ")
     assert line.endswith("time 2:01:00, one after another.")
     assert to_come([records[2]], [Forecast()], tmp_path) == "Nothing is left to do."
-
-
-def test_sizes_are_told_in_powers_of_a_thousand():
-    assert [size_text(size) for size in (12, 1234, 5.6e6, 2e9, 2.5e12)] == [
-        "12 bytes",
-        "1.23 kB",
-        "5.6 MB",
-        "2 GB",
-        "2,500 GB",
-    ]
