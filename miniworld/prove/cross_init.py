@@ -59,6 +59,7 @@ ARMS = (
     Arm("word, fast", WORD, 25, 0.08, says_word=True),
     Arm("cross init, start", CROSSED_NAMES),
     Arm("word, start", WORD, says_word=True),
+    Arm("cross init, twice the rate", CROSSED_NAMES, 320, 0.01),
     Arm("cross init, three times the rate", CROSSED_NAMES, 320, 0.015),
     Arm("cross init, longer", CROSSED_NAMES, 1000),
     Arm("crossed word", ("embeddings.cross_init",), 320, says_word=True),

@@ -10,7 +10,7 @@ import numpy as np
 from miniworld.prove.tables import cell, markdown
 
 WORD, CROSS, FAST, START = "word", "cross init", "cross init, fast", "cross init, start"
-FURTHER = ("cross init, three times the rate", "cross init, longer")
+FURTHER = ("cross init, twice the rate", "cross init, three times the rate", "cross init, longer")
 COLUMNS = {
     "held-out": ("held_out", 4),
     "train": ("train", 4),
