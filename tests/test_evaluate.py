@@ -196,6 +196,12 @@ def test_two_models_are_not_compared_by_different_networks_or_references(tmp_pat
     assert not (tmp_path / "new.json").exists()
     evaluate(tmp_path, reference=others, against=far, code=0, **asked | {"metrics": "clip_t"})  # which looks at none
 
+    older = json.loads(far.read_text())
+    del older["metrics"]["clip_i"]["references"]
+    (tmp_path / "older.json").write_text(json.dumps(older), encoding="utf-8")
+    evaluate(tmp_path, reference=refs, against=tmp_path / "older.json", output="new.json", code=2, **asked)
+    assert "clip_i was measured there by a version that did not note its references" in capfd.readouterr().err
+
     evaluate(
         tmp_path, reference=refs, against=far, output="new.json", code=2, **asked | {"weights": tmp_path / "w.toml"}
     )

@@ -7,7 +7,7 @@ dataset; what is no finite number is compared with nothing. What is left out is 
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,12 +26,21 @@ def with_metrics(record: Record, folder: Path) -> Record:
     found: dict[str, Any] = {}
     for file in sorted(folder.glob("eval*.json")):
         try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))["metrics"]
-            found |= {name: _facts(facts) for name, facts in metrics.items() if "value" in facts}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            metrics = json.loads(file.read_text(encoding="utf-8"))["metrics"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # somebody else's file
-    found = {name: facts for name, facts in found.items() if facts["better"] in BETTER}
+        found |= {name: _facts(facts) for name, facts in metrics if _is_measured(facts)}
     return replace(record, results=record.results | {"metrics": found}) if found else record
+
+
+def _is_measured(facts: Any) -> bool:
+    """Whether these are a metric's facts as evaluate.py writes them."""
+    if not (isinstance(facts, dict) and "value" in facts and facts.get("better") in BETTER):
+        return False
+    networks, texts = facts.get("weights", {}), (facts.get("references", ""), facts.get("preprocessing", ""))
+    if not (isinstance(networks, dict) and all(isinstance(text, str) for text in texts)):
+        return False
+    return all(isinstance(of, dict) and isinstance(of.get("sha256"), str) for of in networks.values())
 
 
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,8 +54,9 @@ def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def finite(value: Any) -> float | None:
     """A number that can be compared; None for what is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= sys.float_info.max else None  # NaN is not; nor are integers beyond all floats
 
 
 def metrics_of(record: Record) -> dict[str, dict[str, Any]]:

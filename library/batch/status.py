@@ -99,7 +99,7 @@ def to_come(records: Sequence[Record], expected: Sequence[Forecast], output_dir:
         alike = "one with the same options on other pictures, under another seed, or of another length"
         lines.append(f"`{UNKNOWN}`: not known before a job alike is finished ({alike}); `--plan` counts the disk now.")
     if sizes or times:
-        lines.append("`~`: what finished jobs alike took, or what `--plan` counted.")
+        lines.append("`~`: what finished jobs alike took, or what `--plan` counted: weights and states alone.")
     return "\n".join(lines)
 
 

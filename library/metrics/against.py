@@ -63,6 +63,8 @@ def refuse_unlike(evidence: Evidence, other: dict[str, Any], path: Path) -> None
             unlike.append(
                 f"{metric.name} was measured there with {_named(theirs)}, and here it would be {_named(ours)}"
             )
+        elif evidence.references_of(metric) and "references" not in facts:
+            unlike.append(f"{metric.name} was measured there by a version that did not note its references")
         elif facts.get("references", "") != evidence.references_of(metric):
             unlike.append(f"{metric.name} was measured there against other references than those of `--reference`")
     if unlike:

@@ -16,6 +16,8 @@ Fingerprint = Mapping[str, Any]
 LATEST = "latest"
 PLACE = "train_state.json"
 INFORMATION = ("processes", "session", "output_name")  # written down, but not compared
+NOTED_LATER = ("held-out images, masks, captions and buckets", "validation_seed")
+"""What states of earlier versions do not tell: where it is absent, nothing can be said against the state."""
 
 
 def is_state(folder: Path) -> bool:
@@ -51,7 +53,8 @@ def read_place(folder: Path) -> dict[str, Any]:
 
 def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:
     """Raise `UserError` that spells out what differs between a state's configuration and this run's."""
-    compared = [name for name in {**theirs, **ours} if name not in INFORMATION]
+    unknown = {name for name in NOTED_LATER if name not in theirs}
+    compared = [name for name in {**theirs, **ours} if name not in INFORMATION and name not in unknown]
     names = [name for name in compared if _plain(theirs.get(name)) != _plain(ours.get(name))]
     if names:
         lines = "\n".join(f"  - {name}: {theirs.get(name)} in the state, {ours.get(name)} now" for name in names)

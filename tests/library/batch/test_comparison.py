@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,34 @@ def test_what_is_no_finite_number_is_neither_ranked_nor_compared_and_the_page_sa
     assert not_compared(records) == [line]
     assert line in write_batch_page(Ledger(tmp_path), records, "styles").read_text(encoding="utf-8")
     assert "nan" not in table_text(records)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"better": "sideways"},
+        {"better": None},
+        {"references": ["a"]},
+        {"weights": {"clip": 3}},
+        {"weights": {"clip": {}}},
+        {"preprocessing": 224},
+    ],
+)
+def test_a_metric_that_evaluate_does_not_write_so_is_left_out_and_the_others_stay(tmp_path, odd):
+    good = {"value": 0.3, "better": "higher"}
+    text = json.dumps({"metrics": {"odd": {**good, **odd}, "none": 3, "clip_t": good}})
+    (tmp_path / "eval.json").write_text(text, encoding="utf-8")
+    assert list(with_metrics(RECORDS[0], tmp_path).results["metrics"]) == ["clip_t"]
+
+
+def test_a_number_beyond_all_floats_is_no_figure(tmp_path):
+    (tmp_path / "eval.json").write_text('{"metrics": {"m": {"value": 1%s, "better": "lower"}}}' % ("0" * 400))
+    assert with_metrics(RECORDS[0], tmp_path).results["metrics"]["m"]["value"] is None
+
+
+def test_a_job_that_is_not_done_is_not_compared():
+    half_done = replace(job("a", "y", 0.1), state=FAILED)
+    assert ranks([job("a", "x", 0.5), half_done, job("a", "z", 0.4)], LOSS) == {"x": 2.0, "z": 1.0}
 
 
 def test_a_training_that_ended_in_nan_has_no_rank(tmp_path):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from library.errors import UserError
 from library.training.clock import Clock, Epochs, Steps
+from library.training.states import refuse_differences
 from library.training.validation import Validation, ValidationSpec
 
 HELD_OUT = {"validation_split": 0.3, "validation_seed": 1, "max_train_steps": 6}
@@ -69,6 +71,15 @@ def test_a_state_whose_run_was_measured_on_other_pictures_or_noise_is_refused(tr
     assert "\n  - images, masks" not in refused
     shutil.copyfile(pictures / "1_sks" / "3.txt", mine / "3.txt")
     assert run(**again) == ""
+
+
+def test_a_state_that_does_not_tell_what_it_held_out_is_not_refused_for_it(tmp_path):
+    ours = {"seed": 1, "validation_seed": 0, "held-out images, masks, captions and buckets": "a digest"}
+    refuse_differences(tmp_path, {"seed": 1}, ours)
+    with pytest.raises(UserError, match="  - seed: 2 in the state, 1 now"):
+        refuse_differences(tmp_path, {"seed": 2}, ours)
+    with pytest.raises(UserError, match="validation_seed: None in the state, 0 now"):
+        refuse_differences(tmp_path, {**ours, "validation_seed": None}, ours)
 
 
 def test_a_cap_takes_the_first_batches_and_the_split_is_needed(train, tmp_path, capsys):
