@@ -12,9 +12,9 @@ from library.batch.decide import settled
 from library.batch.forecast import Forecast, forecasts
 from library.batch.ledger import PENDING, RUNNING, Record
 from library.batch.start import Batch
-from library.batch.table import aligned, summary, table_text, time_text
+from library.batch.table import summary, table_text, time_text
 from library.config.datasets import plan_datasets
-from library.spoken import file_size
+from library.spoken import aligned, file_size
 from library.training.file_names import SavingSpec
 
 OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")

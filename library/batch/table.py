@@ -11,6 +11,7 @@ from typing import Any
 from library.atomic import atomic
 from library.batch.ledger import CANCELLED, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Ledger, Record, write_json
 from library.batch.measured import metrics_of
+from library.spoken import aligned
 
 ORDER = {DONE: 0, RUNNING: 1, PENDING: 2, CANCELLED: 3, GAVE_UP: 4, FAILED: 5}
 """Failures come last, where they are seen when the table has scrolled by."""
@@ -64,14 +65,6 @@ def table_text(records: Sequence[Record]) -> str:
     cells = [[str(value(row)) for _, value in columns] for row in table]
     kept = [i for i in range(len(columns)) if i < 2 or any(row[i] for row in cells)]
     return aligned([[columns[i][0] for i in kept], *([row[i] for i in kept] for row in cells)])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as columns, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
 
 
 def write_table(ledger: Ledger, records: Sequence[Record]) -> None:

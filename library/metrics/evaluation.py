@@ -13,6 +13,7 @@ from library.metrics.against import Difference
 from library.metrics.copying import Copying
 from library.metrics.figures import NOT_COMPARABLE, Figure, finite
 from library.metrics.request import Request
+from library.spoken import aligned
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless")
 FEW_PROMPTS = 8
@@ -96,14 +97,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells under each other, two spaces between columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
 def figure_table(figures: Sequence[Figure]) -> str:
     rows = [
         ["metric", "value", "95 % interval", "pictures", "prompts", "network and its hash", "seconds", "preprocessing"]
@@ -131,7 +124,7 @@ def figure_table(figures: Sequence[Figure]) -> str:
     measured = [figure for figure in figures if figure.interval]
     if measured and max(figure.n_prompts for figure in measured) < FEW_PROMPTS:
         notes.append(f"fewer than {FEW_PROMPTS} prompts: intervals are wide, and hold only if the prompts are typical")
-    return "\n".join([columns(rows), *notes])
+    return "\n".join([aligned(rows), *notes])
 
 
 def _interval(figure: Figure) -> str:
@@ -171,4 +164,4 @@ def difference_table(differences: Sequence[Difference], against: Path) -> str:
         interval = "-" if low is None or high is None else f"{number(low)} to {number(high)}"
         shown = "-" if p is None else chance(p)
         rows.append([one.metric, number(one.difference.value), interval, str(one.difference.n), shown, one.verdict])
-    return columns(rows)
+    return aligned(rows)
