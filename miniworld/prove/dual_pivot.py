@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from miniworld.identities import HELD_OUT
 from miniworld.pretrain_restorer.__main__ import RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF
 from miniworld.prove.likeness import Likeness
+from miniworld.prove.pivot_arms import Arm, Lengths
 from miniworld.prove.results import UNET, Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import markdown, write_between_marks
 
@@ -35,29 +36,6 @@ DIGITS = {"psnr": 2, "ssim": 3, "attributes": 3, "similarity": 3}
 SHEET = ("input", "B1", "B2", "B3", "B4", "truth")
 SHARES = (0.125, 0.25, 0.5)
 """Of step 2's steps, where B8 looks."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of restoring: which G, which E, and how eq. 8 is run."""
-
-    row: str
-    told: str
-    unet: str = "in context"
-    """"pretrained", "out of context" (eq. 5) or "in context" (eq. 6)."""
-    encoder: str = "pretrained"
-    """Or the G around which it was tuned (eq. 7), one of the above."""
-    high_noise_text: str = "prompt"
-    """What G read at high noise levels while E was tuned."""
-    of_another: bool = False
-    """E was tuned on the next person of the list."""
-    share: float = 1.0
-    """Of the steps of step 2."""
-    gamma: float = 0.5
-    w: float = 1.0
-    names_the_person: bool = True
-    """Or G is told the class alone: "a photo of a woman"."""
-
 
 BLIND = Arm("B1", "blind (eq. 4)", unet="pretrained", gamma=1.0)
 BOTH = Arm("B4", "both pivots (eq. 6, 7)", encoder="in context")
@@ -83,18 +61,6 @@ REST = (
     ),
 )
 ARMS = (*FIRST, *REST)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Steps and learning rates of the two pivots, and the damage that is trained and restored."""
-
-    text_steps: int = 120
-    model_steps: int = 64
-    text_rate: float = 2e-4
-    model_rate: float = 2e-4
-    batch: int = 4
-    damage: str = "hard"
 
 
 def prove(argv: Sequence[str]) -> None:

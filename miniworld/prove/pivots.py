@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,14 +18,12 @@ from miniworld.pretrain_restorer.__main__ import MODEL, RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF, portraits
 from miniworld.prove.likeness import Likeness
 from miniworld.prove.measures import through_vae
+from miniworld.prove.pivot_arms import Arm, Lengths
 from miniworld.sets import identity_set
 from restoration.load import load_encoder, load_restorer
 from restoration.person import class_prompt_of, give_weights
 from restoration.sampling import Sampling, restore
 from restoration.system import System
-
-if TYPE_CHECKING:
-    from miniworld.prove.dual_pivot import Arm, Lengths
 
 STEPS = 25
 """From noise to picture."""

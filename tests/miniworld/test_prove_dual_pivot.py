@@ -9,8 +9,9 @@ import torch
 from library.errors import UserError
 from miniworld.pretrain_restorer.faces import DAMAGE
 from miniworld.prove import dual_pivot, pivots
-from miniworld.prove.dual_pivot import ARMS, Lengths, arm_keys, next_person, table, write_sheet
+from miniworld.prove.dual_pivot import ARMS, arm_keys, next_person, table, write_sheet
 from miniworld.prove.likeness import Likeness, identity_features
+from miniworld.prove.pivot_arms import Lengths
 from miniworld.prove.pivots import Studio
 from restoration.options import degradation_of
 from restoration.train import read_settings
