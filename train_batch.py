@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from library.batch.driver import Driver, Limits
-from library.batch.ending import conclude, show_results
-from library.batch.engines.start import refuse_devices, trainers
-from library.batch.start import Batch, bring_up, read_batch, read_devices, refuse_other_jobs
+from library.batch.engines.create import refuse_devices, trainers
+from library.batch.read_batch import Batch, bring_up, read_batch, read_devices, refuse_other_jobs
 from library.batch.status import show_plan, show_status
+from library.batch.summary import conclude, show_results
 from library.command import run_command
 from library.config.option import Settings
 from library.config.options.batch import BATCH

@@ -27,14 +27,14 @@ def train(argv: Sequence[str]) -> None:
         say(line)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
-    from library.data.show import show_dataset
-    from library.training.build import build_run
-    from library.training.checked import check_before_loading
+    from library.data.debug_dataset import show_dataset
     from library.training.loop import fit
+    from library.training.setup.build import build_run
+    from library.training.setup.checks import check_before_loading
 
     if settings["plan"]:
-        from library.training.plan import make_plan
-        from library.training.plan_text import plan_text
+        from library.training.plan.plan import make_plan
+        from library.training.plan.text import plan_text
 
         print(plan_text(make_plan(settings, plan, say)))
         return

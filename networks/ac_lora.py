@@ -28,8 +28,8 @@ from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, read_options
 from networks.ac_lora_restart import Module, restart_modules
+from networks.ac_lora_schedule import REMEDY, announcement, is_due
 from networks.ac_lora_spectra import energy_threshold, separation_strength
-from networks.ac_lora_when import REMEDY, announcement, is_due
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ def check(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
-    from library.adapters.look import tensor_lines
+    from library.adapters.inspect_file import tensor_lines
 
     for line in tensor_lines(arguments.file, every=arguments.show_all_keys):
         print(line)

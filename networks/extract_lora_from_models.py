@@ -31,7 +31,7 @@ def extract_lora(argv: Sequence[str]) -> None:
     from library.adapters.extract import Extraction, extract, open_model
     from library.adapters.extracted import report, said_of, write_extracted
     from library.adapters.save_network import PRECISIONS
-    from library.adapters.work import check_target, chosen_device
+    from library.adapters.tool_arguments import check_target, chosen_device
 
     device = chosen_device(settings["device"])
     check_target(settings["save_to"])

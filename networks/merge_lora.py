@@ -29,11 +29,11 @@ def merge_by(settings: Settings, *, sdxl: bool = False) -> None:
     """What the options of either merge command ask for."""
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.adapters.block_weights import read_block_weights
-    from library.adapters.merge import added, concatenated
+    from library.adapters.merge_commands import Result, is_file_name, merge_into_model, merge_together, read_weighted
     from library.adapters.merge_model import Precision
-    from library.adapters.merging import Result, is_file_name, merge_into_model, merge_together, read_weighted
+    from library.adapters.merge_networks import added, concatenated
     from library.adapters.save_network import PRECISIONS
-    from library.adapters.work import check_target, chosen_device
+    from library.adapters.tool_arguments import check_target, chosen_device
     from library.models.family import Family
 
     device = chosen_device(settings["device"])

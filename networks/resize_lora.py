@@ -28,7 +28,7 @@ def resize(argv: Sequence[str]) -> None:
     from library.adapters.ranks import RankChoice
     from library.adapters.resize import resize_layers, resized_metadata, resized_tensors, summary, with_same_alpha
     from library.adapters.save_network import PRECISIONS, write_network
-    from library.adapters.work import check_target, chosen_device
+    from library.adapters.tool_arguments import check_target, chosen_device
 
     device = chosen_device(settings["device"])
     check_target(settings["save_to"])

@@ -22,7 +22,7 @@ def show(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
-    from library.adapters.look import unpacked
+    from library.adapters.inspect_file import unpacked
     from library.files import read_metadata
 
     metadata = read_metadata(arguments.model)

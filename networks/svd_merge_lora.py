@@ -24,11 +24,11 @@ def merge(argv: Sequence[str]) -> None:
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.adapters.block_weights import read_block_weights
-    from library.adapters.merge import decomposed
-    from library.adapters.merging import Result, merge_together, read_weighted
+    from library.adapters.merge_commands import Result, merge_together, read_weighted
+    from library.adapters.merge_networks import decomposed
     from library.adapters.ranks import RankChoice
     from library.adapters.save_network import PRECISIONS
-    from library.adapters.work import check_target, chosen_device
+    from library.adapters.tool_arguments import check_target, chosen_device
 
     device = chosen_device(settings["device"])
     check_target(settings["save_to"])

@@ -46,7 +46,7 @@ def convert(argv: Sequence[str]) -> None:
             raise UserError(f"`{name}` is not set; {settings.options[name].help}")
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
-    from restoration.conversion import convert_restorer
+    from restoration.system.conversion import convert_restorer
 
     model = Path(settings["model"]) if settings["model"] else None
     for line in convert_restorer(Path(settings["input"]), model, Path(settings["output"]), settings["save_model_as"]):

@@ -34,8 +34,8 @@ def damage(argv: Sequence[str]) -> None:
 
     from library.files import check_writable
     from library.image_files import BadImage, load
-    from restoration.degradation import degrade, generator
-    from restoration.pictures import find_pictures, output_names, write_png
+    from restoration.damage.degradation import degrade, generator
+    from restoration.image_folders import find_pictures, output_names, write_png
 
     raise_all(check_writable(settings["output"]))
     sources = find_pictures(settings["input"], "input")

@@ -49,8 +49,8 @@ def report(folders: Mapping[str, Path], originals: Path, where: Path, settings: 
     """Measure each folder, print and write the table, the numbers and the sheet."""
     from library.files import write_json, write_text
     from library.image_files import discover, load
-    from restoration.measures import Tools, measure, paired
-    from restoration.sheet import write_sheet
+    from restoration.measuring.measures import Tools, measure, paired
+    from restoration.measuring.sheet import write_sheet
 
     references_in = settings["identity_refs"] or settings["reference_dir"]
     references = [load(path) for path in discover(references_in)] if references_in else []

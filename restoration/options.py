@@ -22,7 +22,7 @@ from library.config.options.optimizer import OPTIMIZER
 from library.config.options.saving import SAVING
 from library.config.options.training import TRAINING
 from library.config.values import path_or_name, period, two_numbers
-from restoration.ranges import PRESETS, RANGES, SECOND, Degradation
+from restoration.damage.ranges import PRESETS, RANGES, SECOND, Degradation
 
 TEXT, MODEL_PIVOT, BOTH = "text", "model", "both"
 

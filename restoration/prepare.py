@@ -37,8 +37,8 @@ def prepare(argv: Sequence[str]) -> None:
 
     from library.image_files import BadImage, load
     from library.metrics.networks.face_detector import FaceDetector
-    from restoration.alignment import align, cut_out
-    from restoration.pictures import find_pictures, output_names, write_png
+    from restoration.image_folders import find_pictures, output_names, write_png
+    from restoration.restoring.alignment import align, cut_out
 
     detector, side = FaceDetector(settings["face_detector"]), settings["resolution"] or SIDE
     sources = find_pictures(settings["input"], "input")

@@ -40,8 +40,14 @@ def restore_folder(settings: Settings) -> None:
     from library.atomic import sweep_temporaries
     from library.files import check_writable
     from library.metrics.networks.face_detector import FaceDetector
-    from restoration.pictures import find_pictures, output_names, write_png
-    from restoration.restoring import check_makers, open_studio, restore_aligned, restore_photos, restorer_of
+    from restoration.image_folders import find_pictures, output_names, write_png
+    from restoration.restoring.restore_folder import (
+        check_makers,
+        open_studio,
+        restore_aligned,
+        restore_photos,
+        restorer_of,
+    )
 
     raise_all(check_writable(settings["output"]))
     sweep_temporaries(settings["output"])

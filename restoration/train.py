@@ -53,8 +53,8 @@ def train_pivots(settings: Settings) -> None:
     """Step 1, step 2, or one after the other, each a run of its own."""
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.training.loop import fit
-    from restoration.build import build_pivot
-    from restoration.pivot import is_finished
+    from restoration.pivots.build import build_pivot
+    from restoration.pivots.pivot import is_finished
 
     for pivot in (TEXT, MODEL_PIVOT) if settings["pivot"] == BOTH else (settings["pivot"],):
         if is_finished(settings, pivot):

@@ -21,11 +21,11 @@ FLOORS = (
     "library.training networks evaluate",
     "library.sampling library.data library.metrics library.adapters",
     "library.models",
-    "library.report library.pieces library.kohya_names",
+    "library.report library.streamed_weights library.kohya_names",
     "library.files library.diffusion library.image_files",
     "library.config",
     "library.atomic library.command library.console library.launch",
-    "library.errors library.findings library.evenly library.spoken",
+    "library.errors library.findings library.evenly library.formatting",
 )
 """Every room of the house, the top floor first. A room may import those of lower floors and no others."""
 
@@ -40,7 +40,7 @@ def modules() -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    """library.data.preflight.page belongs to library.data, restoration.build to restoration."""
+    """library.data.preflight.page belongs to library.data, restoration.pivots.build to restoration."""
     return ".".join(module.split(".")[: 2 if module.startswith("library.") else 1])
 
 

@@ -61,8 +61,8 @@ def write_start(settings: Settings) -> None:
     from library.models.load import load_model
     from library.models.placeholders import Placeholders
     from library.models.text import TextConditioner
-    from library.training.initializers import EncoderContext, create_initializer, starting_vectors
-    from library.training.plugins import import_plugin
+    from library.training.trained.initializers import EncoderContext, create_initializer, starting_vectors
+    from library.training.trained.plugins import import_plugin
 
     name = settings["embedding_initializer"]
     module = import_plugin(name, "embedding_initializer", ("create_initializer",))

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from library.adapters.factors import leading
 from library.adapters.layer_kinds import is_attention, is_of_a_resnet, is_of_a_text_encoder
-from library.adapters.merge import Merged
+from library.adapters.layer_locations import Checkpoint, Place, places_in_file, places_in_folder
 from library.adapters.merge_model import open_folder
-from library.adapters.places import Checkpoint, Place, places_in_file, places_in_folder
+from library.adapters.merge_networks import Merged
 from library.errors import UserError
 from library.models.load import opened
 from library.models.recognise import recognise_file

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from library.adapters.layer_locations import Checkpoint, Place
 from library.adapters.layers import Layer, update_of
-from library.adapters.merge import Weighted
+from library.adapters.merge_networks import Weighted
 from library.adapters.metadata import Metadata
-from library.adapters.places import Checkpoint, Place
 from library.atomic import atomic_folder
 from library.errors import UserError
 from library.models.single_file import VAE
-from library.pieces import WeightsFile, aligned, open_weights, written_in_order
+from library.streamed_weights import WeightsFile, aligned, open_weights, written_in_order
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from library.adapters.merge import Weighted
+from library.adapters.layer_locations import places_in_folder
 from library.adapters.merge_model import PARTS, Precision, changed, open_folder, plan
+from library.adapters.merge_networks import Weighted
 from library.adapters.metadata import Metadata, ModelFacts
 from library.adapters.modelspec import ARCHITECTURES
-from library.adapters.places import places_in_folder
 from library.models.family import StableDiffusion
 from library.models.load import load_model
 from library.models.save import save_single_file

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-from library.batch import decide
-from library.batch.assignment import FAULT, Assignment, Outcome, Trainer
-from library.batch.job import Job
-from library.batch.ledger import BY_USER, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Attempt, Ledger, Record
+from library.batch.engines.assignment import FAULT, Assignment, Outcome, Trainer
+from library.batch.jobs import job_state
+from library.batch.jobs.job import Job
+from library.batch.jobs.ledger import BY_USER, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Attempt, Ledger, Record
 from library.errors import NoRoom
 
 PAUSE = 0.5  # seconds between two looks at what others do
@@ -151,7 +151,7 @@ class Driver:
                     open_jobs.append((True, 0, i, job))
                     continue
                 record = self.ledger.read(job.name)
-                if not decide.settled(record):
+                if not job_state.settled(record):
                     elsewhere = record.state == RUNNING and not self.ledger.is_free(job.name)
                     open_jobs.append((elsewhere, record.failures, i, job))
             free = [entry for entry in open_jobs if not entry[0]]
@@ -167,8 +167,8 @@ class Driver:
             if not mine:
                 time.sleep(PAUSE / 5)
                 return
-            record = decide.after_a_cut(self.ledger.read(job.name), time.time())
-            if decide.settled(record):
+            record = job_state.after_a_cut(self.ledger.read(job.name), time.time())
+            if job_state.settled(record):
                 return
             number = len(record.attempts) + 1
             log = self.ledger.logs / f"{job.name}.{number}.log"
@@ -207,7 +207,7 @@ class Driver:
         elif outcome.error_class == BY_USER:
             record = replace(record, state=FAILED)
         else:
-            record = replace(record, state=decide.state_after(record, self.limits.max_attempts, self.limits.retry))
+            record = replace(record, state=job_state.state_after(record, self.limits.max_attempts, self.limits.retry))
         self._write(record)
         self.ledger.event("ended", job=record.name, attempt=len(record.attempts), exit=ended.exit, state=record.state)
         self.say(sentence(record))

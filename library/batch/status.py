@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from library.batch.config import Prepared
-from library.batch.decide import settled
-from library.batch.forecast import Forecast, forecasts
-from library.batch.ledger import PENDING, RUNNING, Record
-from library.batch.start import Batch
-from library.batch.table import summary, table_text, time_text
+from library.batch.jobs.config import Prepared
+from library.batch.jobs.forecast import Forecast, forecasts
+from library.batch.jobs.job_state import settled
+from library.batch.jobs.ledger import PENDING, RUNNING, Record
+from library.batch.read_batch import Batch
+from library.batch.results.table import summary, table_text, time_text
 from library.config.datasets import plan_datasets
-from library.spoken import aligned, file_size
-from library.training.file_names import SavingSpec
+from library.formatting import aligned, file_size
+from library.training.saving.file_names import SavingSpec
 
 OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")
 UNKNOWN = "-"
@@ -64,7 +64,7 @@ def counted_bytes(prepared: Prepared) -> float | None:
     """What the job's weights and states will take; None for pictures alone, and for networks that cannot be counted."""
     if not prepared.job.trains:
         return None
-    from library.training.plan import make_plan  # torch: only where it is asked for
+    from library.training.plan.plan import make_plan  # torch: only where it is asked for
 
     settings = prepared.settings
     plan = make_plan(settings, plan_datasets(settings), lambda line: None)

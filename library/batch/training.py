@@ -15,13 +15,13 @@ from dataclasses import replace
 import torch
 
 from library.atomic import NO_ROOM as NO_ROOM_NUMBERS
-from library.batch import assignment as kinds
-from library.batch.assignment import Assignment, Outcome
-from library.batch.ledger import BY_USER, STOPPED
-from library.batch.peak import Peak
-from library.batch.resident import ResidentModel
-from library.batch.results import outputs_of, results_of, steps_in
-from library.batch.untrained import look_at_the_model
+from library.batch.baseline import look_at_the_model
+from library.batch.engines import assignment as kinds
+from library.batch.engines.assignment import Assignment, Outcome
+from library.batch.jobs.ledger import BY_USER, STOPPED
+from library.batch.model_cache import ResidentModel
+from library.batch.results.peak_memory import Peak
+from library.batch.results.results import outputs_of, results_of, steps_in
 from library.config.checks import problems
 from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Settings
@@ -29,10 +29,10 @@ from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.console import Console, ConsoleSpec
 from library.errors import Interrupted, NoRoom, UserError
-from library.training.build import build_run
-from library.training.checked import check_before_loading
-from library.training.file_names import SavingSpec
 from library.training.loop import fit
+from library.training.saving.file_names import SavingSpec
+from library.training.setup.build import build_run
+from library.training.setup.checks import check_before_loading
 from library.training.signals import Signals
 
 POLL = 0.5  # seconds between two looks for a stop file

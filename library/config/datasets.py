@@ -26,12 +26,12 @@ from library.config.dataset_keys import (
     Key,
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
-from library.config.holding_out import holding_out_problems, with_shares
 from library.config.image_folders import folder_tables, require_images, why_not_a_file, why_not_a_folder
-from library.config.lonely_keys import lonely_keys
+from library.config.ineffective_keys import lonely_keys
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
+from library.config.validation_split import holding_out_problems, with_shares
 from library.config.values import Noted, is_unset, read_value
 from library.errors import ConfigError, Problem, raise_all
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from library.config.differences import DIFFERS
 from library.config.option import Group, Option
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.config.sd_scripts_differences import DIFFERS
 from library.config.values import written_form
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from-sd-scripts.md"

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from library.data.ahead import ahead_of_time
+from library.data.augmentation.caption_augmentation import Moment, worded
+from library.data.augmentation.image_augmentation import View, view_of
+from library.data.caches.vae_encoding import Ready
 from library.data.dataset import Dataset
-from library.data.encoding import Ready
+from library.data.images.image import Picture
+from library.data.images.masks import stacked
 from library.data.keys import key
-from library.data.masks import stacked
-from library.data.order import Geometry, MicroBatch, order, split, steps_per_epoch
-from library.data.picture import Picture
-from library.data.view import View, view_of
-from library.data.wording import Moment, worded
+from library.data.prefetch import ahead_of_time
+from library.data.sample_order import Geometry, MicroBatch, order, split, steps_per_epoch
 
 if TYPE_CHECKING:
     from library.models.text import TextEmbeddings

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
+from library.data.bucket_assignment import about_sizes, placed
 from library.data.buckets import Size
-from library.data.held_out import calm, held_out
-from library.data.picture import Picture
-from library.data.placing import about_sizes, placed
-from library.data.survey import Seen, survey
+from library.data.images.image import Picture
+from library.data.images.scan import Seen, survey
+from library.data.images.validation_split import calm, held_out
 from library.errors import Problem, raise_all
 
 

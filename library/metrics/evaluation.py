@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from library.formatting import aligned
 from library.metrics.against import Difference
 from library.metrics.copying import Copying
 from library.metrics.figures import NOT_COMPARABLE, Figure, finite
 from library.metrics.request import Request
-from library.spoken import aligned
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless")
 FEW_PROMPTS = 8

@@ -21,7 +21,7 @@ from library.models.recognise import check_width, recognise_file
 from library.models.single_file import VAE, Parts, Tensors, from_original, vae_from_original
 from library.models.standard import standard_configs
 from library.models.tokenizers import family_tokenizers
-from library.pieces import WeightsFile, open_weights
+from library.streamed_weights import WeightsFile, open_weights
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _SPOKEN = {"epsilon": "the noise (epsilon)", "v_prediction": "the velocity (v)"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from library.formatting import duration, file_size
 from library.report.run_files import RunFiles
-from library.spoken import duration, file_size
 
 
 @dataclass(frozen=True)

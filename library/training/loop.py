@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from library.training.ending import conclude, finish
 from library.training.run import Run
 from library.training.step import read_the_rest, take_step
+from library.training.summary import conclude, finish
 
 
 def fit(run: Run) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from library.training.checkpoints import Checkpoints
-from library.training.lock import OutputLock
-from library.training.previews import Previews
-from library.training.reports import RunReport
-from library.training.validation import Validation
+from library.training.callbacks.checkpoints import Checkpoints
+from library.training.callbacks.report import RunReport
+from library.training.callbacks.samples import Previews
+from library.training.callbacks.validation import Validation
+from library.training.saving.lock import OutputLock
 from library.training.work import Work
 
 

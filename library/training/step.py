@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from library.data.batches import Batch
-from library.training.guard import BadStep
+from library.training.nan_guard import BadStep
 from library.training.seeding import seed_generators
 from library.training.step_figures import Measured, StepFigures
 from library.training.trainables import Trainable

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from library.training.guard import BadStep
+from library.training.nan_guard import BadStep
 
 
 @dataclass

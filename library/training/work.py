@@ -11,13 +11,13 @@ import torch
 
 from library.data.batches import Batch
 from library.training.clock import Clock
-from library.training.guard import Guard
-from library.training.journal import Journal
+from library.training.log.journal import Journal
+from library.training.nan_guard import Guard
 from library.training.objectives import Objective
-from library.training.optimizers import Optimizers
-from library.training.precision import Precision
-from library.training.processes import Processes
+from library.training.optim.optimizers import Optimizers
 from library.training.readback import Readback
+from library.training.runtime.distributed import Processes
+from library.training.runtime.mixed_precision import Precision
 from library.training.signals import Signals
 from library.training.trainables import Trainable
 

@@ -8,7 +8,7 @@ import torch
 
 from library.models.load import load_model
 from miniworld.pretrain_restorer.encoder import NAME
-from restoration.system import IRControlNet
+from restoration.system.system import IRControlNet
 
 
 def assemble(folder: Path, model: Path, output: Path) -> None:

@@ -20,7 +20,7 @@ from miniworld.pretrain.schedule import learning_rate
 from miniworld.pretrain.unet import add_noise, min_snr_weight, stratified_timesteps
 from miniworld.pretrain_restorer import faces
 from miniworld.pretrain_restorer.measure import draw_grid
-from restoration.system import IRControlNet, System
+from restoration.system.system import IRControlNet, System
 
 NAME = "encoder"
 WARM_UP = 100  # steps

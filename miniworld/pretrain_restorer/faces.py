@@ -1,8 +1,8 @@
 """Stage 1: faces as latents, each with the latents of a few damaged versions of it, computed once.
 
 Half of the people have a name in pretraining and half are nobody; the held-out identities are in none of it. The damage
-is `restoration.degradation` with ranges that are stronger than those of real restorers: in this world a face is told
-apart by colours and shapes that a mild blur leaves as they are.
+is `restoration.damage.degradation` with ranges that are stronger than those of real restorers: in this world a face
+is told apart by colours and shapes that a mild blur leaves as they are.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from library.models.load import load_model
 from miniworld.architecture import IMAGE_SIZE, use_plain_attention
 from miniworld.pretrain.lockstep import Process, write_atomically
 from miniworld.scenes import Picture, draw
-from restoration.degradation import degrade, generator
-from restoration.ranges import PRESETS, Degradation
-from restoration.system import condition_latents
+from restoration.damage.degradation import degrade, generator
+from restoration.damage.ranges import PRESETS, Degradation
+from restoration.system.system import condition_latents
 
 PART = 500  # faces of one seed and one file, whatever the number of processes
 SETS: dict[str, int] = {"train": 11, "unseen": 12}

@@ -20,8 +20,8 @@ from miniworld.pretrain.preview import save_grid, to_pixels
 from miniworld.pretrain.vae import reconstruct
 from miniworld.pretrain_restorer.faces import UNSEEN, unseen
 from miniworld.scenes import Picture
-from restoration.sampling import Sampling, restore
-from restoration.system import IRControlNet, System
+from restoration.restoring.sampling import Sampling, restore
+from restoration.system.system import IRControlNet, System
 
 SHOWN = 12
 GRID = Sampling(gamma=1.0, steps=20, color_fix="none")

@@ -19,7 +19,7 @@ from library.files import read_tensors
 from library.metrics.distances import frechet_distance
 from library.models.family import StableDiffusion
 from library.models.load import load_model
-from library.training.network import NetworkSpec, create_network
+from library.training.trained.network import NetworkSpec, create_network
 from miniworld.judge import Judge
 from miniworld.pretrain.preview import save_grid
 from miniworld.prove.measures import HeldOut, content_score, draw, similarity, through_vae

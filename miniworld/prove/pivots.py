@@ -20,10 +20,10 @@ from miniworld.prove.likeness import Likeness
 from miniworld.prove.measures import through_vae
 from miniworld.prove.pivot_arms import Arm, Lengths
 from miniworld.sets import identity_set
-from restoration.load import load_encoder, load_restorer
-from restoration.person import class_prompt_of, give_weights
-from restoration.sampling import Sampling, restore
-from restoration.system import System
+from restoration.pivots.person import class_prompt_of, give_weights
+from restoration.restoring.sampling import Sampling, restore
+from restoration.system.load import load_encoder, load_restorer
+from restoration.system.system import System
 
 STEPS = 25
 """From noise to picture."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from library.files import file_hash
-from library.training.lock import OutputLock
+from library.training.saving.lock import OutputLock
 
 UNET = Path(__file__).parents[1] / "model" / "unet" / "diffusion_pytorch_model.safetensors"
 Key = Mapping[str, Any]

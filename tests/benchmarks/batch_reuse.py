@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from library.batch import training
-from library.batch.resident import ResidentModel
+from library.batch.model_cache import ResidentModel
 from tests.benchmarks.batch_world import ROOT, World
 
 
@@ -44,9 +44,9 @@ def timed(seconds: list[float], call: Callable[..., Any]) -> Callable[..., Any]:
 
 ALONE = """
 import time
-import library.training.build, library.training.loop
+import library.training.setup.build, library.training.loop
 from library.models.load import load_model
-from library.training.precision import DTYPES
+from library.training.runtime.mixed_precision import DTYPES
 imported = time.process_time()
 load_model({model!r}, dtype=DTYPES[{precision!r}])
 print("CPU", imported, time.process_time() - imported)

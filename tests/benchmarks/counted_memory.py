@@ -1,4 +1,4 @@
-"""A training step of a published model, counted with `library.training.counted`: for the tables of docs/memory.md.
+"""A training step of a published model, counted by `library.training.plan.step_memory`, for docs/memory.md.
 
 What a GPU adds by itself (its context, kernels' workspaces, gaps between blocks; usually 0.5 to 1.5 GB) is not in it.
 """
@@ -13,9 +13,9 @@ from torch import nn
 
 from library.models.family import Family, StableDiffusion
 from library.models.standard import standard_configs
-from library.training.counted import Case, Counter
-from library.training.counted import count as count_case
-from library.training.memory import MemorySpec
+from library.training.plan.step_memory import Case, Counter
+from library.training.plan.step_memory import count as count_case
+from library.training.runtime.memory import MemorySpec
 from networks import lora
 
 __all__ = ["Counter", "Held", "Step", "count"]

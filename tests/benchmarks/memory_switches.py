@@ -49,7 +49,7 @@ def rows() -> dict[str, list[str]]:
 
 def counted_case(family: str, side: int, rank: int, switches: list[str]) -> Any:
     from library.models.family import Family
-    from library.training.memory import MemorySpec
+    from library.training.runtime.memory import MemorySpec
     from tests.benchmarks.counted_memory import Step
 
     on = " ".join(switches)

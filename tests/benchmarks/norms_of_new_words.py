@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from library.models.family import Family
 from library.models.placeholders import ExpandingConditioner, Placeholders
-from library.training.embedding import EmbeddingRows, travelled
-from library.training.initializers import EncoderContext, create_initializer, starting_vectors
-from library.training.plugins import import_plugin
+from library.training.trained.initializers import EncoderContext, create_initializer, starting_vectors
+from library.training.trained.plugins import import_plugin
+from library.training.trained.textual_inversion import EmbeddingRows, travelled
 from miniworld.tiny import WORDS, build
 from tests.embeddings.conftest import like_real_ones
 

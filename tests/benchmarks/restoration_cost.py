@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from restoration.load import load_restorer
-from restoration.sampling import Sampling, restore
+from restoration.restoring.sampling import Sampling, restore
+from restoration.system.load import load_restorer
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from library.models.family import Family, StableDiffusion
 from library.models.standard import standard_configs
-from restoration.budget import GIB, budget
-from restoration.system import IRControlNet, System
+from restoration.pivots.memory_budget import GIB, budget
+from restoration.system.system import IRControlNet, System
 from tests.benchmarks.counted_memory import Counter
 
 BATCH = {"text": 2, "model": 1}
@@ -56,7 +56,7 @@ def made(module: Callable[[], Any], trained: bool) -> Any:
 
 
 def loss_of(system: System, pivot: str, device: str) -> torch.Tensor:
-    """One forward pass, as `restoration.objective` makes it."""
+    """One forward pass, as `restoration.pivots.objective` makes it."""
     batch = BATCH[pivot]
     noisy, condition = (torch.zeros(batch, 4, 64, 64, device=device) for _ in range(2))
     timesteps = torch.zeros(batch, dtype=torch.int64, device=device)

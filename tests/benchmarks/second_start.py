@@ -17,7 +17,6 @@ from PIL import Image
 import train_network
 from library.models.family import Family
 from library.models.save import save_folder
-from library.training import build, loop  # noqa: F401 (imported before the clock starts)
 from miniworld.tiny import build as build_tiny
 
 

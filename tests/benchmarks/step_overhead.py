@@ -80,9 +80,9 @@ def measure(steps: int, rounds: int, only: str | None) -> Turns:
     from library.config.datasets import plan_datasets
     from library.config.options.train_network import ALL_TRAIN_NETWORK
     from library.config.parse import parse
-    from library.training.build import build_run
-    from library.training.checked import check_before_loading
     from library.training.loop import fit
+    from library.training.setup.build import build_run
+    from library.training.setup.checks import check_before_loading
 
     with tempfile.TemporaryDirectory() as output:
         argv = [

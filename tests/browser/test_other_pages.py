@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from library.batch.ledger import Ledger
-from library.batch.page import write_batch_page
+from library.batch.jobs.ledger import Ledger
+from library.batch.results.page import write_batch_page
 from library.command import run_command
 from library.data.preflight.__main__ import preflight
-from tests.library.batch.test_comparison import RECORDS
+from tests.library.batch.results.test_comparison import RECORDS
 from tests.library.report.a_run import make_run, picture
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from library.models.family import Family, StableDiffusion
 from library.models.placeholders import ExpandingConditioner, Placeholders, token_table
-from library.training.initializers import EncoderContext
+from library.training.trained.initializers import EncoderContext
 from miniworld.tiny import build
 
 Contexts = Callable[..., list[EncoderContext]]

@@ -12,8 +12,8 @@ from library.errors import UserError
 from library.models.embedding_files import embedding_of, write_embedding
 from library.models.family import Family
 from library.models.placeholders import token_table
-from library.training.initializers import EncoderContext, create_initializer, starting_vectors
-from library.training.plugins import import_plugin
+from library.training.trained.initializers import EncoderContext, create_initializer, starting_vectors
+from library.training.trained.plugins import import_plugin
 from tests.embeddings.conftest import Contexts
 
 NAMES = "anna smith\njohn jones\nmary ben\nben john smith\nanna\n"

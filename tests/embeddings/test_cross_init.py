@@ -19,7 +19,7 @@ from library.errors import UserError
 from library.models.family import Family
 from library.models.placeholders import token_table
 from library.models.tokenizers import build_tokenizer, find_vocabulary
-from library.training.initializers import EncoderContext, starting_vectors
+from library.training.trained.initializers import EncoderContext, starting_vectors
 from miniworld.tiny import build
 from tests.embeddings.conftest import Contexts, contexts_on, like_real_ones
 

@@ -11,12 +11,12 @@ from embeddings.names import DEFAULT_LISTS
 from library.files import read_metadata
 from library.models.embedding_files import Embedding, write_embedding
 from library.models.family import Family
-from library.training.initializers import starting_vectors
-from library.training.new_word import build_word
+from library.training.trained.initializers import starting_vectors
+from library.training.trained.placeholder_token import build_word
 from miniworld.tiny import build
 from tests.embeddings.conftest import contexts_on
-from tests.library.training.test_embedding import new_word
-from tests.library.training.test_new_word import ALONE
+from tests.library.training.trained.test_placeholder_token import ALONE
+from tests.library.training.trained.test_textual_inversion import new_word
 
 
 @pytest.mark.parametrize(("family", "skip"), [(Family.SD1, 1), (Family.SD1, 2), (Family.SDXL, None)])
@@ -95,7 +95,7 @@ def test_a_run_leaves_every_weight_of_the_model_as_it_was(train, monkeypatch):
         seen.append((model, state))
         return build_word(settings, checked, model, *rest)
 
-    monkeypatch.setattr("library.training.build.build_word", remembering)
+    monkeypatch.setattr("library.training.setup.build.build_word", remembering)
     assert train(**ALONE, max_train_steps=3) == 0
     ((model, before),) = seen
     assert {"unet", "vae"} < set(before)

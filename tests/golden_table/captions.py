@@ -12,9 +12,9 @@ from typing import Any
 from library.adapters.metadata import tag_frequency
 from library.config.dataset_keys import KEYS
 from library.config.dataset_specs import SubsetSpec
-from library.data.captions import BadCaption, read_caption
+from library.data.augmentation.caption_augmentation import Moment, worded
+from library.data.images.captions import BadCaption, read_caption
 from library.data.keys import key
-from library.data.wording import Moment, worded
 from tests.golden_table.comparison import Comparison
 
 DEFAULTS = {k.name: k.option.default for k in KEYS}

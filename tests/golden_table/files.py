@@ -25,7 +25,7 @@ from library.adapters.modelspec import modelspec
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.data.buckets import Buckets
 from library.training.clock import Clock, total_steps
-from library.training.file_names import SavingSpec, due_stems, outdated
+from library.training.saving.file_names import SavingSpec, due_stems, outdated
 from tests.golden_table.comparison import Comparison
 
 DEFAULTS = {option.name: option.default for group in ALL_TRAIN_NETWORK for option in group}

@@ -11,12 +11,12 @@ from typing import Any
 from library.config.bucket_limits import adjusted_limits, why_limits_cannot_work
 from library.config.dataset_specs import DatasetSpec
 from library.config.image_folders import parse_folder_name
+from library.data.augmentation.image_augmentation import View
 from library.data.buckets import BucketChoice, Buckets, NoBucket
 from library.data.dataset import Dataset, Sample, fill_up
-from library.data.folders import Stamp, list_folder
-from library.data.order import order, steps_per_epoch
-from library.data.picture import Picture
-from library.data.view import View
+from library.data.images.image import Picture
+from library.data.images.image_folder import Stamp, list_folder
+from library.data.sample_order import order, steps_per_epoch
 from library.training.clock import Clock, total_steps
 from tests.golden_table.captions import subset_of
 from tests.golden_table.comparison import Comparison

@@ -12,9 +12,9 @@ from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.values import Noted, read_value
 from library.errors import ConfigError, UserError
-from library.training.description import optimizer_text
-from library.training.optimizers import Optimizers, OptimizerSpec, create_optimizer
-from library.training.schedules import ScheduleSpec, create_schedule
+from library.training.optim.lr_schedulers import ScheduleSpec, create_schedule
+from library.training.optim.optimizers import Optimizers, OptimizerSpec, create_optimizer
+from library.training.saving.fingerprint import optimizer_text
 from tests.golden_table.comparison import Comparison
 
 TWO_RATES = "two learning rates for an optimizer that finds one are refused at the start; sd-scripts fails in a step"

@@ -10,7 +10,7 @@ from miniworld.pretrain_restorer import encoder, faces
 from miniworld.pretrain_restorer.__main__ import MODEL
 from miniworld.pretrain_restorer.assemble import assemble
 from miniworld.pretrain_restorer.measure import IDENTITY, images, shares_read
-from restoration.system import IRControlNet
+from restoration.system.system import IRControlNet
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from networks import ac_lora, lora
 from networks.ac_lora_options import DEFAULTS, OPTIONS, read_options
 from networks.ac_lora_report import block_of, place_in_unet, quantiles
-from networks.ac_lora_when import planned_restarts
+from networks.ac_lora_schedule import planned_restarts
 
 
 class CLIPMLP(nn.Module):

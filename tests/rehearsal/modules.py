@@ -32,13 +32,13 @@ from library.errors import Interrupted
 from library.files import read_tensors
 from library.models.family import StableDiffusion
 from library.models.load import load_model
-from library.training.build import build_run
-from library.training.checked import check_before_loading
 from library.training.loop import fit
-from library.training.network import NetworkSpec, create_network, merge_base_weights
-from library.training.plugins import import_plugin
 from library.training.run import Run
 from library.training.seeding import seed_generators
+from library.training.setup.build import build_run
+from library.training.setup.checks import check_before_loading
+from library.training.trained.network import NetworkSpec, create_network, merge_base_weights
+from library.training.trained.plugins import import_plugin
 from tests.rehearsal.measured import ROOT
 
 STEPS = 20

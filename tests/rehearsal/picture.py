@@ -21,8 +21,8 @@ from library.models.placeholders import ExpandingConditioner, Placeholders
 from library.models.text import TextConditioner
 from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
-from library.training.network import NetworkSpec, create_network
-from library.training.precision import DTYPES
+from library.training.runtime.mixed_precision import DTYPES
+from library.training.trained.network import NetworkSpec, create_network
 
 
 def main() -> int:

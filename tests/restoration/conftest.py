@@ -14,7 +14,7 @@ from PIL import Image
 from library.models.family import Family
 from library.training.run import Run
 from miniworld.tiny import build
-from restoration.system import IRControlNet, System
+from restoration.system.system import IRControlNet, System
 
 
 def shaken(encoder: IRControlNet, seed: int = 0) -> IRControlNet:
@@ -99,7 +99,7 @@ def person(words: Callable[..., list[str]]) -> Callable[..., int]:
 @pytest.fixture
 def built(words: Callable[..., list[str]]) -> Callable[..., Run]:
     """The run of one pivot, put together and not yet begun."""
-    from restoration.build import build_pivot
+    from restoration.pivots.build import build_pivot
     from restoration.train import read_settings
 
     return lambda pivot, **options: build_pivot(read_settings(words(**options)), pivot, lambda line: None)
@@ -127,8 +127,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, restorer_folder: Path) -> 
     """An output folder with a G_p and an E_pr of a person, without training."""
     from library.files import write_tensors
     from library.models.load import load_model
-    from restoration.load import load_encoder
-    from restoration.person import Person, base_mark
+    from restoration.pivots.person import Person, base_mark
+    from restoration.system.load import load_encoder
 
     out = tmp_path_factory.mktemp("person")
     model = load_model(restorer_folder)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from library.metrics.networks.identity import ARCFACE
-from restoration import measures
 from restoration.evaluate import main as evaluate
-from restoration.identity import for_arcface, likeness
-from restoration.measures import Tools, measure, paired
+from restoration.measuring import measures
+from restoration.measuring.identity import for_arcface, likeness
+from restoration.measuring.measures import Tools, measure, paired
 from restoration.personalise import main as personalise
 from restoration.prepare import sharpness
 from tests.restoration.conftest import write_faces
@@ -53,7 +53,7 @@ def test_fid_is_measured_with_the_inception_of_a_file(tmp_path, faces, monkeypat
 
 
 def test_a_face_is_cut_for_arcface_where_its_landmarks_belong():
-    from restoration.alignment import TEMPLATE
+    from restoration.restoring.alignment import TEMPLATE
 
     face = np.zeros((512, 512, 3), np.uint8)
     x, y = TEMPLATE[0].round().astype(int)

@@ -14,8 +14,8 @@ from torch import nn
 from library.models.family import Family
 from library.models.standard import standard_configs
 from miniworld.tiny import build
-from restoration.budget import GIB, SMALL, budget, count_of
-from restoration.system import IRControlNet, System
+from restoration.pivots.memory_budget import GIB, SMALL, budget, count_of
+from restoration.system.system import IRControlNet, System
 from tests.benchmarks.restoration_memory import counted as counted_step
 from tests.restoration.conftest import shaken
 

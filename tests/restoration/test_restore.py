@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from library.metrics.networks.face_detector import found_face
-from restoration.alignment import TEMPLATE, align, cut_out, paste_back
 from restoration.degrade import main as degrade
-from restoration.system import System
+from restoration.restoring.alignment import TEMPLATE, align, cut_out, paste_back
+from restoration.system.system import System
 from tests.restoration.conftest import one_picture
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from library.models.hashes import weights_hash
 from library.training.loop import fit
 from library.training.run import Run
-from restoration.batches import RestorationBatch
-from restoration.objective import Restoration, text_timesteps
-from restoration.system import IRControlNet, System
+from restoration.pivots.batches import RestorationBatch
+from restoration.pivots.objective import Restoration, text_timesteps
+from restoration.system.system import IRControlNet, System
 
 
 def system_of(run: Run) -> System:
@@ -187,7 +187,7 @@ def test_a_lora_on_g_is_trained_in_megabytes_and_restores(person, tmp_path, rest
 
 
 def test_e_is_trained_on_several_people_each_with_their_own_g(person, restorer_folder, tmp_path, faces):
-    from restoration.build import build_pivot
+    from restoration.pivots.build import build_pivot
     from restoration.train import read_settings
     from tests.restoration.conftest import write_faces
 

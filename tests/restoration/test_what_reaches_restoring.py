@@ -12,15 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from library.diffusion.noise import NoiseSpec
-from restoration import previews, restoring
-from restoration.batches import Latents
-from restoration.cleaner import bicubic
-from restoration.colour import COLOUR_FIXES
-from restoration.degradation import PRESETS, degrade, generator, jpeg
-from restoration.faces import Face, read_face
-from restoration.sampling import Sampling, restore, sample, scheduler_for
+from restoration.damage.degradation import PRESETS, degrade, generator, jpeg
+from restoration.pivots import samples
+from restoration.pivots.batches import Latents
+from restoration.pivots.faces import Face, read_face
+from restoration.restoring import restore_folder
+from restoration.restoring.colour import COLOUR_FIXES
+from restoration.restoring.sampling import Sampling, restore, sample, scheduler_for
+from restoration.system.cleaner import bicubic
 from tests.restoration.conftest import one_picture, write_faces
-from tests.restoration.test_sampling import Calls, run
+from tests.restoration.restoring.test_sampling import Calls, run
 from tests.restoration.test_train import first_batch, system_of
 
 
@@ -94,8 +95,8 @@ def test_v2_1_s_sampler_begins_at_no_signal():
 
 @pytest.fixture
 def given(monkeypatch):
-    seen, real = [], restoring.restore
-    monkeypatch.setattr(restoring, "restore", lambda *a: seen.append(a) or real(*a))
+    seen, real = [], restore_folder.restore
+    monkeypatch.setattr(restore_folder, "restore", lambda *a: seen.append(a) or real(*a))
     return seen
 
 
@@ -131,8 +132,8 @@ def test_a_jpeg_is_pillows_of_the_same_quality_so_that_luma_weighs_the_right_col
 
 
 def test_previews_go_through_the_cleaner_and_the_colour_fix_of_the_options(built, monkeypatch):
-    seen, real = [], previews.restore
-    monkeypatch.setattr(previews, "restore", lambda *a, **k: seen.append((a, k)) or real(*a, **k))
+    seen, real = [], samples.restore
+    monkeypatch.setattr(samples, "restore", lambda *a, **k: seen.append((a, k)) or real(*a, **k))
     run = built("text", cleaner="bicubic", sample_every_n_steps=1, color_fix="none")
     run.previews._draw(None, 1)
     arguments, named = seen[0]

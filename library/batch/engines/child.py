@@ -17,7 +17,7 @@ from pathlib import Path
 if not __package__:  # started by its path: the repository is where `library` is found
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
-from library.batch.assignment import Assignment
+from library.batch.engines.assignment import Assignment
 from library.command import quiet_optional_libraries
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
-from library.batch.assignment import WORKER_DIED, Assignment, Outcome
+from library.batch.engines.assignment import WORKER_DIED, Assignment, Outcome
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 5.0  # seconds for a child to leave by itself

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from library.batch.assignment import WORKER_DIED, Assignment, Outcome
+from library.batch.engines.assignment import WORKER_DIED, Assignment, Outcome
 from library.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from library.data.dataset import Dataset
-from library.data.preflight.at_hand import buckets_of, found_at_hand
 from library.data.preflight.findings import Finding, in_order
-from library.data.preflight.opened import Parts, about_both_parts, about_group
+from library.data.preflight.header_checks import buckets_of, found_at_hand
+from library.data.preflight.pixel_checks import Parts, about_both_parts, about_group
 
 MOST = 500  # problems that are written down
 UNCHECKED = (

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from library.config.dataset_specs import DatasetSpec
 from library.data.dataset import gather
-from library.data.preflight.at_hand import buckets_of, found_at_hand, told
 from library.data.preflight.findings import Finding, Report, in_order
+from library.data.preflight.header_checks import buckets_of, found_at_hand, told
 from library.data.preflight.lengths import CHUNK, Count, about_lengths
-from library.data.preflight.opened import found_inside
+from library.data.preflight.pixel_checks import found_inside
 
 
 def inspect(

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from library.data.augmentation.caption_augmentation import framed
 from library.data.dataset import Dataset
 from library.data.preflight.findings import Finding
-from library.data.wording import framed
 
 CHUNK = 75  # tokens that fit between the two marks of one run of the text encoder
 PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from library.data.placing import written
+from library.data.bucket_assignment import written
 from library.data.preflight.findings import KINDS, NOTES, Finding, Report
 from library.data.preflight.written import counted
 from library.report.page import render, write_page

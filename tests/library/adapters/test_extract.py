@@ -14,9 +14,9 @@ from library.adapters.extract import Extraction, extract, is_trained, open_model
 from library.adapters.extracted import report, said_of
 from library.adapters.factors import leading
 from library.adapters.layers import read_network, update_of
-from library.adapters.merge import Weighted
+from library.adapters.merge_commands import merge_into_model
 from library.adapters.merge_model import Precision
-from library.adapters.merging import merge_into_model
+from library.adapters.merge_networks import Weighted
 from library.adapters.names import to_file_names
 from library.errors import UserError
 from library.files import read_metadata, save_network

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from library.adapters.layers import read_network, update_of
-from library.adapters.merge import Weighted
+from library.adapters.merge_commands import merge_into_model
 from library.adapters.merge_model import Precision
-from library.adapters.merging import merge_into_model
+from library.adapters.merge_networks import Weighted
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
 from library.files import read_metadata, save_network

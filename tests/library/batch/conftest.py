@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from library.batch.ledger import Ledger
-from library.batch.start import Batch, bring_up, read_batch
+from library.batch.jobs.ledger import Ledger
+from library.batch.read_batch import Batch, bring_up, read_batch
 from library.config.options.batch import BATCH
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from library.batch.assignment import FAULT, WORKER_DIED, Outcome
 from library.batch.driver import Driver, Limits
-from library.batch.ledger import BY_USER, RUNNING, STOPPED, Attempt
+from library.batch.engines.assignment import FAULT, WORKER_DIED, Outcome
+from library.batch.jobs.ledger import BY_USER, RUNNING, STOPPED, Attempt
 from tests.library.batch.conftest import Pretending
 
 NAMES = ["one-lora-s1", "three-lora-s1", "two-lora-s1"]

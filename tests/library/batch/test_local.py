@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from library.batch.assignment import WORKER_DIED, Assignment
 from library.batch.engines import local
+from library.batch.engines.assignment import WORKER_DIED, Assignment
 from tests.benchmarks.batch_world import is_alive
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,7 +68,7 @@ def test_a_child_ends_with_its_driver_in_the_middle_of_a_job(tmp_path):
     (tmp_path / "child.py").write_text(CHILD.format(root=str(ROOT)), encoding="utf-8")
     program = (
         f"import sys, threading, time; sys.path.insert(0, {str(ROOT)!r}); from library.batch.engines import local; "
-        "from library.batch.assignment import Assignment; from pathlib import Path; "
+        "from library.batch.engines.assignment import Assignment; from pathlib import Path; "
         f"local.CHILD = Path({str(tmp_path / 'child.py')!r}); child = local.Child('cpu'); "
         "child.train(Assignment('fine', 'x')); print(child.pid, flush=True); child.train(Assignment('sleeps', 'x'))"
     )

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from library.batch.assignment import FAULT, NO_ROOM, OUT_OF_MEMORY
-from library.batch.ledger import BY_USER, STOPPED
-from library.batch.resident import checksums, shared_copy
+from library.batch.engines.assignment import FAULT, NO_ROOM, OUT_OF_MEMORY
+from library.batch.jobs.ledger import BY_USER, STOPPED
+from library.batch.model_cache import checksums, shared_copy
 from library.batch.training import outcome_of
 from library.errors import Interrupted, UserError
 

@@ -8,10 +8,10 @@ import pytest
 from library.config.dataset_keys import KEYS
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.config.datasets import dataset_problems, plan_datasets
-from library.config.holding_out import share_held_out
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.config.validation_split import share_held_out
 from library.errors import ConfigError, UserError
 
 

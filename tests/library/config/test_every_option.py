@@ -22,8 +22,8 @@ from library.config.option import by_name
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.models.family import Family
-from library.training import base_model, build
-from library.training import plan as planning
+from library.training.plan import plan as planning
+from library.training.setup import base_model, build
 from miniworld.tiny import tiny_configs
 from tests.library.config.every_option.cases import CASES, WORD
 from tests.library.config.every_option.observation import Observation, observe

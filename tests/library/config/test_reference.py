@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from library.config.differences import DIFFERS
 from library.config.option import by_name, with_aliases
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.reference import BEGIN, INERT, ONLY_HERE, PAGE, page, row, status
+from library.config.sd_scripts_differences import DIFFERS
 from tests.library.config.every_option.cases import CASES
 from train_network import main
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from library.data.augmentation.image_augmentation import View
 from library.data.batches import Batch, Batches
 from library.data.buckets import BucketChoice
-from library.data.cache import LiveLatents, MemoryLatents
+from library.data.caches.latents_cache import LiveLatents, MemoryLatents
 from library.data.dataset import Dataset, build
-from library.data.order import Geometry
-from library.data.view import View
+from library.data.sample_order import Geometry
 
 SIZES = [(128, 128)] * 5 + [(256, 64)] * 2 + [(64, 200)]
 

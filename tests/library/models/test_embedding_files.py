@@ -32,7 +32,7 @@ from tests.library.models.readers import (
     by_sd_scripts,
     content_of,
 )
-from tests.library.training.test_embedding import new_word
+from tests.library.training.trained.test_textual_inversion import new_word
 
 ROWS = torch.arange(8.0).view(2, 4)
 

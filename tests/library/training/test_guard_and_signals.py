@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from library.errors import Interrupted
-from library.training.guard import LIMIT, BadStep, Guard, TooManyBadSteps
+from library.training.nan_guard import LIMIT, BadStep, Guard, TooManyBadSteps
 from library.training.signals import Signals
 
 

@@ -17,7 +17,7 @@ from library.models.save import save_folder
 from library.models.text import TextConditioner
 from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
-from library.training.network import NetworkSpec, create_network
+from library.training.trained.network import NetworkSpec, create_network
 from miniworld.tiny import build
 from networks import lora
 

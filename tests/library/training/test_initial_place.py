@@ -57,7 +57,7 @@ def test_a_run_that_begins_later_sees_what_a_whole_one_sees_from_there_on(train,
 def test_processes_wait_as_long_as_asked_for(monkeypatch, train, capsys):
     import accelerate
 
-    from library.training import processes
+    from library.training.runtime import distributed
 
     given = {}
 
@@ -68,7 +68,7 @@ def test_processes_wait_as_long_as_asked_for(monkeypatch, train, capsys):
             given.update(keywords)
 
     monkeypatch.setattr(accelerate, "PartialState", Alone)
-    assert processes.start_processes(3).count == 2
+    assert distributed.start_processes(3).count == 2
     assert given["timeout"].total_seconds() == 180
     monkeypatch.undo()
     assert train(max_train_steps=1, ddp_timeout=3) == 0

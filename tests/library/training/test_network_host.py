@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from library.errors import UserError
-from library.training.network import NetworkSpec, create_network, merge_base_weights, optimizer_groups
-from library.training.plugins import check_arguments, import_plugin
+from library.training.trained.network import NetworkSpec, create_network, merge_base_weights, optimizer_groups
+from library.training.trained.plugins import check_arguments, import_plugin
 
 
 def _parameter() -> nn.Parameter:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from library.data.batches import Batches
 from library.errors import UserError
-from library.training.lock import OutputLock
-from library.training.optimizers import Optimizers
+from library.training.optim.optimizers import Optimizers
+from library.training.saving.lock import OutputLock
 
 
 def _same(one, other):
@@ -73,7 +73,7 @@ def test_samples_that_cannot_be_drawn_do_not_end_the_training(train, tmp_path, m
     def fails(*arguments, **keywords):
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr("library.training.build.write_previews", fails)
+    monkeypatch.setattr("library.training.setup.build.write_previews", fails)
     assert train(sample_prompts=prompts, sample_every_n_steps=2) == 0
     assert "the samples could not be drawn, the training goes on: CUDA out of memory" in capsys.readouterr().err
 
@@ -111,7 +111,9 @@ def test_two_runs_do_not_write_the_same_files(tmp_path):
 
 def test_trackers_never_see_a_secret(train, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("library.training.assemble.create_trackers", lambda spec, config: seen.append(config) or [])
+    monkeypatch.setattr(
+        "library.training.setup.assemble.create_trackers", lambda spec, config: seen.append(config) or []
+    )
     assert train(wandb_api_key="SECRET-1", huggingface_token="SECRET-2") == 0
     assert "SECRET" not in str(seen)
     assert seen[0]["network_dim"] == 2

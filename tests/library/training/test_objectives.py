@@ -11,7 +11,7 @@ from library.diffusion.weights import WeightSpec
 from library.models.family import Family, StableDiffusion
 from library.models.text import TextEmbeddings
 from library.training.objectives import NoisePrediction
-from library.training.processes import CPU
+from library.training.runtime.distributed import CPU
 from miniworld.tiny import build
 
 SIZE = (8, 8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from library.training.optimizer_state import join_optimizer_state, split_optimizer_state
+from library.training.optim.state import join_optimizer_state, split_optimizer_state
 
 RANDOM = {"shuffle_caption": True, "flip_aug": True, "network_dropout": 0.3, "caption_dropout_rate": 0.2}
 

@@ -1,0 +1,68 @@
+"""The model as it is, as a row of a batch: its samples and its validation loss, without a step of training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from library.errors import UserError
+from library.files import write_text
+from library.models.text import TextConditioner
+from library.sampling.previews import write_previews
+from library.training.callbacks.samples import PreviewSpec
+from library.training.callbacks.validation import Validation, ValidationSpec
+from library.training.runtime.environment import stand
+from library.training.runtime.memory import on_device
+from library.training.saving.file_names import SavingSpec
+from library.training.setup.base_model import LoadModel
+from library.training.setup.build import build_batches, build_objective
+from library.training.setup.checks import Checked
+
+
+def look_at_the_model(checked: Checked, say: Callable[[str], None], load: LoadModel) -> None:
+    """Draw the job's prompts and measure its held-out pictures with the base model; a log such as a training's.
+
+    Raises `UserError` where the job has neither prompts nor held-out pictures: there would be nothing to see.
+    """
+    settings, saving = checked.settings, checked.settings.take(SavingSpec)
+    if not checked.prompts and checked.dataset.validation is None:
+        raise UserError(
+            "a method that trains nothing needs `sample_prompts`, or held-out pictures (`validation_split`): there is "
+            "nothing to see of it otherwise"
+        )
+    footing = stand(settings, None, say)
+    device = footing.processes.device
+    model = load(settings, device, say)
+    conditioner = TextConditioner(
+        model,
+        clip_skip=settings["clip_skip"],
+        max_token_length=settings["max_token_length"],
+        weighted=settings["weighted_captions"],
+    )
+    lines: list[dict[str, Any]] = [{"event": "begin", "step": 0, "total_steps": 0, "total_epochs": 0}]
+    _, held_out = build_batches(checked, model, conditioner, footing, 0, say)
+    with torch.no_grad(), footing.precision.autocast():
+        if held_out is not None:
+            objective = build_objective(settings, model, conditioner, device)
+            objective.train(False)
+            validation = Validation(settings.take(ValidationSpec), objective, held_out)
+            lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.measure(footing.processes, 0)})
+        if checked.prompts:
+            with on_device(model, device, keep_reserved=settings["highvram"]):
+                pictures = write_previews(
+                    model,
+                    conditioner,
+                    checked.prompts,
+                    saving.output_dir / "sample",
+                    output_name=saving.output_name,
+                    epoch=None,
+                    step=0,
+                    sampler=settings.take(PreviewSpec).sample_sampler,
+                    vae_dtype=model.vae.dtype,
+                )
+            lines.append({"event": "samples", "step": 0, "files": [picture.name for picture in pictures]})
+    lines.append({"event": "end", "step": 0, "seconds": 0, "skipped": 0, "trainables": {}})
+    write_text(saving.log, "".join(json.dumps(line) + "\n" for line in lines))

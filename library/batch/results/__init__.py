@@ -1,0 +1,1 @@
+"""What finished jobs left: tables, pages, metrics, comparisons."""

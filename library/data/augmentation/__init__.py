@@ -1,0 +1,1 @@
+"""Augmentation of images and captions: crops, flips, colours, tag shuffling and dropout."""

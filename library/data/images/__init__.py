@@ -1,0 +1,1 @@
+"""The images of a dataset: folders, captions, masks, metadata files, the validation split."""

@@ -1,0 +1,147 @@
+"""What a run leaves on disk and takes up again: weights, states, and the oldest of both removed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from library.atomic import atomic
+from library.training.callbacks.overfit_verdict import Course
+from library.training.callbacks.validation import Validation
+from library.training.clock import Clock
+from library.training.saving.file_names import SavingSpec, due_stems, outdated
+from library.training.saving.resume import LATEST, Fingerprint
+from library.training.saving.state import read_state, write_state
+from library.training.step import read_the_rest
+from library.training.work import Work
+
+Metadata = Callable[[Clock, str], dict[str, str]]
+
+
+class Checkpoints:
+    """Writes the trainables' files and the run's states when they are due.
+
+    `metadata` gives the text that goes into a file of a kind written at the clock's place; `fingerprint` is what a
+    state must agree with; `resume` is the folder of the state to go on from; `validation` knows which step is the best.
+    """
+
+    def __init__(
+        self,
+        spec: SavingSpec,
+        metadata: Metadata,
+        fingerprint: Fingerprint,
+        resume: Path | None,
+        validation: Validation,
+    ) -> None:
+        self._spec = spec
+        self._metadata = metadata
+        self._fingerprint = fingerprint
+        self._resume = resume
+        self._validation = validation
+
+    def restore(self, work: Work) -> None:
+        """Take up the state that the run resumes, if it does. Raises `UserError` if it is of another configuration."""
+        if self._resume is None:
+            return
+        read_state(self._resume, work, self._validation, self._fingerprint)
+        self._take_back_best(work, self._resume)
+        work.journal.resumed_from = self._resume
+        work.journal.say(f"resumed from {self._resume} at step {work.clock.global_step} of {work.clock.total_steps}")
+
+    def due(self, clock: Clock) -> bool:
+        return bool(due_stems(self._spec, clock))
+
+    def write_if_due(self, work: Work) -> None:
+        stems = due_stems(self._spec, work.clock)
+        with work.journal.stopwatch.during("saving"):
+            for stem in stems:
+                self._write_files(work, stem)
+                if self._spec.save_state:
+                    self._write_state(work, stem)
+            if stems:
+                self._prune(work)
+
+    def write_best(self, work: Work) -> None:
+        """The weights of this step, in place of those of the best step before."""
+        with work.journal.stopwatch.during("saving"):
+            self._write_files(work, self._spec.best_stem)
+
+    def best_files(self, work: Work) -> list[Path]:
+        """The files of the best step so far, if one is kept."""
+        if not self._validation.keeps_best or not self._validation.course.step:
+            return []
+        return [path for path in self._best_paths(work) if path.is_file()]
+
+    def _best_paths(self, work: Work) -> list[Path]:
+        return [self._spec.file(self._spec.best_stem + trainable.file_label) for trainable in work.trainables]
+
+    def write_last(self, work: Work) -> None:
+        """The file that the run was for, under its plain name."""
+        with work.journal.stopwatch.during("saving"):
+            if self._spec.save_state or self._spec.save_state_on_train_end or self._validation.has_seen_enough:
+                self._write_state(work, self._spec.last_stem)  # first: it saves the training if no file can be written
+            self._write_files(work, self._spec.last_stem)
+
+    def write_at_stop(self, work: Work, reason: Exception) -> None:
+        """A state of where the run stands, when a signal, the guard or an error ends it.
+
+        None is written where this start made no whole step, or where an update was cut in two.
+        """
+        if work.clock.global_step in (work.journal.first_step, 0) or work.updated_to != work.clock.global_step:
+            work.journal.close()
+            return
+        work.journal.record(read_the_rest(work))
+        stem = self._spec.step_stem(work.clock.global_step)
+        if work.processes.is_main:
+            write_state(self._spec.state(stem), work, self._validation, self._fingerprint, self.best_files(work))
+        work.journal.event("stopped", work.clock, reason=str(reason))
+        work.journal.say(
+            f"stopped at step {work.clock.global_step}; go on with --resume {LATEST}, "
+            f"which is --resume {self._spec.state(stem)}"
+        )
+        work.journal.close()
+
+    def _write_files(self, work: Work, stem: str) -> None:
+        if work.processes.is_main:
+            for trainable in work.trainables:
+                path = self._spec.file(stem + trainable.file_label)
+                with work.optimizers.weights_for_use():
+                    trainable.save(path, self._metadata(work.clock, trainable.kind))
+                if path not in work.journal.saved:
+                    work.journal.saved.append(path)
+                work.journal.event("saved", work.clock, file=path.name)
+        work.processes.wait()
+
+    def _take_back_best(self, work: Work, state: Path) -> None:
+        """Put the best step's files where the state knew them: what came later is not part of the resumed run."""
+        if not self._validation.keeps_best:
+            return
+        kept = {path: state / path.name for path in self._best_paths(work)}
+        if self._validation.course.step and not all(copy.is_file() for copy in kept.values()):
+            work.journal.say(f"{state} holds no file of its best step; the best from here on is kept")
+            self._validation.course = Course()
+        elif self._validation.course.step and work.processes.is_main:
+            for path, copy in kept.items():
+                with atomic(path) as temporary:
+                    shutil.copyfile(copy, temporary)
+                work.journal.saved.append(path)
+
+    def _write_state(self, work: Work, stem: str) -> None:
+        if work.processes.is_main:
+            folder = self._spec.state(stem)
+            write_state(folder, work, self._validation, self._fingerprint, self.best_files(work))
+            work.journal.saved.append(folder)
+            work.journal.event("saved state", work.clock, folder=folder.name)
+        work.processes.wait()
+
+    def _prune(self, work: Work) -> None:
+        if not work.processes.is_main:
+            return
+        stems, states = outdated(self._spec, work.clock)
+        files = [self._spec.file(stem + trainable.file_label) for stem in stems for trainable in work.trainables]
+        for path in files:
+            path.unlink(missing_ok=True)
+        for folder in states:
+            shutil.rmtree(folder, ignore_errors=True)
+        work.journal.saved = [path for path in work.journal.saved if path not in files + states]

@@ -1,0 +1,1 @@
+"""What a run writes down: progress, JSON lines, trackers, timing, plots."""

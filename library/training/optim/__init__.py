@@ -1,0 +1,1 @@
+"""Optimizers, their state on disk, and learning-rate schedulers."""

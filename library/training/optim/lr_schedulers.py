@@ -1,0 +1,162 @@
+"""Learning-rate schedules under kohya's names: pure functions of the step, so that they have no state to resume."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from library.config.options.optimizer import SCHEDULERS
+from library.errors import UserError
+
+Multiplier = Callable[[int], float]
+Schedule = Callable[[int], Sequence[Mapping[str, Any]]]
+"""Step (0-based) -> what each parameter group is set to for it."""
+
+WITHOUT_WARMUP = ("constant", "piecewise_constant")
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """The options that shape the learning rate over the run; field names are the options'."""
+
+    lr_scheduler: str = "constant"
+    lr_scheduler_type: str = ""
+    lr_scheduler_args: Sequence[str] | None = None
+    lr_warmup_steps: float = 0
+    lr_decay_steps: float = 0
+    lr_scheduler_num_cycles: int = 1
+    lr_scheduler_power: float = 1.0
+    lr_scheduler_timescale: int | None = None
+    lr_scheduler_min_lr_ratio: float | None = None
+
+
+def as_steps(value: float, total_steps: int) -> int:
+    """An int is a number of steps, a float up to 1 a share of the run."""
+    return int(value * total_steps) if isinstance(value, float) and value <= 1 else int(value)
+
+
+def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
+    """`key=value` strings with Python literals as values, as kohya writes `optimizer_args`; raises `UserError`."""
+    parsed = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise UserError(f"`{option}` has {argument!r}; write key=value, for example weight_decay=0.01")
+        try:
+            parsed[key.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            raise UserError(
+                f"`{option}` has {argument!r}, whose value is not a Python literal; "
+                "write numbers, True, False, None, (0.9, 0.99) or 'text in quotes'"
+            ) from None
+    return parsed
+
+
+def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim.Optimizer) -> Schedule:
+    """What each group of `optimizer` is set to at every step. Raises `UserError` for what cannot work in this run."""
+    if spec.lr_scheduler_type:
+        from library.training.optim.custom_schedulers import custom_schedule
+
+        if spec.lr_warmup_steps:
+            raise UserError(
+                f"`lr_scheduler_type = {spec.lr_scheduler_type}` brings its own schedule; leave `lr_warmup_steps` out"
+            )
+        arguments = parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args")
+        return custom_schedule(spec.lr_scheduler_type, arguments, total_steps, optimizer)
+    multiplier = learning_rate_multiplier(spec, total_steps, optimizer.defaults["lr"])
+    base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def schedule(step: int) -> list[dict[str, float]]:
+        factor = multiplier(step)
+        return [{"lr": rate * factor} for rate in base_rates]
+
+    return schedule
+
+
+def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate: float) -> Multiplier:
+    """The factor on every group's learning rate in effect at step k (0-based), from transformers' schedules.
+
+    Raises `UserError` for an unknown name, for a warm-up where the schedule has none or that is longer than the run.
+    """
+    name = spec.lr_scheduler
+    warmup = as_steps(spec.lr_warmup_steps, total_steps)
+    decay = as_steps(spec.lr_decay_steps, total_steps)
+    if name == "adafactor":
+        raise UserError(
+            "`lr_scheduler = adafactor` is for `optimizer_type = Adafactor` with relative_step, which sets its rate; "
+            "choose another schedule"
+        )
+    if name not in SCHEDULERS:
+        raise UserError(f"`lr_scheduler = {name}` is not a schedule; known are {', '.join(SCHEDULERS)}")
+    if warmup and name in WITHOUT_WARMUP:
+        raise UserError(f"`lr_scheduler = {name}` has no warm-up; use constant_with_warmup, or lr_warmup_steps = 0")
+    for option, steps in (("lr_warmup_steps", warmup), ("lr_decay_steps", decay)):
+        if steps > total_steps:
+            raise UserError(
+                f"`{option}` gives {steps} steps, but the run has {total_steps}; give fewer, or a share (10%)"
+            )
+    if warmup + decay > total_steps:
+        raise UserError(
+            f"`lr_warmup_steps` and `lr_decay_steps` give {warmup} + {decay} steps, but the run has {total_steps}"
+        )
+    specific = _specific_arguments(spec, total_steps, warmup, decay)
+    specific.update(parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args"))
+    return _from_transformers(name, warmup, total_steps, learning_rate, specific)
+
+
+def _specific_arguments(spec: ScheduleSpec, total_steps: int, warmup: int, decay: int) -> dict[str, Any]:
+    if spec.lr_scheduler == "cosine_with_restarts":
+        return {"num_cycles": spec.lr_scheduler_num_cycles}
+    if spec.lr_scheduler == "polynomial":
+        return {"power": spec.lr_scheduler_power}
+    if spec.lr_scheduler == "inverse_sqrt":
+        return {"timescale": spec.lr_scheduler_timescale}
+    if spec.lr_scheduler == "cosine_with_min_lr":
+        if spec.lr_scheduler_min_lr_ratio is None and not any(
+            a.startswith("min_lr") for a in spec.lr_scheduler_args or ()
+        ):
+            raise UserError("`lr_scheduler = cosine_with_min_lr` needs `lr_scheduler_min_lr_ratio`")
+        ratio = spec.lr_scheduler_min_lr_ratio
+        return {"num_cycles": spec.lr_scheduler_num_cycles / 2} | ({} if ratio is None else {"min_lr_rate": ratio})
+    if spec.lr_scheduler == "warmup_stable_decay":
+        return {
+            "num_stable_steps": total_steps - warmup - decay,
+            "num_decay_steps": decay,
+            "num_cycles": spec.lr_scheduler_num_cycles / 2,
+            "min_lr_ratio": spec.lr_scheduler_min_lr_ratio or 0.0,
+        }
+    return {}
+
+
+def _from_transformers(
+    name: str, warmup: int, total_steps: int, learning_rate: float, specific: Mapping[str, Any]
+) -> Multiplier:
+    from diffusers.optimization import get_piecewise_constant_schedule
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, SchedulerType
+
+    # The library's schedules are LambdaLR objects around a pure function of the step; only that function is wanted.
+    carrier = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=learning_rate or 1.0)
+    arguments: dict[str, Any] = dict(specific)
+    if name not in WITHOUT_WARMUP:
+        arguments["num_warmup_steps"] = warmup
+    if name not in (*WITHOUT_WARMUP, "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay"):
+        arguments["num_training_steps"] = total_steps
+    try:
+        if name == "piecewise_constant":  # diffusers' own: transformers has none
+            scheduler = get_piecewise_constant_schedule(carrier, **arguments)
+        else:
+            scheduler = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)](carrier, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"`lr_scheduler = {name}` does not accept its arguments: {error}") from None
+    function = scheduler.lr_lambdas[0]
+
+    def multiplier(step: int) -> float:
+        value = function(step)
+        return value if math.isfinite(value) else 0.0
+
+    return multiplier

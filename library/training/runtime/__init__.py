@@ -1,0 +1,1 @@
+"""What a run is computed with: precision, processes, memory saving, seeds."""

@@ -1,0 +1,78 @@
+"""What every run stands on before a model is loaded: its processes, its seed, how a global batch is split."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from library.config.option import Settings
+from library.data.sample_order import Geometry
+from library.errors import UserError
+from library.training.runtime.distributed import Processes, start_processes
+from library.training.runtime.memory import MemorySpec
+from library.training.runtime.mixed_precision import Precision
+from library.training.saving.resume import Fingerprint
+
+
+@dataclass(frozen=True)
+class Footing:
+    """`session` is a number that all processes share and that a resumed run keeps."""
+
+    processes: Processes
+    seed: int
+    geometry: Geometry
+    precision: Precision
+    session: int
+
+
+@dataclass(frozen=True)
+class PatienceSpec:
+    """The option on how many minutes processes wait for each other; the field's name is the option's."""
+
+    ddp_timeout: int | None = None
+
+
+def stand(settings: Settings, resumed: Fingerprint | None, say: Callable[[str], None]) -> Footing:
+    """The footing of a new run, or of one that goes on from the state with the fingerprint `resumed`."""
+    patience = settings.take(PatienceSpec).ddp_timeout
+    processes = start_processes(patience)
+    if patience and processes.count == 1:
+        say(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
+    scale_loss = False if settings.take(MemorySpec).full_fp16 else None
+    return Footing(
+        processes=processes,
+        seed=choose_seed(settings["seed"], resumed, processes),
+        geometry=choose_geometry(settings["gradient_accumulation_steps"], processes, resumed, say),
+        precision=Precision(settings["mixed_precision"], processes.device, scale_loss=scale_loss),
+        session=processes.agree(resumed["session"] if resumed else secrets.randbits(32)),
+    )
+
+
+def choose_seed(asked: int | None, resumed: Fingerprint | None, processes: Processes) -> int:
+    """The seed asked for; else that of the state that is resumed; else a random one that all processes share."""
+    if asked is not None:
+        return asked
+    if resumed is not None:
+        return int(resumed["seed"])
+    return processes.agree(secrets.randbits(31))
+
+
+def choose_geometry(
+    accumulation: int, processes: Processes, resumed: Fingerprint | None, say: Callable[[str], None]
+) -> Geometry:
+    """How a global batch is split. A state resumed by another number of processes keeps its global batch: accumulation
+    makes up for the difference."""
+    if resumed is not None and resumed["processes"] != processes.count:
+        parts = int(resumed["batches per optimizer step"])
+        if parts % processes.count:
+            raise UserError(
+                f"the state takes {parts} batches per optimizer step, which {processes.count} processes cannot share; "
+                f"use a number of processes that divides {parts}"
+            )
+        accumulation = parts // processes.count
+        say(
+            f"the state was written by {resumed['processes']} processes: accumulating {accumulation} batches keeps its "
+            f"{parts} batches per optimizer step"
+        )
+    return Geometry(accumulation, processes.count, processes.index)

@@ -1,0 +1,293 @@
+"""A network training put together from its settings: each part made by its own room, in the order in which they need
+each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from library.adapters.metadata import RunFacts
+from library.config.option import Settings
+from library.data.batches import Batches
+from library.data.caches.text_encoder_cache import captions_in_full, captions_to_come
+from library.data.dataset import Dataset
+from library.data.preflight.in_run import data_event, leaks_of
+from library.data.preflight.lengths import about_lengths, count_of
+from library.data.sample_order import Geometry, steps_per_epoch
+from library.diffusion.loss import LossSpec
+from library.diffusion.noise import NoiseSpec
+from library.diffusion.weights import WeightSpec
+from library.models.family import StableDiffusion
+from library.models.text import TextConditioner
+from library.sampling.previews import write_previews
+from library.training.callbacks.samples import Previews, PreviewSpec
+from library.training.callbacks.validation import Validation, ValidationSpec
+from library.training.clock import LengthSpec, new_clock
+from library.training.log.header import Opening, images_event
+from library.training.log.timing import Stopwatch
+from library.training.objectives import NoisePrediction
+from library.training.optim.optimizers import OptimizerSpec
+from library.training.run import Run
+from library.training.runtime.distributed import Processes
+from library.training.runtime.environment import Footing, stand
+from library.training.runtime.memory import MemorySpec, on_device, place, save_memory
+from library.training.runtime.mixed_precision import DTYPES
+from library.training.saving.file_names import SavingSpec
+from library.training.saving.fingerprint import (
+    DECISIVE,
+    dataset_fingerprint,
+    fingerprint,
+    metadata_writer,
+    optimizer_text,
+    refuse_other_settings,
+)
+from library.training.seeding import seed_generators
+from library.training.setup.assemble import assemble, build_optimizers, check_rates, check_room
+from library.training.setup.base_model import LoadModel, load_base_model
+from library.training.setup.caching import CacheSpec, latent_source, text_source
+from library.training.setup.checks import Checked, runs_text_encoder
+from library.training.trainables import Trainable
+from library.training.trained.network import (
+    NetworkSpec,
+    NetworkTrainable,
+    create_network,
+    merge_base_weights,
+    optimizer_groups,
+)
+from library.training.trained.placeholder_token import build_word, with_templates
+from library.training.work import BatchSource
+
+SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = load_base_model) -> Run:
+    """The run, ready for the loop; `say` shows a line worth knowing, `load` gives the base model."""
+    settings, dataset, stopwatch = checked.settings, checked.dataset, Stopwatch()
+    footing = stand(settings, checked.resumed.fingerprint, say)
+    processes = footing.processes
+    if checked.resumed.folder is not None and checked.resumed.fingerprint is not None:
+        refuse_other_settings(checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, footing.geometry)
+    steps = steps_per_epoch(dataset, footing.geometry.parts)
+    clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
+    check_rates(settings, clock.total_steps)
+
+    with stopwatch.during("load"):
+        model = load(settings, processes.device, say)
+        trainables, conditioner = build_trainables(checked, model, footing, say)
+    check_room(settings["output_dir"], trainables)
+    objective = build_objective(settings, model, conditioner, processes.device)
+    with stopwatch.during("cache"):
+        batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
+    optimizers, notes = build_optimizers(settings, trainables, clock, processes)
+    for line in [*model.notes, *notes]:
+        say(line)
+
+    options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
+    facts = RunFacts(
+        session_id=footing.session,
+        started_at=time.time(),
+        num_epochs=clock.total_epochs,
+        num_batches_per_epoch=steps,
+        max_train_steps=clock.total_steps,
+        optimizer=optimizer_text(optimizers.optimizer, settings.take(OptimizerSpec).arguments),
+        network_args=checked.arguments,
+        network_dim=settings["network_dim"] or rank_of(trainables),
+        num_processes=processes.count,
+        num_validation_images=len(dataset.validation.samples) if dataset.validation else 0,
+        datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
+    )
+    return assemble(
+        settings,
+        footing,
+        checked.resumed,
+        objective=objective,
+        trainables=trainables,
+        batches=batches,
+        clock=clock,
+        optimizers=optimizers,
+        metadata=metadata_writer(options, model, dataset, facts, title=settings.take(SavingSpec).last_stem),
+        fingerprint=fingerprint(options, DECISIVE, model, footing.geometry)
+        | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
+        previews=build_previews(checked, model, conditioner, processes),
+        validation=Validation(settings.take(ValidationSpec), objective, held_out),
+        opening=about_data(dataset, conditioner, say),
+        stopwatch=stopwatch,
+    )
+
+
+def about_data(dataset: Dataset, conditioner: TextConditioner, say: Callable[[str], None]) -> Opening:
+    """What the log says of the pictures, which are read by now; what makes a measurement worthless is said at once."""
+    tokenizer = conditioner.model.tokenizers[0]
+    lengths = about_lengths(dataset, conditioner.max_token_length, count_of(tokenizer)) if conditioner.truncated else ()
+    data = data_event(dataset, list(lengths))
+    for line in leaks_of(data):
+        say(line)
+    return [images_event([(p.path, p.caption) for p in dataset.pictures if not p.subset.is_reg]), data]
+
+
+def build_objective(
+    settings: Settings, model: StableDiffusion, conditioner: TextConditioner, device: torch.device
+) -> NoisePrediction:
+    """What is minimised, or only measured."""
+    return NoisePrediction(
+        model,
+        lambda captions: conditioner.encode(captions, grad=True),
+        device,
+        noise=settings.take(NoiseSpec),
+        distance=settings.take(LossSpec),
+        weighting=settings.take(WeightSpec),
+    )
+
+
+def build_trainables(
+    checked: Checked, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
+) -> tuple[list[Trainable], TextConditioner]:
+    """What is trained, and the text encoders as they are asked.
+
+    A new word comes before the network: where its vectors start must not depend on a network that is not trained yet.
+    """
+    settings, module, device = checked.settings, checked.module, footing.processes.device
+    save_dtype = SAVED_AS[settings["save_precision"]]
+    trainables: list[Trainable] = []
+    lines = []
+    if module is not None:
+        spec = settings.take(NetworkSpec)
+        lines += merge_base_weights(module, spec, model, DTYPES[settings["mixed_precision"]])
+    reading = {
+        "clip_skip": settings["clip_skip"],
+        "max_token_length": settings["max_token_length"],
+        "weighted": settings["weighted_captions"],
+    }
+    if checked.word is None:
+        rows, conditioner = None, TextConditioner(model, **reading)
+    else:
+        rows, conditioner = build_word(settings, checked.word, model, device, save_dtype, say)
+        trainables.append(rows)
+    lines += save_memory(model, settings.take(MemorySpec), device, train_text_encoder=runs_text_encoder(checked))
+    for line in lines:
+        say(line)
+    if module is not None:
+        network = build_network(checked, module, model, footing, say)
+        network.start_step = settings["network_start_step"]
+        trainables.append(network)
+        if rows is not None:
+            rows.stand_beside(network, bundled=settings["bundle_embeddings"])
+    return trainables, conditioner
+
+
+def rank_of(trainables: list[Trainable]) -> int | None:
+    """The rank in use of the network, if there is one."""
+    return next((trainable.rank for trainable in trainables if isinstance(trainable, NetworkTrainable)), None)
+
+
+def build_batches(
+    checked: Checked,
+    model: StableDiffusion,
+    conditioner: TextConditioner,
+    footing: Footing,
+    run_length: int,
+    say: Callable[[str], None],
+) -> tuple[BatchSource, BatchSource | None]:
+    """Batches of cached (or live) latents and embeddings, and those of the pictures that are held out, if any are; what
+    no step needs of the model leaves the device."""
+    settings, dataset, processes = checked.settings, checked.dataset, footing.processes
+    train_text = runs_text_encoder(checked)
+    caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
+    device, keep = processes.device, memory.highvram
+    # With lowram the device has more room than the computer: the U-Net stays on it while the others work.
+    place(model, device, unet=memory.lowram, keep_reserved=keep)
+    latents, lines = latent_source(caches, dataset, model, processes, settings["output_dir"])
+    text = None
+    if not train_text:
+        place(model, device, unet=memory.lowram, text_encoders=True, keep_reserved=keep)
+        with torch.no_grad(), footing.precision.autocast():
+            text = text_source(caches, dataset, conditioner, settings["output_dir"], show=processes.is_main)
+    text_encoders = train_text or captions_to_come(dataset) is None
+    place(model, device, text_encoders=text_encoders, keep_reserved=keep)
+    for line in [*dataset.warnings, *lines]:
+        say(line)
+    conditioner.tokens(captions_in_full(dataset))  # those that are made anew in each epoch were not seen yet
+    if conditioner.truncated:
+        say(f"{conditioner.truncated} captions are longer than {conditioner.max_token_length} tokens and are cut there")
+    batches = Batches(
+        dataset,
+        latents,
+        text,
+        seed=footing.seed,
+        geometry=footing.geometry,
+        workers=settings["max_data_loader_n_workers"],
+        pin=device.type == "cuda",
+        total_steps=run_length,
+    )
+    held_out = None
+    if dataset.validation is not None:
+        held_out = Batches(
+            dataset.validation,
+            latents,
+            text,
+            seed=settings["validation_seed"] or 0,
+            geometry=Geometry(1, processes.count, processes.index),
+            workers=settings["max_data_loader_n_workers"],
+            pin=device.type == "cuda",
+        )
+    if checked.word is None:
+        return batches, held_out
+    return with_templates(settings, batches, dataset), held_out and with_templates(settings, held_out, dataset)
+
+
+def build_network(
+    checked: Checked, module: ModuleType, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
+) -> NetworkTrainable:
+    """The network on the model, on its device, as a trainable of the loop."""
+    settings, processes = checked.settings, footing.processes
+    spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
+    # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
+    seed_generators(footing.seed)
+    network = create_network(module, spec, checked.arguments, model, settings.namespace(), say)
+    groups, names = optimizer_groups(
+        network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]
+    )
+    full = DTYPES["fp16"] if memory.full_fp16 else DTYPES["bf16"] if memory.full_bf16 else None
+    network.to(device=processes.device, dtype=full)
+    trainable = NetworkTrainable(
+        network,
+        groups,
+        names,
+        model,
+        processes.device,
+        save_dtype=SAVED_AS[settings["save_precision"]],
+        scale_weight_norms=spec.scale_weight_norms,
+    )
+    if processes.is_main and not hasattr(module, "OPTIONS"):  # a module that was written for another trainer
+        trainable.save_on_trial(settings["output_dir"], settings.take(SavingSpec).extension)
+    return trainable
+
+
+def build_previews(
+    checked: Checked, model: StableDiffusion, conditioner: TextConditioner, processes: Processes
+) -> Previews:
+    """Sample pictures of the prompts, drawn with everything on the device for as long as it takes."""
+    spec, saving = checked.settings.take(PreviewSpec), checked.settings.take(SavingSpec)
+    folder = saving.output_dir / "sample"
+    highvram = checked.settings["highvram"]
+
+    def draw(epoch: int | None, step: int) -> list[Path]:
+        with on_device(model, processes.device, keep_reserved=highvram):
+            return write_previews(
+                model,
+                conditioner,
+                checked.prompts,
+                folder,
+                output_name=saving.output_name,
+                epoch=epoch,
+                step=step,
+                sampler=spec.sample_sampler,
+                vae_dtype=model.vae.dtype,
+            )
+
+    return Previews(spec, draw if checked.prompts else None, saving.output_dir)

@@ -1,0 +1,119 @@
+"""What batches are made of, prepared once: the latents of the images and the embeddings of the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from library.console import show_line
+from library.data.batches import LatentSource
+from library.data.caches.latents_cache import DiskLatents, LiveLatents, MemoryLatents
+from library.data.caches.text_encoder_cache import TextCache, captions_to_come
+from library.data.dataset import Dataset
+from library.data.images.image_folder import CACHE_FOLDER
+from library.models.family import StableDiffusion
+from library.models.half import in_dtype
+from library.models.hashes import weights_hash
+from library.models.text import TextConditioner
+from library.training.runtime.distributed import Processes
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """The options on caching; field names are the options'."""
+
+    cache_latents: bool = False
+    cache_latents_to_disk: bool = False
+    cache_text_encoder_outputs: bool = False
+    cache_text_encoder_outputs_to_disk: bool = False
+    vae_batch_size: int = 1
+    max_data_loader_n_workers: int = 8
+
+
+class VaeEncoder:
+    """The VAE as the caches ask for it: pictures in, mean and standard deviation of the posterior out.
+
+    In float16 some VAEs (SDXL's own) overflow on some pictures. Those pictures are encoded again in float32, and `say`
+    is told so once.
+    """
+
+    def __init__(self, model: StableDiffusion, device: torch.device, say: Callable[[str], None] = show_line) -> None:
+        self._model = model
+        self._device = device
+        self._say = say
+        self._has_said = False
+
+    @torch.no_grad()
+    def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 3, height, width) in [-1, 1] to two of (batch, 4, height/8, width/8), float32 on the CPU."""
+        vae: Any = self._model.vae
+        vae.to(self._device)
+        mean, std = _posterior(vae, images)
+        finite = (mean.isfinite() & std.isfinite()).flatten(1).all(dim=1)
+        if vae.dtype in (torch.float16, torch.bfloat16) and not finite.all():
+            if not self._has_said:
+                self._say(
+                    "the VAE overflows in half precision: the pictures that it happens to are encoded in float32 "
+                    "(no_half_vae keeps the VAE in float32 from the start)"
+                )
+                self._has_said = True
+            with in_dtype(vae, torch.float32):
+                mean[~finite], std[~finite] = _posterior(vae, images[~finite])
+        return mean, std
+
+
+def _posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast(vae.device.type, enabled=False):
+        posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
+    return posterior.mean.float().cpu(), posterior.std.float().cpu()
+
+
+def latent_source(
+    spec: CacheSpec, dataset: Dataset, model: StableDiffusion, processes: Processes, output_dir: Path
+) -> tuple[LatentSource, list[str]]:
+    """Where latents come from by the options, filled, and lines worth saying. Raises `UserError` for bad images."""
+    encoder = VaeEncoder(model, processes.device)
+    scaling = model.scaling_factor
+    workers = max(1, spec.max_data_loader_n_workers)
+    filling = {"batch_size": spec.vae_batch_size, "workers": workers, "progress": processes.is_main}
+    if spec.cache_latents_to_disk:
+        source = DiskLatents(dataset, scaling, vae_hash=weights_hash(model.vae), fallback=output_dir)
+        filled = source.fill(
+            encoder,
+            process_index=processes.index,
+            num_processes=processes.count,
+            wait=processes.wait,
+            **filling,
+        )
+        return source, list(filled.said)
+    if spec.cache_latents:
+        memory = MemoryLatents(dataset, scaling)
+        return memory, list(memory.fill(encoder, **filling).said)
+    live = LiveLatents(dataset, scaling, encoder, batch_size=spec.vae_batch_size)
+    live.check(workers=workers, progress=processes.is_main)
+    return live, []
+
+
+def text_source(
+    spec: CacheSpec, dataset: Dataset, conditioner: TextConditioner, output_dir: Path, *, show: bool
+) -> TextCache:
+    """Embeddings of a text encoder that is not trained: each caption once, in memory, and on disk if asked for."""
+    model = conditioner.model
+    to_disk = spec.cache_text_encoder_outputs_to_disk
+    cache = TextCache(
+        conditioner.encode,
+        text_hash="-".join(weights_hash(encoder) for encoder in model.text_encoders) if to_disk else "",
+        clip_skip=conditioner.clip_skip,
+        max_token_length=conditioner.max_token_length,
+        weighted=conditioner.weighted,
+        folder=output_dir / CACHE_FOLDER if to_disk else None,
+    )
+    captions = captions_to_come(dataset)
+    if captions is not None:
+        cache.fill(captions, progress=show)
+    return cache

@@ -1,0 +1,336 @@
+"""The host of a kohya network module: builds a network in the contract's order and makes it a trainable of the loop."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from library.adapters.names import from_file_names, to_file_names
+from library.errors import UserError
+from library.files import Tensors, read_tensors, save_network, temporary_tensors
+from library.findings import Findings, read_figures
+from library.kohya_names import creating
+from library.models.embedding_files import BUNDLE
+from library.models.family import StableDiffusion
+from library.models.float8 import unchanged_by
+from library.training.progress import Progress
+from library.training.trainables import Movement, Trainable
+from library.training.trained.network_state import memory_of, restore_memory
+from library.training.trained.plugins import check_call, taken, telling
+
+SOON_READ = 2**30
+"""Bytes of weights that are read within a second or two."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The options that shape a network; field names are the options'."""
+
+    network_dim: int | None = None
+    network_alpha: float = 1.0
+    network_dropout: float | None = None
+    network_weights: Path | None = None
+    dim_from_weights: bool = False
+    base_weights: Sequence[Path] | None = None
+    base_weights_multiplier: Sequence[float] | None = None
+    network_train_unet_only: bool = False
+    network_train_text_encoder_only: bool = False
+    scale_weight_norms: float | None = None
+    gradient_checkpointing: bool = False
+
+
+def text_encoder_argument(model: StableDiffusion) -> nn.Module | list[nn.Module]:
+    """What the contract calls `text_encoder`: the module itself, or a list where a model has several."""
+    return model.text_encoders[0] if len(model.text_encoders) == 1 else list(model.text_encoders)
+
+
+def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffusion, dtype: torch.dtype) -> list[str]:
+    """Merge `base_weights` into the base model before anything is trained; returns a line for each file."""
+    lines = []
+    text_encoder = text_encoder_argument(model)
+    multipliers = list(spec.base_weights_multiplier or ())
+    for i, path in enumerate(spec.base_weights or ()):
+        multiplier = multipliers[i] if i < len(multipliers) else 1.0
+        with named_for_modules(path, model) as file, telling(f"{module.__name__}, `base_weights = {path}`"):
+            parts = (multiplier, str(file), model.vae, text_encoder, model.unet)
+            network, weights = _from_weights(module, "base_weights", *parts, for_inference=True)
+        if not hasattr(network, "merge_to"):
+            raise UserError(f"`base_weights` needs a network module with merge_to(), which {module.__name__} has not")
+        network.merge_to(text_encoder, model.unet, weights, dtype, "cpu")
+        lines.append(f"merged {path} into the base model at {multiplier:g}")
+    return lines
+
+
+def create_network(
+    module: ModuleType,
+    spec: NetworkSpec,
+    arguments: dict[str, str],
+    model: StableDiffusion,
+    options: Namespace,
+    say: Callable[[str], None] = lambda line: None,
+) -> nn.Module:
+    """A network on `model`, by the contract's calls in their order, with its weights loaded; hooks are in place.
+
+    `options` is the live namespace that `prepare_network` gets; `say` is told what loading weights gave. Raises
+    `UserError` where the module declines.
+    """
+    text_encoder = text_encoder_argument(model)
+    if spec.dim_from_weights:
+        assert spec.network_weights is not None  # checked with the options
+        with named_for_modules(spec.network_weights, model) as file, telling(module.__name__):
+            parts = (1, str(file), model.vae, text_encoder, model.unet)
+            network, _ = _from_weights(module, "dim_from_weights", *parts, **arguments)
+    else:
+        # LyCORIS reads `dropout` where kohya's own modules read `neuron_dropout`.
+        dropouts = {"neuron_dropout": spec.network_dropout, "dropout": spec.network_dropout}
+        keywords = taken(module.create_network, dropouts) | arguments
+        parts = (1.0, spec.network_dim, spec.network_alpha, model.vae, text_encoder, model.unet)
+        check_call(module.create_network, *parts, **keywords)
+        with telling(module.__name__), creating(module):
+            network = module.create_network(*parts, **keywords)
+    if network is None:
+        raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
+    if hasattr(network, "prepare_network"):
+        network.prepare_network(options)
+    with unchanged_by(module.__name__, model.unet):
+        network.apply_to(
+            text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
+        )
+    if not any(True for _ in network.parameters()):
+        raise UserError(
+            f"{module.__name__} made a network without a single layer for this model: its network_args (such as "
+            "`preset`), or network_train_unet_only, leave it none"
+        )
+    if spec.network_weights is not None:
+        # A ValueError is what modules raise for a file of another architecture.
+        with (
+            named_for_modules(spec.network_weights, model) as file,
+            telling(f"`network_weights = {spec.network_weights}`"),
+        ):
+            before = Movement(dict(network.named_parameters()))
+            found = network.load_weights(str(file))
+            if not spec.dim_from_weights and before.measure()[0] == 0:  # made from the file, it may have taken them
+                raise UserError(
+                    f"`network_weights = {spec.network_weights}`: {module.__name__} took nothing of it ({found}); the "
+                    "file is of another network module or model, or its module cannot read what it writes"
+                )
+            say(f"started from {spec.network_weights}: {found}")
+    if spec.scale_weight_norms and not hasattr(network, "apply_max_norm_regularization"):
+        say(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
+    if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
+        network.enable_gradient_checkpointing()
+    return network
+
+
+def _from_weights(module: ModuleType, option: str, *parts: Any, **keywords: Any) -> tuple[Any, Any]:
+    """The pair (network, weights) that a module makes of a file. Raises `UserError` where it makes none."""
+    function = getattr(module, "create_network_from_weights", None)
+    if function is None:
+        raise UserError(f"`{option}` needs create_network_from_weights(), which {module.__name__} has not")
+    check_call(function, *parts, **keywords)
+    with creating(module):
+        made = function(*parts, **keywords)
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise UserError(
+            f"{module.__name__}.create_network_from_weights() returned no (network, weights) pair, so it cannot be "
+            f"used with `{option}`"
+        )
+    return made
+
+
+def check_given_weights(spec: NetworkSpec) -> None:
+    """Refuse, before a model is loaded, weights to start from that cannot be used, where reading them takes no time."""
+    given = [] if spec.network_weights is None else [("network_weights", spec.network_weights)]
+    for option, path in [*given, *(("base_weights", path) for path in spec.base_weights or ())]:
+        if path.stat().st_size <= SOON_READ:
+            with telling(f"`{option} = {path}`"):
+                read_finite(path)
+
+
+def read_finite(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """A file's weights and metadata. Raises `UserError` where it is no such file, or not all of it is finite."""
+    tensors, metadata = read_tensors(path)
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"`{path}` holds values that are not finite, first in {broken[0]}; it cannot be used")
+    return tensors, metadata
+
+
+def named_for_modules(path: Path, model: StableDiffusion):
+    """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
+    tensors, metadata = read_finite(path)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BUNDLE)}
+    renamed = from_file_names(own, model)
+    return temporary_tensors(path, tensors, renamed, metadata)
+
+
+def optimizer_groups(
+    network: Any, text_encoder_lr: Sequence[float] | None, unet_lr: float | None, learning_rate: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The network's parameter groups and a name for each, whatever of the contract's shapes it answers in.
+
+    Groups may come as a list or a generator, with or without names, their parameters as any iterable.
+    """
+    first = text_encoder_lr[0] if text_encoder_lr else None
+    if hasattr(network, "prepare_optimizer_params_with_multiple_te_lrs"):
+        rates = list(text_encoder_lr) if text_encoder_lr else None
+        answer = network.prepare_optimizer_params_with_multiple_te_lrs(rates, unet_lr, learning_rate)
+    elif _takes_three(network.prepare_optimizer_params):
+        answer = network.prepare_optimizer_params(first, unet_lr, learning_rate)
+    else:
+        answer = network.prepare_optimizer_params(first, unet_lr)
+    groups, names = answer if isinstance(answer, tuple) else (answer, None)
+    groups = [_as_group(group, learning_rate) for group in groups]
+    groups = [group for group in groups if group["params"]]
+    if names is None or len(names) != len(groups):
+        names = [f"group{i}" for i in range(len(groups))]
+    if not groups:
+        raise UserError(
+            "nothing is trained: every learning rate is 0, or the network has no module for the parts that are "
+            "trained; set learning_rate, unet_lr or text_encoder_lr"
+        )
+    return groups, [str(name) for name in names]
+
+
+def _takes_three(method: Any) -> bool:
+    # Asked of the signature, not by calling and catching TypeError: that would hide the module's own errors.
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) >= 3
+
+
+def _as_group(group: Any, learning_rate: float) -> dict[str, Any]:
+    if not isinstance(group, dict):
+        group = {"params": [group] if isinstance(group, Tensor) else group}
+    # The dict itself is kept: a module may hold on to it to read the live learning rate.
+    group["params"] = list(group["params"])
+    group.setdefault("lr", learning_rate)
+    return group
+
+
+class NetworkTrainable(Trainable):
+    """A kohya network in the loop: the contract's hooks at their moments, its state, its file."""
+
+    name = "network"
+
+    def __init__(
+        self,
+        network: Any,
+        groups: list[dict[str, Any]],
+        group_names: list[str],
+        model: StableDiffusion,
+        device: torch.device,
+        *,
+        save_dtype: torch.dtype | None = None,
+        scale_weight_norms: float | None = None,
+    ) -> None:
+        self.network = network
+        self._groups = groups
+        self.group_names = group_names
+        self._model = model
+        self._device = device
+        self._save_dtype = save_dtype
+        self._max_norm = scale_weight_norms if hasattr(network, "apply_max_norm_regularization") else None
+        self._text_encoder = text_encoder_argument(model)
+        network.prepare_grad_etc(self._text_encoder, model.unet)
+        trained = {id(parameter) for group in groups for parameter in group["params"]}
+        for parameter in network.parameters():
+            # What no optimizer updates nothing clears either: its gradients would pile up in what is clipped.
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in trained)
+        self._movement = Movement({name: p for name, p in network.named_parameters() if id(p) in trained})
+        self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
+        self.beside: Callable[[], Tensors] = dict
+        """Tensors of others that go into the network's file."""
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of the network's first module, where its modules have one."""
+        modules = (*getattr(self.network, "unet_loras", ()), *getattr(self.network, "text_encoder_loras", ()))
+        return next((getattr(module, "lora_dim", None) for module in modules), None)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return self._groups
+
+    def clipped_parameters(self) -> list[Tensor]:
+        return [parameter for parameter in self.network.get_trainable_params() if parameter.requires_grad]
+
+    def announce(self, total_epochs: int, total_steps: int) -> list[str]:
+        return self.network.announce(total_epochs, total_steps) if hasattr(self.network, "announce") else []
+
+    def train(self, training: bool) -> None:
+        self.network.train(training)
+
+    def epoch_starts(self) -> None:
+        self.network.on_epoch_start(self._text_encoder, self._model.unet)
+
+    def micro_batch_starts(self) -> None:
+        if hasattr(self.network, "on_step_start"):
+            self.network.on_step_start(self._text_encoder, self._model.unet)
+
+    def gradients_ready(self) -> None:
+        for hook in ("update_grad_norms", "update_norms"):
+            if hasattr(self.network, hook):
+                getattr(self.network, hook)()
+
+    def after_step(self) -> dict[str, float]:
+        if self._max_norm:
+            scaled, mean, largest = self.network.apply_max_norm_regularization(self._max_norm, self._device)
+            return {"max_norm/keys_scaled": scaled, "max_norm/average_key_norm": mean, "max_norm/max_key_norm": largest}
+        return {}
+
+    def on_progress(self, progress: Progress) -> Mapping[str, Any] | None:
+        return self.network.on_progress(progress) if hasattr(self.network, "on_progress") else None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {f"network.{name}": tensor for name, tensor in memory_of(self.network).items()}
+        return state | {f"start.{name}": tensor for name, tensor in self._movement.start.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        own = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
+        restore_memory(self.network, own)
+        self._movement.start = {n.removeprefix("start."): t for n, t in state.items() if n.startswith("start.")}
+
+    def save(self, path: Path, metadata: dict[str, str]) -> None:
+        def rename(tensors: Tensors) -> Tensors:
+            return to_file_names(tensors, self._model) | self.beside()
+
+        save_network(self.network, path, self._save_dtype, metadata, rename=rename)
+
+    def save_on_trial(self, folder: Path, extension: str) -> None:
+        """Write its file once and forget it: what cannot be written is better known before the training than after."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as place:
+            self.save(Path(place, f"trial{extension}"), {})
+
+    def findings(self) -> Findings:
+        moved, change = self._movement.measure()
+        lines = list(self.network.findings()) if hasattr(self.network, "findings") else []
+        figures = read_figures(self.network.figures() if hasattr(self.network, "figures") else {})
+        return Findings(
+            moved=moved,
+            tensors=len(self._movement.start),
+            change=change,
+            lines=lines,
+            failure=self._failure(),
+            **figures,
+        )
+
+    def _failure(self) -> str | None:
+        """What the network itself calls a failed run: a method that was on and could do nothing."""
+        try:
+            if hasattr(self.network, "conclude"):
+                self.network.conclude()
+        except (RuntimeError, ValueError) as error:
+            return str(error)
+        return None

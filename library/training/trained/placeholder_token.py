@@ -1,0 +1,174 @@
+"""From the options to a new word: its tokens, where its vectors start, and what its captions say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from library.config.option import Origin, Settings
+from library.config.values import split_key_values
+from library.data.dataset import Dataset
+from library.errors import UserError
+from library.models.embedding_files import read_embedding, usable_stem
+from library.models.family import StableDiffusion
+from library.models.placeholders import ExpandingConditioner, Placeholders, placeholder_tokens
+from library.sampling.prompts import SamplePrompt
+from library.training.trained.caption_templates import CaptionSpec, TemplateBatches
+from library.training.trained.initializers import EncoderContext, checked_vectors, create_initializer, starting_vectors
+from library.training.trained.plugins import import_plugin
+from library.training.trained.textual_inversion import EmbeddingRows, without_folders
+from library.training.work import BatchSource
+
+DEFAULTS = ("learning_rate", "max_train_steps", "lr_scheduler", "max_grad_norm")
+"""Options for which an initializer may have a default of its own."""
+
+
+@dataclass(frozen=True)
+class WordSpec:
+    """The options of a new word; field names are the options'."""
+
+    token_string: str
+    num_vectors_per_token: int = 1
+    init_word: str | None = None
+    weights: Path | None = None
+    embedding_initializer: str = "embeddings.from_word"
+    initializer_args: Sequence[str] | None = None
+    embedding_lr: float | None = None
+    learning_rate: float = 2e-6
+    embedding_start_step: int = 0
+    embedding_stop_step: int | None = None
+
+
+@dataclass(frozen=True)
+class CheckedWord:
+    """A new word as far as it is known to be good before a model is loaded."""
+
+    initializer: Any
+    arguments: Mapping[str, str]
+
+
+def check_word(settings: Settings, dataset: Dataset, say: Callable[[str], None]) -> CheckedWord | None:
+    """What can be wrong with a new word and takes no model to find out; None where none is trained.
+
+    The initializer's own defaults are put into the settings where a person wrote nothing. Raises `UserError`.
+    """
+    if settings["token_string"] is None:
+        return None
+    spec, captions = settings.take(WordSpec), settings.take(CaptionSpec)
+    tokens = placeholder_tokens(spec.token_string, spec.num_vectors_per_token)
+    module = import_plugin(
+        spec.embedding_initializer, "embedding_initializer", ("create_initializer",), settings["config_file"]
+    )
+    arguments = split_key_values(settings["initializer_args"])
+    initializer = create_initializer(module, arguments, settings.namespace())
+    if spec.weights is not None and (count := read_embedding(spec.weights).count) != spec.num_vectors_per_token:
+        raise UserError(
+            f"`weights`: {spec.weights} holds {count} vectors, but `num_vectors_per_token` is "
+            f"{spec.num_vectors_per_token}; set it to {count}"
+        )
+    apply_defaults(settings, getattr(initializer, "defaults", {}), module.__name__, say)
+    if not captions.replaces_captions and not any(_names(spec.token_string, p.caption) for p in dataset.pictures):
+        shown = next((repr(picture.caption) for picture in dataset.pictures if picture.caption), "they are empty")
+        raise UserError(
+            f"no caption names `{spec.token_string}` ({shown}), so nothing would be trained: write it into the "
+            "captions, or set `use_object_template` or `caption_template`"
+        )
+    stem = settings["output_name"] or "last"
+    if usable_stem(stem) != stem:
+        raise UserError(
+            f"`output_name` is {stem!r}, but the name of an embedding's file is a word of prompts in web UIs: only "
+            f"letters, digits, `_`, `-` and `.` work there, as in {usable_stem(stem)!r}"
+        )
+    if settings["full_fp16"] or settings["full_bf16"]:
+        say(f"the vectors of {', '.join(tokens)} stay in float32, in which small steps are not lost")
+    return CheckedWord(initializer, arguments)
+
+
+def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str, say: Callable[[str], None]) -> None:
+    """Set what an initializer wants where a person set nothing, and say so.
+
+    Its `learning_rate` is the vectors'; everything else counts only where no network is trained beside them.
+    """
+    unknown = [name for name in defaults if name not in DEFAULTS]
+    if unknown:
+        raise UserError(f"{who} has a default for `{unknown[0]}`; it may have one for {', '.join(DEFAULTS)}")
+    alone = settings["network_module"] is None
+    said = []
+    for name, value in defaults.items():
+        if name == "learning_rate":
+            open_ = not settings.explicit("embedding_lr") and not (alone and settings.explicit("learning_rate"))
+            name = "embedding_lr"
+        else:
+            open_ = alone and not settings.explicit(name)
+        if name == "max_train_steps" and settings.explicit("max_train_epochs"):
+            open_ = False
+        if open_:
+            settings.values[name], settings.origins[name] = value, Origin("plugin")
+            setattr(settings.namespace(), name, value)
+            said.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    if said:
+        say(f"{who} sets {', '.join(said)}, which the options leave open")
+
+
+def build_word(
+    settings: Settings,
+    checked: CheckedWord,
+    model: StableDiffusion,
+    device: torch.device,
+    save_dtype: torch.dtype | None,
+    say: Callable[[str], None],
+) -> tuple[EmbeddingRows, ExpandingConditioner]:
+    """The vectors as a trainable, and the text encoders with the word in them. The model must be as it was loaded: a
+    network on its text encoders would change where the vectors start."""
+    spec = settings.take(WordSpec)
+    placeholders = Placeholders(model, spec.token_string, spec.num_vectors_per_token)
+    conditioner = ExpandingConditioner(
+        model,
+        placeholders,
+        clip_skip=settings["clip_skip"],
+        max_token_length=settings["max_token_length"],
+        weighted=settings["weighted_captions"],
+    )
+    contexts = [
+        EncoderContext(conditioner, placeholders, index, spec.init_word, settings.namespace())
+        for index in range(len(model.text_encoders))
+    ]
+    if spec.weights is not None:
+        starts = [checked_vectors(ctx.read_vectors(spec.weights), ctx, f"`weights` {spec.weights}") for ctx in contexts]
+    else:
+        starts = [starting_vectors(checked.initializer, ctx) for ctx in contexts]
+        for line in getattr(checked.initializer, "notes", ()):
+            say(line)
+    rate = spec.learning_rate if spec.embedding_lr is None else spec.embedding_lr
+    described = {
+        "ss_embedding_initializer": "weights" if spec.weights else spec.embedding_initializer,
+        "ss_initializer_args": without_folders(checked.arguments),
+        "ss_clip_skip": str(settings["clip_skip"]),
+    }
+    rows = EmbeddingRows(
+        checked.initializer, contexts, starts, rate, device, save_dtype=save_dtype, described=described
+    )
+    rows.start_step, rows.stop_step = spec.embedding_start_step, spec.embedding_stop_step
+    return rows, conditioner
+
+
+def with_templates(settings: Settings, batches: BatchSource, dataset: Dataset) -> BatchSource:
+    """The batches, with captions made of templates where the options ask for it."""
+    captions = settings.take(CaptionSpec)
+    if not captions.replaces_captions:
+        return batches
+    return TemplateBatches(batches, dataset, captions, settings["token_string"])
+
+
+def about_the_word(prompts: Sequence[SamplePrompt], token_string: str) -> list[SamplePrompt]:
+    """Sample prompts with the word where they leave a place for it, so that one file of prompts serves every word."""
+    return [replace(prompt, prompt=prompt.prompt.replace("{}", token_string)) for prompt in prompts]
+
+
+def _names(token_string: str, caption: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(token_string)}(?!\w)", caption) is not None

@@ -1,0 +1,1 @@
+"""Measures of restored pictures, and sheets that show them."""

@@ -1,0 +1,1 @@
+"""Training the two pivots: batches, objective, trainables, and their files."""

@@ -1,0 +1,97 @@
+"""What a pivot is called, what decides its result, and whether it has been trained to its end already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from library.config.option import Settings
+from library.errors import UserError
+from library.files import file_hash, read_metadata
+from library.training.saving.file_names import SavingSpec, states_of
+from library.training.saving.resume import LATEST, is_state, read_position
+from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT
+
+DECISIVE = (
+    *("pretrained_model_name_or_path", "controlnet_model_name_or_path", "cleaner", "prompt", "class_prompt", "pivot"),
+    *("seed", "mixed_precision", "learning_rate", "prior_loss_weight", "in_context", "high_noise_text", "gamma"),
+    *("min_timestep", "max_timestep", "train_batch_size"),
+    *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
+    *("resolution", "v_parameterization", "zero_terminal_snr"),
+    *(option.name for option in OPTIMIZER_HERE if not option.is_flag),
+    *(option.name for option in DEGRADATION),
+)
+FILES = {"text": "_G", "model": "_E"}
+"""What is added to `output_name` for the file, the log and the states of a pivot."""
+MARK = "pivot_settings"
+"""The entry of a file's header that says by what it was decided."""
+
+
+def stem_of(settings: Settings, pivot: str) -> str:
+    return (settings["output_name"] or "person") + FILES[pivot]
+
+
+def settings_of(settings: Settings, pivot: str) -> Settings:
+    """The settings with a pivot's own learning rate, steps and file name under the names that every training reads."""
+    own = {name: settings[f"{pivot}_{name}"] for name in ("learning_rate", "max_train_steps")}
+    return replace(settings, values=settings.values | own | {"output_name": stem_of(settings, pivot), "pivot": pivot})
+
+
+def person_file(settings: Settings) -> Path:
+    """The G_p that step 2 and restoring use."""
+    return settings["unet_weights"] or settings["output_dir"] / f"{stem_of(settings, TEXT)}.safetensors"
+
+
+def decided_by(settings: Settings, pivot: str) -> str:
+    """A digest of all that decides a pivot's result but its length: options, pictures, and for step 2 its G_p."""
+    own = settings_of(settings, pivot)
+    facts: dict[str, Any] = {name: own[name] for name in DECISIVE}
+    for name in ("reference_dir", "reg_data_dir", "train_data_dir"):
+        facts[name] = list(_contents(settings[name])) if settings[name] else None
+    if pivot != TEXT:
+        facts |= {"identities": settings["identities"], "G": _mark_of(person_file(settings))}
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+
+
+def is_finished(settings: Settings, pivot: str) -> bool:
+    """True where `--resume latest` finds the pivot's file with all its steps, decided by what would decide it now."""
+    if settings["resume"] != LATEST:
+        return False
+    own = settings_of(settings, pivot)
+    spec = own.take(SavingSpec)
+    file = spec.file(spec.last_stem)
+    if not file.is_file():
+        return False
+    try:
+        header = read_metadata(file)
+    except UserError:
+        return False  # damaged: it is made again
+    if any(_is_unfinished(state, file, own["max_train_steps"]) for state in states_of(spec)):
+        return False
+    finished = int(header.get("ss_steps", 0)) >= own["max_train_steps"]
+    return finished and header.get(MARK) == decided_by(settings, pivot)
+
+
+def _is_unfinished(state: Path, file: Path, steps: int) -> bool:
+    """Whether a state is of a later run than the file, and has steps to go."""
+    newer = state.stat().st_mtime > file.stat().st_mtime
+    return newer and is_state(state) and read_position(state) < steps
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, str]]:
+    yield from sorted((path.name, file_hash(path)) for path in folder.iterdir() if path.is_file())
+
+
+def _mark_of(file: Path) -> Any:
+    """What tells one writing of a file from another; None where there is no file."""
+    if not file.is_file():
+        return None
+    try:
+        written = read_metadata(file).get("ss_training_finished_at")
+    except UserError:
+        written = None
+    return written or file.stat().st_mtime_ns

@@ -1,0 +1,74 @@
+"""What a pivot learns from: the person's references, what the prior has of others, or several people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from library.config.option import Settings
+from library.config.values import split_key_values
+from library.errors import UserError
+from library.models.family import StableDiffusion
+from library.training.runtime.environment import Footing
+from library.training.runtime.memory import place
+from restoration.options import TEXT
+from restoration.pivots.faces import Face, about_number, find_faces
+from restoration.pivots.person import Person, read_person
+from restoration.pivots.prior import draw_prior, prior_folder
+
+
+@dataclass
+class TrainingPictures:
+    """What a pivot learns from."""
+
+    faces: list[Face]
+    prior: list[Face] = field(default_factory=list)
+    people: dict[str, Path] = field(default_factory=dict)
+    """Each person's G_p, where step 2 has several."""
+
+
+def find_training_pictures(
+    settings: Settings,
+    pivot: str,
+    model: StableDiffusion,
+    person: Person,
+    side: int,
+    footing: Footing,
+    say: Callable[[str], None],
+) -> TrainingPictures:
+    """What the pivot learns from: the references with the person's prompt, or for step 2 what the options name."""
+    if pivot != TEXT and settings["identities"]:
+        return _several_people(split_key_values(settings["identities"]), side)
+    if pivot != TEXT and settings["train_data_dir"]:
+        # Pictures of nobody in particular: G_p is told so.
+        return TrainingPictures(find_faces(settings["train_data_dir"], "train_data_dir", person.class_prompt, side))
+    faces = find_faces(settings["reference_dir"], "reference_dir", person.prompt, side)
+    for line in about_number(faces):
+        say(line)
+    if pivot != TEXT or not settings["prior_loss_weight"]:
+        return TrainingPictures(faces)
+    folder = settings["reg_data_dir"]
+    if folder is None:
+        folder = prior_folder(settings["output_dir"], person.class_prompt)
+        if footing.processes.is_main:
+            place(model, footing.processes.device, vae=True, text_encoders=True)
+            with torch.no_grad(), footing.precision.autocast():
+                draw_prior(model, person.class_prompt, folder, settings["num_class_images"], side, say)
+        footing.processes.wait()
+    return TrainingPictures(faces, find_faces(folder, "reg_data_dir", person.class_prompt, side))
+
+
+def _several_people(files: Mapping[str, str], side: int) -> TrainingPictures:
+    """`identities`: folders of references, each with its person's file of step 1, which has the prompt."""
+    faces: list[Face] = []
+    people: dict[str, Path] = {}
+    for folder, file in files.items():
+        known = read_person(Path(file))
+        if known is None:
+            raise UserError(f"`identities`: '{file}' does not say whose it is; give a file that step 1 has written")
+        faces += find_faces(Path(folder), "identities", known.prompt, side, person=folder)
+        people[folder] = Path(file)
+    return TrainingPictures(faces, people=people)

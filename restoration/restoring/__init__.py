@@ -1,0 +1,1 @@
+"""Restoring pictures: faces aligned, sampled by eq. 8, colours brought back."""

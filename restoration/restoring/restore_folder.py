@@ -1,0 +1,186 @@
+"""Restoring a folder: which weights, which text, picture after picture, whatever some of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from library.config.option import Settings
+from library.errors import UserError
+from library.files import read_metadata
+from library.image_files import BadImage, load
+from library.metrics.networks.face_detector import FaceDetector
+from library.training.runtime.mixed_precision import DTYPES
+from restoration.damage.ranges import REFERENCE_SIDE
+from restoration.image_folders import at_size, maker_of, to_pixels, to_tensor, working_size
+from restoration.pivots.person import base_mark, give_weights, read_person
+from restoration.pivots.pivot import person_file, stem_of
+from restoration.restoring.alignment import align, cut_out, paste_back
+from restoration.restoring.sampling import Sampling, restore
+from restoration.system.cleaner import Cleaner, load_cleaner
+from restoration.system.load import load_encoder, load_named_restorer
+from restoration.system.system import System
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Studio:
+    """All that restoring needs, on its device. `text` is what G reads in the conditional branch."""
+
+    system: System
+    text: Tensor
+    cleaner: Cleaner
+    sampling: Sampling
+    side: int
+    blur: float = 0.0
+    """Sigma of a blur before restoring, in pixels of a picture of `side`: who was there is to be forgotten (swap)."""
+
+    def restore(self, pictures: list[np.ndarray], names: list[str]) -> list[np.ndarray]:
+        """uint8 pictures of one working size to restored ones of their own sizes."""
+        working = [at_size(p, working_size((p.shape[1], p.shape[0]), self.side)) for p in pictures]
+        if self.blur:
+            working = [cv2.GaussianBlur(p, (0, 0), self.blur) for p in working]
+        batch = torch.stack([to_tensor(p) for p in working]).to(self.system.unet.device)
+        restored = restore(self.system, batch, self.text, names, self.sampling, self.cleaner)
+        if not restored.isfinite().all():
+            raise RuntimeError("the restored picture is not finite: the weights of G or E are damaged")
+        own = [(p.shape[1], p.shape[0]) for p in pictures]
+        return [at_size(to_pixels(r), size) for r, size in zip(restored, own, strict=True)]
+
+
+def open_studio(settings: Settings, say: Say) -> Studio:
+    """Load what the options name: the restorer, and unless `blind`, the person's G_p and E_pr."""
+    device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    restorer = load_named_restorer(settings)
+    system = restorer.system
+    sampling = settings.take(Sampling)
+    prompt = ""
+    if settings["blind"]:
+        sampling = replace(sampling, gamma=1.0)  # eq. 4: the null text throughout
+    else:
+        prompt, gamma = _personalise(settings, system, say)
+        sampling = sampling if settings.explicit("gamma") else replace(sampling, gamma=gamma)
+    text = system.text([prompt])
+    for line in restorer.notes:
+        say(line)
+    for module in (system.unet, system.encoder):
+        nn.Module.to(module, device=device, dtype=DTYPES[settings["mixed_precision"]])
+    nn.Module.to(system.model.vae, device=device)  # in float32, as the conditions of the training were made
+    side = settings["resolution"] or system.model.native_size
+    blur = settings["swap_blur"] * side / REFERENCE_SIDE if settings["mode"] == "swap" else 0.0
+    return Studio(system, text, load_cleaner(settings["cleaner"], device, restorer.cleaner), sampling, side, blur)
+
+
+def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, float]:
+    """Put G_p and E_pr into the system; returns the prompt and the gamma that the person was trained for."""
+    file = person_file(settings)
+    if not file.is_file():
+        raise UserError(
+            f"'{file}' does not exist: train it with restoration/train.py, give it as `unet_weights`, or restore "
+            "without a person by --blind"
+        )
+    person = read_person(file)
+    prompt = settings["prompt"] if settings.explicit("prompt") or person is None else person.prompt
+    if prompt is None:
+        raise UserError(f"'{file}' does not say whose it is; give the `prompt` that it was trained with")
+    if person is not None and person.base and person.base != base_mark(system.unet):
+        say(f"'{file.name}' was trained on another model than '{system.model.source}': results will be poor")
+    encoder = settings["encoder_weights"] or file.with_name(_encoder_name(settings))
+    if encoder.is_file():
+        base = read_metadata(encoder).get("pivot_base")
+        if base and base != base_mark(system.unet):
+            say(f"'{encoder.name}' was trained on another model than '{system.model.source}': results will be poor")
+        system.encoder = load_encoder(encoder, system.model)
+    elif settings["encoder_weights"]:
+        raise UserError(f"`encoder_weights = {encoder}` does not exist; leave it out to use the restorer's own")
+    else:
+        say(f"there is no '{encoder.name}' of step 2: the restorer's own ControlNet is used")
+    give_weights(system.model, file)
+    if settings["mode"] == "edit":
+        if not settings["edit"]:
+            raise UserError('`mode = edit` needs `edit`: words for the prompt, such as "smiling"')
+        prompt = f"{prompt}, {settings['edit']}"
+    return prompt, person.gamma if person else 0.5
+
+
+def restorer_of(settings: Settings) -> str:
+    """By what pictures are restored, as their files tell it: the person's weights by name, or no one's."""
+    return "blind restoring" if settings["blind"] else person_file(settings).name
+
+
+def check_makers(files: Iterable[Path], maker: str) -> None:
+    """Refuse to go on in a folder where pictures were restored as somebody else. Raises `UserError`."""
+    for file in files:
+        other = maker_of(file) if file.is_file() else None
+        if other not in (None, maker):
+            raise UserError(
+                f"'{file}' was made by {other}, and this call restores by {maker}: give another `output`, or leave "
+                "out `skip_existing` to replace it"
+            )
+
+
+def _encoder_name(settings: Settings) -> str:
+    return f"{stem_of(settings, 'model')}.safetensors"
+
+
+@dataclass(frozen=True)
+class Done:
+    """One picture's end: restored pixels, or why there are none."""
+
+    source: Path
+    pixels: np.ndarray | None = None
+    problem: str | None = None
+
+
+def restore_aligned(studio: Studio, sources: list[Path], batch_size: int) -> Iterator[Done]:
+    """Restore pictures that each show one face; those of one working size together, as many as `batch_size`."""
+    waiting: list[tuple[Path, np.ndarray]] = []
+    size: tuple[int, int] | None = None
+    for source in sources:
+        try:
+            pixels = load(source)
+            mine = working_size((pixels.shape[1], pixels.shape[0]), studio.side)
+        except (BadImage, ValueError) as error:
+            yield Done(source, problem=str(error))
+            continue
+        if waiting and (mine != size or len(waiting) == batch_size):
+            yield from _restored(studio, waiting)
+            waiting = []
+        size = mine
+        waiting.append((source, pixels))
+    if waiting:
+        yield from _restored(studio, waiting)
+
+
+def restore_photos(studio: Studio, sources: list[Path], detector: FaceDetector, smallest: int) -> Iterator[Done]:
+    """Restore the faces of larger photos where they are; a photo without a face is passed on unchanged."""
+    for source in sources:
+        try:
+            photo = load(source)
+            faces = detector.find(photo, smallest)
+            for number, face in enumerate(faces):
+                alignment = align(face.landmarks, studio.side)
+                aligned = cut_out(photo, alignment)
+                restored = studio.restore([aligned], [f"{source.name}#{number}"])[0]
+                photo = paste_back(photo, restored, alignment)
+            yield Done(source, photo, None if faces else f"no face of at least {smallest} pixels was found")
+        except (BadImage, ValueError, RuntimeError) as error:
+            yield Done(source, problem=str(error))
+
+
+def _restored(studio: Studio, waiting: list[tuple[Path, np.ndarray]]) -> Iterator[Done]:
+    try:
+        restored = studio.restore([pixels for _, pixels in waiting], [source.name for source, _ in waiting])
+    except RuntimeError as error:  # out of memory, most of all
+        for source, _ in waiting:
+            yield Done(source, problem=str(error).splitlines()[0])
+        return
+    for (source, _), pixels in zip(waiting, restored, strict=True):
+        yield Done(source, pixels)

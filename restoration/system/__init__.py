@@ -1,0 +1,1 @@
+"""The restorer B = {G, E}: its modules, its files and their layouts."""
