@@ -1,4 +1,4 @@
-"""Numbers and tables as people read them."""
+"""Formatting for people: durations, sizes, numbers, tables, and which of many are shown where only so many may be."""
 
 from __future__ import annotations
 
@@ -41,3 +41,16 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def every_nth(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`: each n-th from the first on, all of them where they are few."""
+    return list(range(0, count, -(-count // most))) if count else []
+
+
+def from_end_to_end(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, the first and the last among them."""
+    most = min(count, most)
+    if most < 2:
+        return [0][:most]
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

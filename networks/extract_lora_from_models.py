@@ -28,8 +28,7 @@ def extract_lora(argv: Sequence[str]) -> None:
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from tqdm import tqdm
 
-    from library.adapters.extract import Extraction, extract, open_model
-    from library.adapters.extracted import report, said_of, write_extracted
+    from library.adapters.extract import Extraction, extract, open_model, report, said_of, write_extracted
     from library.adapters.save_network import PRECISIONS
     from library.adapters.tool_arguments import check_target, chosen_device
 

@@ -13,9 +13,15 @@ from tqdm import tqdm
 from library.adapters.block_weights import BlockWeights
 from library.adapters.layer_locations import places_in_file, places_in_folder
 from library.adapters.layers import read_network
-from library.adapters.merge_model import Precision, open_folder, plan, write_merged_file, write_merged_folder
+from library.adapters.merge_model import (
+    Precision,
+    open_folder,
+    plan,
+    write_folder_as_file,
+    write_merged_file,
+    write_merged_folder,
+)
 from library.adapters.merge_networks import Merged, Way, Weighted, added, members, mixed_part
-from library.adapters.merge_to_file import write_folder_as_file
 from library.adapters.metadata import Metadata
 from library.adapters.save_network import without_stale_hashes, write_network
 from library.adapters.tool_metadata import base_model, merged_metadata, network_title, title_of

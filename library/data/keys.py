@@ -1,4 +1,4 @@
-"""Randomness by name: every draw that belongs to a sample comes from a generator of its own.
+"""Random seeds by name: every draw that belongs to a sample comes from a generator of its own.
 
 A draw is named by (seed, epoch, sample id, purpose). It is the same on every machine, in every process, with any
 number of workers and after any resume, because nothing that was drawn before it can change it.
@@ -6,6 +6,7 @@ number of workers and after any resume, because nothing that was drawn before it
 
 from __future__ import annotations
 
+import random
 from hashlib import blake2b
 
 import numpy as np
@@ -35,3 +36,10 @@ def permutation(n: int, seed: int, epoch: int, purpose: str) -> list[int]:
     """
     raw = np.random.PCG64(seed_of(seed, epoch, "", purpose)).random_raw(n)
     return np.argsort(raw, kind="stable").tolist()
+
+
+def seed_generators(number: int) -> None:
+    """Begin torch's, Python's and NumPy's own generators at `number`."""
+    torch.manual_seed(number % 2**63)
+    random.seed(number)
+    np.random.seed(number % 2**32)

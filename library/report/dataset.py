@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from library.evenly import every_nth
+from library.formatting import every_nth
 from library.report.bars import Bar, bars_of
 from library.report.pictures import data_uri
 from library.report.run_files import RunFiles

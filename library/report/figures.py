@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from library.evenly import from_end_to_end
 from library.findings import HeatMap, Series
+from library.formatting import from_end_to_end
 from library.report.plots import DASHES, SERIES, SOFT, label, new_figure, svg
 
 MOST_POINTS = 1200

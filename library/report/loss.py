@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from library.evenly import every_nth, from_end_to_end
+from library.formatting import every_nth, from_end_to_end
 from library.report.figures import TABLE_ROWS, Figure, none_for_nan, thinned, whole
 from library.report.overview import validation_losses
 from library.report.plots import DASHES, INK, SERIES, label, stacked_figure, svg

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from library.evenly import every_nth
+from library.formatting import every_nth
 from library.report.nearest import MOST_COMPARED, nearest
 from library.report.pictures import data_uri
 from library.report.run_files import RunFiles

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from library.data.batches import Batch
+from library.data.keys import seed_generators
 from library.training.nan_guard import BadStep
-from library.training.seeding import seed_generators
 from library.training.step_figures import Measured, StepFigures
 from library.training.trainables import Trainable
 from library.training.work import Work

@@ -15,10 +15,10 @@ from library.training.log.journal import Journal
 from library.training.nan_guard import Guard
 from library.training.objectives import Objective
 from library.training.optim.optimizers import Optimizers
-from library.training.readback import Readback
 from library.training.runtime.distributed import Processes
 from library.training.runtime.mixed_precision import Precision
 from library.training.signals import Signals
+from library.training.step_figures import Readback
 from library.training.trainables import Trainable
 
 

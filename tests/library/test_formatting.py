@@ -1,6 +1,6 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and of many only so many, evenly."""
 
-from library.formatting import duration, file_size, number
+from library.formatting import duration, every_nth, file_size, from_end_to_end, number
 
 
 def test_figures_are_written_for_people():
@@ -13,3 +13,16 @@ def test_figures_are_written_for_people():
     ]
     assert [number(v) for v in (None, 12345, 0.123456, 2e-5, True)] == ["–", "12,345", "0.1235", "2e-05", "yes"]
     assert [duration(s) for s in (4.21, 200, 7500)] == ["4.2 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_each_nth_is_taken_from_the_first_on():
+    assert every_nth(7, 3) == [0, 3, 6]
+    assert every_nth(3, 7) == [0, 1, 2]
+    assert every_nth(0, 3) == []
+    assert len(every_nth(1001, 200)) <= 200
+
+
+def test_the_first_and_the_last_are_taken():
+    assert from_end_to_end(101, 3) == [0, 50, 100]
+    assert from_end_to_end(2, 3) == [0, 1]
+    assert from_end_to_end(0, 3) == []

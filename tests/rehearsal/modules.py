@@ -28,13 +28,13 @@ from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.data.keys import seed_generators
 from library.errors import Interrupted
 from library.files import read_tensors
 from library.models.family import StableDiffusion
 from library.models.load import load_model
 from library.training.loop import fit
 from library.training.run import Run
-from library.training.seeding import seed_generators
 from library.training.setup.build import build_run
 from library.training.setup.checks import check_before_loading
 from library.training.trained.network import NetworkSpec, create_network, merge_base_weights

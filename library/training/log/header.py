@@ -15,7 +15,7 @@ from typing import Any
 from library.config.explain import origin
 from library.config.option import Option, Settings
 from library.config.values import written_form
-from library.evenly import every_nth
+from library.formatting import every_nth
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "bitsandbytes", "xformers")
 MOST_PICTURES = 500

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from library.atomic import atomic
-from library.evenly import every_nth
 from library.findings import Findings, HeatMap, Series
+from library.formatting import every_nth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,8 +23,16 @@ from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
 from library.training.clock import Clock, LengthSpec, new_clock
 from library.training.plan.files import Kept, PlannedFile, Sizes, planned_files
-from library.training.plan.memory import case_of, habits_of, held_in_caches, held_while_loading, latents_of
-from library.training.plan.memory_estimate import Habits, Parts, Surroundings
+from library.training.plan.memory import (
+    Habits,
+    Parts,
+    Surroundings,
+    case_of,
+    habits_of,
+    held_in_caches,
+    held_while_loading,
+    latents_of,
+)
 from library.training.plan.network import NetworkShape, count_network
 from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import choose_geometry

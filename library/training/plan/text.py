@@ -9,7 +9,7 @@ import torch
 
 from library.data.preflight.findings import Finding
 from library.training.plan.files import PlannedFile
-from library.training.plan.memory_estimate import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
+from library.training.plan.memory import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
 from library.training.plan.network import NetworkShape
 from library.training.plan.plan import Plan
 

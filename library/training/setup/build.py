@@ -16,6 +16,7 @@ from library.config.option import Settings
 from library.data.batches import Batches
 from library.data.caches.text_encoder_cache import captions_in_full, captions_to_come
 from library.data.dataset import Dataset
+from library.data.keys import seed_generators
 from library.data.preflight.in_run import data_event, leaks_of
 from library.data.preflight.lengths import about_lengths, count_of
 from library.data.sample_order import Geometry, steps_per_epoch
@@ -46,7 +47,6 @@ from library.training.saving.fingerprint import (
     optimizer_text,
     refuse_other_settings,
 )
-from library.training.seeding import seed_generators
 from library.training.setup.assemble import assemble, build_optimizers, check_rates, check_room
 from library.training.setup.base_model import LoadModel, load_base_model
 from library.training.setup.caching import CacheSpec, latent_source, text_source

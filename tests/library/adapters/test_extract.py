@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from library.adapters.extract import Extraction, extract, is_trained, open_model
-from library.adapters.extracted import report, said_of
+from library.adapters.extract import Extraction, extract, is_trained, open_model, report, said_of
 from library.adapters.factors import leading
 from library.adapters.layers import read_network, update_of
 from library.adapters.merge_commands import merge_into_model

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from library.training.optim.optimizers import OptimizerSpec
-from library.training.plan.memory_estimate import (
+from library.training.plan.memory import (
     GIB,
     RUNNING,
     Habits,
