@@ -25,6 +25,7 @@ from torch import Tensor
 
 from library.atomic import atomic, atomic_folder
 from library.errors import Problem, UserError
+from library.path_safety import path_inside
 
 Tensors = dict[str, Tensor]
 
@@ -206,7 +207,9 @@ def read_manifest(folder: Path | str, *, full: bool = False) -> dict[str, dict[s
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
         for name, facts in files.items():
-            file = folder / name
+            file = path_inside(folder, name)
+            if file is None:
+                raise UserError(f"`{path}` is damaged: it names `{name}`, which is no file of it; resume another state")
             if not file.is_file() or file.stat().st_size != facts["size"]:
                 raise UserError(
                     f"`{folder}` is not a whole state: `{name}` is missing or cut off; resume an earlier one"

@@ -24,13 +24,21 @@ def convert(argv: Sequence[str]) -> None:
     parser.add_argument("--model", choices=tuple(WIDTHS), help="refuse vectors that are not of this model")
     arguments = parser.parse_args(argv)
     from library.models.embedding_files import Embedding, read_bundle, read_embedding, vectors_for, write_embedding
+    from library.path_safety import stem_of_text
 
     first = arguments.input[0]
     if len(arguments.input) > 2:
         raise UserError(f"{len(arguments.input)} inputs are given; give one file, or SDXL's two")
     bundled = read_bundle(first) if len(arguments.input) == 1 else []
     if bundled:
-        targets = [(e, arguments.output / f"{e.token}.safetensors") for e in bundled]
+        targets, taken = [], set()
+        ending = ".pt" if arguments.layout == "a1111" else ".safetensors"
+        # A word is anybody's text: a file is named after it, in OUT and nowhere else. Words that are names come first.
+        for embedding in sorted(bundled, key=lambda one: stem_of_text(one.token) != one.token):
+            stem = stem_of_text(embedding.token, taken)
+            second = [f"{stem}_2"] if arguments.layout == "diffusers" and len(embedding.vectors) > 1 else []
+            taken.update(name.lower() for name in (stem, *second))
+            targets.append((embedding, arguments.output / f"{stem}{ending}"))
     elif len(arguments.input) == 2:
         parts = [read_embedding(file) for file in arguments.input]
         vectors = {name: next(iter(p.vectors.values())) for name, p in zip(WIDTHS["sdxl"], parts, strict=True)}

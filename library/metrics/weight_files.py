@@ -9,6 +9,7 @@ from pathlib import Path
 
 from library.errors import UserError
 from library.files import file_hash
+from library.path_safety import path_inside
 
 
 def weight_files(source: Path) -> list[Path]:
@@ -23,9 +24,22 @@ def weight_files(source: Path) -> list[Path]:
             return [source / whole]
         index = source / f"{whole}.index.json"
         if index.is_file():
-            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            return [source / part for part in parts]
+            return [_part(source, name, index) for name in sorted(_names_in(index))]
     raise UserError(f"'{source}' has no weights (model.safetensors or pytorch_model.bin); download the whole folder")
+
+
+def _names_in(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{index}' is no list of weight files; download the whole folder again") from error
+
+
+def _part(folder: Path, name: str, index: Path) -> Path:
+    path = path_inside(folder, name)
+    if path is None:
+        raise UserError(f"'{index}' names '{name}', which is no file of its folder; download the whole folder again")
+    return path
 
 
 def hash_of(files: Sequence[Path]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from library.findings import Findings, Sheet, from_plain
+from library.path_safety import path_inside
 from library.report.bars import bars_of
 from library.report.dataset import data_told
 from library.report.figures import Figure, heat_map_figure, series_figure
@@ -80,7 +81,7 @@ def _shown(number: int, event: dict[str, Any], folder: Path) -> dict[str, Any]:
 def sheet_told(title: str, sheet: Sheet, folder: Path) -> tuple[str, list[str], list[tuple[str, list[str | None]]]]:
     """A sheet's title, its columns, and its rows with the pictures as URIs."""
     rows = [
-        (str(name), [data_uri(folder / file) if file else None for file in files])
+        (str(name), [data_uri(path) if (path := path_inside(folder, file)) else None for file in files])
         for name, files in zip(sheet.rows, sheet.files, strict=False)
     ]
     return title, [str(column) for column in sheet.columns], rows

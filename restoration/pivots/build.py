@@ -58,9 +58,9 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
     person = person_of(settings, base_mark(model.unet))
     side = settings["resolution"] or model.native_size
     pictures = find_training_pictures(settings, pivot, model, person, side, footing, say)
-    people = People(model, pictures.people)
+    people = People(model, pictures.people, settings["network_module"])
     if pivot != TEXT and not pictures.people:
-        give_weights(model, file_of_g)
+        give_weights(model, file_of_g, settings["network_module"])
 
     trainable = build_trainable(settings, pivot, system, plugin, footing, say)
     check_room(settings["output_dir"], [trainable])

@@ -18,7 +18,7 @@ from library.files import Tensors, read_metadata, read_tensors
 from library.models.family import StableDiffusion
 from library.models.hashes import weights_hash
 from library.training.trained.network import NetworkSpec, merge_base_weights
-from library.training.trained.plugins import import_plugin
+from library.training.trained.plugins import ROOT, import_plugin
 
 PREFIX = "pivot_"
 
@@ -73,8 +73,12 @@ def base_mark(unet: nn.Module) -> str:
     return weights_hash(halves)[:16]
 
 
-def give_weights(model: StableDiffusion, path: Path) -> None:
-    """Put G_p's weights into the model's U-Net, in its dtype: all of them, or merged from a network's file."""
+def give_weights(model: StableDiffusion, path: Path, network_module: str | None = None) -> None:
+    """Put G_p's weights into the model's U-Net, in its dtype: all of them, or merged from a network's file.
+
+    `network_module` is the one that the options name: any other than those that come with the project is imported only
+    if a person named it, not because a file does.
+    """
     tensors, header = read_tensors(path)
     wanted = model.unet.state_dict()
     if tensors.keys() == wanted.keys():
@@ -89,8 +93,22 @@ def give_weights(model: StableDiffusion, path: Path) -> None:
             f"'{path}' is neither a U-Net of this architecture nor a network on it; give OUTPUT_NAME_G.safetensors of "
             "step 1"
         )
-    module = import_plugin(header.get("ss_network_module") or "networks.lora", "ss_network_module", ())
+    name = header.get("ss_network_module") or "networks.lora"
+    if name != network_module and not _comes_with_the_project(name):
+        raise UserError(
+            f"'{path}' was made by the network module {name!r}, which did not come with this project; if you "
+            "trust it, say so by the option `network_module`"
+        )
+    module = import_plugin(name, "ss_network_module", ())
     merge_base_weights(module, NetworkSpec(base_weights=[path]), model, model.unet.dtype)
+
+
+def _comes_with_the_project(module: str) -> bool:
+    """Whether a module is a file of this project's `networks`, or LyCORIS, which is installed to be used by name."""
+    package, _, name = module.removeprefix("sd_scripts.").partition(".")
+    if package == "lycoris":
+        return True
+    return package == "networks" and name.isidentifier() and (ROOT / "networks" / f"{name}.py").is_file()
 
 
 def refuse_non_finite(tensors: Tensors, path: Path) -> None:
@@ -105,13 +123,13 @@ def refuse_non_finite(tensors: Tensors, path: Path) -> None:
 class People:
     """The U-Net weights of several people on the CPU; `show` puts one of them into the model before a step."""
 
-    def __init__(self, model: StableDiffusion, files: Mapping[str, Path]) -> None:
+    def __init__(self, model: StableDiffusion, files: Mapping[str, Path], network_module: str | None = None) -> None:
         self._unet = model.unet
         self._weights: dict[str, dict[str, torch.Tensor]] = {}
         base = {name: tensor.clone() for name, tensor in model.unet.state_dict().items()}
         for person, file in files.items():
             model.unet.load_state_dict(base)
-            give_weights(model, file)
+            give_weights(model, file, network_module)
             self._weights[person] = {name: tensor.clone() for name, tensor in model.unet.state_dict().items()}
         self._shown = list(files)[-1] if files else ""
 

@@ -102,7 +102,7 @@ def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, flo
         raise UserError(f"`encoder_weights = {encoder}` does not exist; leave it out to use the restorer's own")
     else:
         say(f"there is no '{encoder.name}' of step 2: the restorer's own ControlNet is used")
-    give_weights(system.model, file)
+    give_weights(system.model, file, settings["network_module"])
     if settings["mode"] == "edit":
         if not settings["edit"]:
             raise UserError('`mode = edit` needs `edit`: words for the prompt, such as "smiling"')

@@ -108,3 +108,25 @@ def test_started_by_its_path_from_another_folder_the_standard_library_is_still_f
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["/tmp/outside"], {"_tmp_outside.safetensors"}),
+        (["\\outside", "C:outside"], {"_outside.safetensors", "C_outside.safetensors"}),
+        (["a/b", "a_b", "A_B"], {"A_B.safetensors", "a_b_2.safetensors", "a_b_3.safetensors"}),
+        (["nul", "", "x" * 300], {"_nul.safetensors", "embedding.safetensors"}),
+    ],
+)
+def test_a_word_in_a_file_never_decides_in_which_folder_it_is_unpacked(tmp_path, words, files):
+    weights = {"lora_unet_x.lora_down.weight": torch.zeros(2, 4)}
+    for value, word in enumerate(words):
+        weights[f"bundle_emb.{word}.clip_l"] = torch.full((1, 4), float(value))
+    place = tmp_path / "deep" / "er"
+    write_tensors(tmp_path / "lora.safetensors", weights)
+    assert run("convert", tmp_path / "lora.safetensors", place / "out") == 0
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - {tmp_path / "lora.safetensors"}
+    assert {path.parent for path in written} == {place / "out"}
+    assert {path.name for path in written} - {f"{'x' * 100}.safetensors"} == files
+    assert {read_metadata(path).get("ss_token_string") for path in written} >= {word for word in words if word}

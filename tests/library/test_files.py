@@ -253,6 +253,7 @@ def test_a_state_that_fails_half_way_leaves_the_older_one(tmp_path):
         (lambda folder: (folder / "inner" / "a.txt").write_text("12"), "`inner/a.txt` is missing or cut off"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "manifest.json").write_text(json.dumps({"files": {"a": 3}})), "damaged|missing"),
+        (lambda folder: (folder / "manifest.json").write_text(json.dumps({"files": {"../a": {}}})), "names `../a`"),
     ],
 )
 def test_a_folder_that_is_not_a_whole_state_is_refused(tmp_path, harm, message):

@@ -11,6 +11,7 @@ from library.batch.jobs.fingerprint import Key
 from library.batch.jobs.job import Job
 from library.batch.jobs.ledger import CUT_OFF, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Record
 from library.errors import ConfigError, Problem, raise_all
+from library.path_safety import path_inside
 
 FAILURES = (FAILED, GAVE_UP)
 
@@ -54,9 +55,9 @@ def refuse_other_jobs(found: Sequence[tuple[Record, Key]]) -> None:
 
 
 def outputs_there(record: Record, folder: Path) -> bool:
-    """Whether all that a job left is there, by name and size."""
-    paths = [(folder / output["path"], output["bytes"]) for output in record.outputs]
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    """Whether all that a job left is there, by name and size; a name that leads out of `folder` is not."""
+    paths = [(path_inside(folder, output["path"]), output["bytes"]) for output in record.outputs]
+    return all(path is not None and path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 def verified(record: Record, folder: Path, say: Callable[[str], None]) -> Record:

@@ -118,6 +118,8 @@ class Ledger:
         try:
             data = json.loads(path.read_bytes())
             data["attempts"] = [Attempt(**attempt) for attempt in data["attempts"]]
+            if data["name"] != name:  # what is written and moved goes by it
+                raise ValueError(f"it is the record of {data['name']!r}")
             known = {item.name for item in fields(Record)}
             return Record(**{key: value for key, value in data.items() if key in known})
         except FileNotFoundError:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from library.batch.jobs.ledger import Record
 from library.batch.results.logs import log_lines
+from library.path_safety import path_inside
 from library.report.pictures import data_uri
 
 MOST_PICTURES = 1200
@@ -55,8 +56,8 @@ def contact_sheet(records: Sequence[Record], methods: Sequence[str], output_dir:
 def samples_of(folder: Path, name: str) -> list[Sample]:
     """What a job drew last, in the order of its prompts."""
     drawn = [line["files"] for line in log_lines(folder / f"{name}-log.jsonl") if line.get("event") == "samples"]
-    files = [folder / "sample" / file for file in drawn[-1]] if drawn else []
-    return [sample for sample in map(_read, files) if sample is not None]
+    files = [path_inside(folder / "sample", file) for file in drawn[-1]] if drawn else []
+    return [sample for file in files if file is not None and (sample := _read(file)) is not None]
 
 
 def _first_drawn(records: Sequence[Record], dataset: str, method: str, output_dir: Path) -> list[Sample]:

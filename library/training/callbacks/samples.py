@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from library.errors import UserError
+from library.path_safety import path_inside
 from library.sampling.before_after import write_before_after
 from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.work import Work
@@ -72,7 +73,8 @@ class Previews:
         if self._draw is not None and self._spec.sample_at_first and not self.due(work.clock):
             self._pictures(work)
         folder = self._sheet.parent / "sample"
-        before = [folder / name for name in work.journal.first_samples if (folder / name).is_file()]
+        named = [path_inside(folder, name) for name in work.journal.first_samples]
+        before = [path for path in named if path is not None and path.is_file()]
         if work.processes.is_main and before != self._newest and len(before) == len(self._newest) > 0:
             write_before_after(before, self._newest, self._sheet)
             work.journal.saved.append(self._sheet)

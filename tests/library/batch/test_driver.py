@@ -128,6 +128,23 @@ def test_files_that_are_gone_are_made_again(batch, trained_by):
     assert trained == [NAMES[2], *NAMES]
 
 
+def test_a_record_that_names_another_job_or_files_elsewhere_moves_and_trusts_nothing(batch, trained_by, capsys):
+    outside = batch.output.parent / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(b"weights")
+    trained_by(lambda assignment: Outcome(outputs=[{"path": "../../outside/x", "bytes": 7, "sha256": "0"}]))
+    batch.run()
+    trained = []
+    trained_by(lambda assignment: trained.append(assignment.name) or Outcome())
+    assert batch.run() == 0
+    assert trained == NAMES  # none of the files is a file of its job
+    record = batch.ledger.jobs / f"{NAMES[0]}.json"
+    record.write_text(record.read_text(encoding="utf-8").replace(NAMES[0], "../../outside"), encoding="utf-8")
+    assert batch.run() == 1
+    assert f"{NAMES[0]}.json` is no record of a job (it is the record of '../../outside')" in capsys.readouterr().err
+    assert (outside / "x").is_file()
+
+
 @pytest.mark.parametrize("words", [(), ("--dry_run",)])
 def test_a_finished_name_with_other_options_is_refused_with_the_difference(batch, trained_by, capsys, words):
     trained_by(lambda assignment: Outcome())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from library.errors import ConfigError
+from library.errors import ConfigError, UserError
 from library.metrics.catalogue import METRICS, SOURCES
 from library.metrics.weight_files import weight_facts
 from library.metrics.weights import Weights, in_hub_cache, not_there, read_weights
@@ -36,6 +36,17 @@ def test_a_local_copy_of_the_hub_will_do_if_it_has_weights(tmp_path: Path, monke
     csd = in_cache(tmp_path, "tomg-group-umd/CSD-ViT-L", "pytorch_model.bin") / "pytorch_model.bin"
     assert Weights().find("csd") == csd
     assert not_there(METRICS["clip_t"], Weights()) is None
+
+
+def test_a_list_of_weight_files_names_only_files_of_its_folder(tmp_path: Path):
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "../b.safetensors"}}', encoding="utf-8"
+    )
+    with pytest.raises(UserError, match=r"names '\.\./b\.safetensors', which is no file of its folder"):
+        weight_facts(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="is no list of weight files"):
+        weight_facts(tmp_path)
 
 
 def test_a_written_path_wins_over_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

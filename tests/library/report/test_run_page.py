@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from library.findings import Sheet
 from library.report.__main__ import main
 from library.report.overview import state_of
 from library.report.page import visible
 from library.report.run_files import read_run
-from library.report.run_page import page_of, run_page, write_run_page
+from library.report.run_page import page_of, run_page, sheet_told, write_run_page
 from tests.library.report.a_run import DATA, VERDICT, findings_line, loss_at, make_run, picture, settings_line
 from tests.library.report.hostile import HOSTILE, Page
 
@@ -201,6 +202,14 @@ def test_hostile_texts_are_shown_literally(tmp_path: Path):
     page.refuse_anything_active()
     for text in HOSTILE[:-1]:
         assert page.text.count(visible(text)) >= 8, repr(text)
+
+
+def test_a_log_shows_no_picture_from_outside_the_run_s_folder(tmp_path: Path):
+    picture(tmp_path / "private.png", 1)
+    picture(tmp_path / "run" / "sheet" / "own.png", 2)
+    sheet = Sheet(["a"], ["1", "2", "3"], [["../private.png"], [str(tmp_path / "private.png")], ["sheet/own.png"]])
+    rows = sheet_told("pictures", sheet, tmp_path / "run")[2]
+    assert [uris[0] is None for _, uris in rows] == [True, True, False]
 
 
 def test_a_hostile_run_name_is_shown_literally(tmp_path: Path):
