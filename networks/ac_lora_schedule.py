@@ -11,7 +11,7 @@ FEW_RESTARTS = 4
 REMEDY = "train longer, or set ac_every_n_epochs or ac_every_n_steps to less"
 PAPER_NOTICE = (
     "AC-LoRA in the paper's letter (ac_mode=paper): it regularises, but the ranks that it finds follow the maximum "
-    "rank, not the data; ac_mode=product finds ranks"
+    "rank, not the data; ac_mode=product keeps few slots, in a small file"
 )
 
 

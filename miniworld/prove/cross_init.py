@@ -29,6 +29,7 @@ from library.sampling.prompts import SamplePrompt
 from miniworld.judge import Judge
 from miniworld.prove.cross_init_table import table
 from miniworld.prove.exam import merge
+from miniworld.prove.measures import AUTOCAST
 from miniworld.prove.persons import MODEL, NAMES, TOKEN, Person, called, with_word, written_out
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import write_between_marks
@@ -138,7 +139,7 @@ class Exam:
             SamplePrompt(f"a photo of a {person.gender}", seed=i, scale=4.0, sample_steps=12)
             for i in range(REGULARISATION_PICTURES)
         ]
-        drawn = generate(self.base, TextConditioner(self.base), prompts, autocast=torch.bfloat16)
+        drawn = generate(self.base, TextConditioner(self.base), prompts, autocast=AUTOCAST)
         own = folder / "regularisation" / f"1_{person.gender}"
         own.mkdir(parents=True)
         for i, picture in enumerate(drawn):
