@@ -17,7 +17,7 @@ from safetensors import safe_open
 from networks.ac_lora_restart import Choices
 
 OPTIONS = {  # names of network_args; all values arrive as text
-    "ac_mode": "paper: the letter of the paper (default); product: on the singular values of B A, low ranks and small files",
+    "ac_mode": "paper: the letter of the paper (default); product: on the values of B A, low ranks and small files",
     "ac_sum": "squared (default): the signal is measured by the sum of squared singular values; plain: of their values",
     "ac_p": "share of that sum which is signal: auto (paper's default, follows the loss) or a number (product: 0.9)",
     "ac_p_min": "lower bound of an automatic p (0; product: 0.8)",
@@ -26,7 +26,7 @@ OPTIONS = {  # names of network_args; all values arrive as text
     "ac_noise_scale": "the noise over the standard deviation of what is discarded (1; product: 0.1)",
     "ac_shrink": "hard (default), or soft: also subtract the largest discarded singular value from the kept ones",
     "ac_loss": "the loss that an automatic p follows: raw (paper's default), fvu (product's): MSE / mean target^2",
-    "ac_every_n_epochs": "epochs between two RESTARTs: auto (default: a tenth of the run; the paper: 10), a number, or 0 for none",
+    "ac_every_n_epochs": "epochs between RESTARTs: auto (a tenth of the run; the paper: 10), a number, or 0 for none",
     "ac_every_n_steps": "optimizer steps between two RESTARTs, instead of epochs",
     "ac_min_steps": "optimizer steps that lie between two RESTARTs at least (0; product with automatic epochs: 50)",
     "ac_first_epoch": "whether the first RESTART comes after the first epoch already (true)",
