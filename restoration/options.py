@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from library.config.option import Group, Option, Settings
+from library.config.options.averaging import AVERAGES
 from library.config.options.config import CONFIG
 from library.config.options.logging import LOGGING
 from library.config.options.loss import LOSS
@@ -173,7 +174,7 @@ EVALUATION = Group("Evaluation", (
 # fmt: on
 
 EVERYTHING = (
-    *(CONFIG, RESTORER, IDENTITY, PIVOTS, NETWORK_ON_G, RUN, OPTIMIZER_HERE, SAVING_HERE, LOGGING),
+    *(CONFIG, RESTORER, IDENTITY, PIVOTS, NETWORK_ON_G, RUN, OPTIMIZER_HERE, AVERAGES, SAVING_HERE, LOGGING),
     *(PREVIEWS, DEGRADATION, SAMPLING, FILES, RESTORING, DETECTOR, EVALUATION),
 )
 """A config file may hold what any of the commands reads."""

@@ -31,6 +31,8 @@ OWN_OPTIONS = """
     validate_every_n_steps
 """.split()  # noqa: SIM905 (each is written as `ss_` and its own name)
 
+WRITTEN_WHERE_SET = ("ema_decay", "ema_update_every")
+
 FOLDER_OPTIONS = ("color_aug", "flip_aug", "random_crop", "shuffle_caption", "keep_tokens", "bucket_no_upscale")
 
 SUBSET_OPTIONS = """
@@ -135,6 +137,7 @@ def training_metadata(
 ) -> Metadata:
     """All entries that stay the same during a run; `settings` are the options' values by name."""
     facts: dict[str, Any] = {f"ss_{name}": _plain(settings.get(name)) for name in OWN_OPTIONS}
+    facts |= {f"ss_{name}": settings[name] for name in WRITTEN_WHERE_SET if settings.get(name)}
     facts |= {
         "ss_session_id": run.session_id,
         "ss_training_started_at": run.started_at,

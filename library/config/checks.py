@@ -108,6 +108,13 @@ def stages_leave_no_gap(settings: Settings) -> Iterator[Problem]:
         )
 
 
+def averages_forget(settings: Settings) -> Iterator[Problem]:
+    if settings["ema_decay"] == 1:
+        yield Problem(
+            f"{settings.place('ema_decay')} is 1, with which the average never leaves the start; 0.999 is usual."
+        )
+
+
 def something_is_trained(settings: Settings) -> Iterator[Problem]:
     unet, text = "network_train_unet_only", "network_train_text_encoder_only"
     if settings[unet] and settings[text]:
@@ -246,6 +253,7 @@ CHECKS = (
     there_is_something_to_train,
     a_new_word_is_complete,
     stages_leave_no_gap,
+    averages_forget,
     something_is_trained,
     cached_text_encoder_is_not_trained,
     ranks_from_weights,

@@ -84,4 +84,5 @@ def tell_progress(run: Run) -> None:
         for trainable in due:
             event = trainable.on_progress(run.journal.progress(trainable, run.clock, run.optimizers.optimizer))
             if event is not None:
+                run.averages.begin_again(trainable)
                 run.journal.happened(event, run.clock)

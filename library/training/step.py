@@ -37,6 +37,7 @@ def take_step(work: Work, micro_batches: Sequence[Batch]) -> list[Measured]:
     work.updated_to = step + 1
     work.optimizers.step(finite, work.precision)
     extra = {name: value for trainable in active for name, value in trainable.after_step().items()}
+    work.averages.update(active)
 
     count = micro_batches[0].true_count
     figures = StepFigures(step + 1, micro_batches[0].epoch, count, files, timesteps, rates, extra)

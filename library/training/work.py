@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from library.training.log.journal import Journal
 from library.training.nan_guard import Guard
 from library.training.objectives import Objective
 from library.training.optim.optimizers import Optimizers
+from library.training.optim.weight_averages import WeightAverages
 from library.training.runtime.distributed import Processes
 from library.training.runtime.mixed_precision import Precision
 from library.training.signals import Signals
@@ -49,6 +50,7 @@ class Work:
     processes: Processes
     seed: int
     readback: Readback = field(default_factory=Readback)
+    averages: WeightAverages = field(default_factory=WeightAverages)
     updated_to: int = 0
     """The step that the weights are at: ahead of the clock only between an update and the end of its step."""
 
@@ -57,6 +59,10 @@ class Work:
         self.objective.train(training)
         for trainable in self.trainables:
             trainable.train(training)
+
+    def measured_weights(self) -> AbstractContextManager[None]:
+        """A context in which the weights are those that are measured and drawn with."""
+        return (self.averages if self.averages.are_measured else self.optimizers).weights_for_use()
 
     @contextmanager
     def looked_at(self, part: str) -> Iterator[None]:
@@ -67,7 +73,7 @@ class Work:
                 self.journal.stopwatch.during(part),
                 torch.no_grad(),
                 self.precision.autocast(),
-                self.optimizers.weights_for_use(),
+                self.measured_weights(),
             ):
                 yield
         finally:

@@ -161,7 +161,8 @@ def fingerprint_of(
 ) -> dict[str, Any]:
     """What a state must agree with to be gone on from."""
     options: dict[str, Any] = settings.values | {"seed": footing.seed}
-    return fingerprint(options, DECISIVE, system.model, footing.geometry) | {
+    averages = ("ema_decay", "ema_update_every")  # a state holds them, while a pivot's own file is not decided by them
+    return fingerprint(options, [*DECISIVE, *averages], system.model, footing.geometry) | {
         "weights of E": digest_of_weights([system.encoder]) if pivot == TEXT else None,
         "pictures": [(face.sample_id, file_hash(face.path)) for face in [*pictures.faces, *pictures.prior]],
     }

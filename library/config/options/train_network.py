@@ -1,5 +1,6 @@
 """All options of train_network.py, in the order in which `--help` shows them."""
 
+from library.config.options.averaging import AVERAGES
 from library.config.options.captions import CAPTIONS
 from library.config.options.config import CONFIG
 from library.config.options.dataset import DATASET
@@ -26,6 +27,7 @@ ALL_TRAIN_NETWORK = (
     CAPTIONS,
     TRAINING,
     OPTIMIZER,
+    AVERAGES,
     LOSS,
     SAVING,
     SAMPLING,

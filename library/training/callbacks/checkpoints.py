@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from library.atomic import atomic
@@ -56,7 +57,7 @@ class Checkpoints:
         stems = due_stems(self._spec, work.clock)
         with work.journal.stopwatch.during("saving"):
             for stem in stems:
-                self._write_files(work, stem)
+                self._write_both(work, stem)
                 if self._spec.save_state:
                     self._write_state(work, stem)
             if stems:
@@ -65,7 +66,7 @@ class Checkpoints:
     def write_best(self, work: Work) -> None:
         """The weights of this step, in place of those of the best step before."""
         with work.journal.stopwatch.during("saving"):
-            self._write_files(work, self._spec.best_stem)
+            self._write_files(work, self._spec.best_stem, work.measured_weights())
 
     def best_files(self, work: Work) -> list[Path]:
         """The files of the best step so far, if one is kept."""
@@ -81,7 +82,7 @@ class Checkpoints:
         with work.journal.stopwatch.during("saving"):
             if self._spec.save_state or self._spec.save_state_on_train_end or self._validation.has_seen_enough:
                 self._write_state(work, self._spec.last_stem)  # first: it saves the training if no file can be written
-            self._write_files(work, self._spec.last_stem)
+            self._write_both(work, self._spec.last_stem)
 
     def write_at_stop(self, work: Work, reason: Exception) -> None:
         """A state of where the run stands, when a signal, the guard or an error ends it.
@@ -102,15 +103,21 @@ class Checkpoints:
         )
         work.journal.close()
 
-    def _write_files(self, work: Work, stem: str) -> None:
+    def _write_both(self, work: Work, stem: str) -> None:
+        """The files of the weights, and beside them those of their average where one is kept."""
+        self._write_files(work, stem, work.optimizers.weights_for_use())
+        if work.averages.is_on:
+            self._write_files(work, self._spec.average_stem(stem), work.averages.weights_for_use())
+
+    def _write_files(self, work: Work, stem: str, weights: AbstractContextManager[None]) -> None:
         if work.processes.is_main:
-            for trainable in work.trainables:
-                path = self._spec.file(stem + trainable.file_label)
-                with work.optimizers.weights_for_use():
+            with weights:
+                for trainable in work.trainables:
+                    path = self._spec.file(stem + trainable.file_label)
                     trainable.save(path, self._metadata(work.clock, trainable.kind))
-                if path not in work.journal.saved:
-                    work.journal.saved.append(path)
-                work.journal.event("saved", work.clock, file=path.name)
+                    if path not in work.journal.saved:
+                        work.journal.saved.append(path)
+                    work.journal.event("saved", work.clock, file=path.name)
         work.processes.wait()
 
     def _take_back_best(self, work: Work, state: Path) -> None:
@@ -139,6 +146,7 @@ class Checkpoints:
         if not work.processes.is_main:
             return
         stems, states = outdated(self._spec, work.clock)
+        stems += [self._spec.average_stem(stem) for stem in stems]
         files = [self._spec.file(stem + trainable.file_label) for stem in stems for trainable in work.trainables]
         for path in files:
             path.unlink(missing_ok=True)

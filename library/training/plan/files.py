@@ -35,10 +35,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run keeps beside its numbered files: the best step, a state where it may end early, the page; `pictures`
-    of each time that samples are drawn, and (folder, numbers) of each latent on disk."""
+    """What a run keeps beside its numbered files: the best step, an average beside each of the others, a state where it
+    may end early, the page; `pictures` of each time that samples are drawn, and (folder, numbers) of each latent on
+    disk."""
 
     best: bool = False
+    average: bool = False
     ended_early: bool = False
     page: bool = False
     pictures: int = 0
@@ -53,7 +55,11 @@ def planned_files(
     weights = {label: size for label, size in labels.items() if size is not None}
     stems, states, drawn = simulated(saving, previews, clock)
     remarks = {saving.best_stem: "the step with the lowest held-out loss"} if kept.best else {}
-    for stem in [*stems, saving.last_stem, *remarks]:
+    saved = [*stems, saving.last_stem]
+    if kept.average:
+        averages = {saving.average_stem(stem): "the averaged weights" for stem in saved}
+        saved, remarks = [*saved, *averages], averages | remarks
+    for stem in dict.fromkeys([*saved, *remarks]):
         for label, size in weights.items():
             path = saving.file(stem + label)
             said = [remarks.get(stem, ""), "is there already and will be replaced" if path.exists() else ""]

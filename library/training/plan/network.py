@@ -13,6 +13,7 @@ import torch
 from library.config.option import Settings
 from library.models.family import StableDiffusion
 from library.training.optim.optimizers import OptimizerSpec, create_optimizer
+from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.step_memory import FAKE, Case, Counted, count
 from library.training.runtime.memory import MemorySpec
 from library.training.runtime.mixed_precision import DTYPES
@@ -42,6 +43,7 @@ class NetworkShape:
     file_bytes: int
     state_bytes: int
     optimizer_bytes: int
+    average_bytes: int  # of the averaged weights, if they are kept
     trained_bytes: int  # of the parameters as they are trained
 
 
@@ -96,8 +98,14 @@ def network_shape(trainable: NetworkTrainable, settings: Settings) -> NetworkSha
         file_bytes=sum(each) + header_bytes(tensors),
         state_bytes=sum(t.nbytes for t in tensors.values()) + samples + 4 * header_bytes(tensors),
         optimizer_bytes=optimizer_bytes(settings.take(OptimizerSpec), shapes),
+        average_bytes=average_bytes(settings, sum(parameter.numel() for parameter in trainable.parameters)),
         trained_bytes=sum(parameter.nbytes for parameter in trainable.parameters),
     )
+
+
+def average_bytes(settings: Settings, numbers: int) -> int:
+    """Of the averages of so many numbers that are trained, which are float32."""
+    return 4 * numbers if settings.take(AverageSpec).is_on else 0
 
 
 def header_bytes(tensors: dict[str, torch.Tensor]) -> int:

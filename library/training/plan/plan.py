@@ -22,6 +22,7 @@ from library.sampling.prompts import SamplePrompt
 from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
 from library.training.clock import Clock, LengthSpec, new_clock
+from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.files import Kept, PlannedFile, Sizes, planned_files
 from library.training.plan.memory import (
     Habits,
@@ -33,7 +34,7 @@ from library.training.plan.memory import (
     held_while_loading,
     latents_of,
 )
-from library.training.plan.network import NetworkShape, count_network
+from library.training.plan.network import NetworkShape, average_bytes, count_network
 from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import choose_geometry
 from library.training.runtime.mixed_precision import DTYPES
@@ -80,6 +81,8 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
     parts = None
     if counted is not None:
         optimizer = (shape.optimizer_bytes if shape else 0) + 2 * word_bytes
+        if settings["ema_device"] != "cpu":
+            optimizer += (shape.average_bytes if shape else 0) + average_bytes(settings, vectors)
         beside = (counted.encode, counted.decode)
         model = (counted.unet, counted.vae, counted.text_encoders)
         parts = Parts(*model, counted.network + word_bytes, optimizer, counted.step, *beside)
@@ -130,10 +133,13 @@ def files_of(checked: Checked, clock: Clock, shape: NetworkShape | None, word_by
     sizes = Sizes(
         network=shape.file_bytes if shape else None,
         word=word_bytes or None,
-        state=(shape.state_bytes + shape.optimizer_bytes if shape else 0) + 4 * word_bytes,
+        state=(shape.state_bytes + shape.optimizer_bytes + shape.average_bytes if shape else 0)
+        + 4 * word_bytes
+        + average_bytes(settings, word_bytes // 4),
     )
     kept = Kept(
         best=settings["save_best"] and checked.dataset.validation is not None,
+        average=settings.take(AverageSpec).is_on,
         ended_early=settings["early_stop"],
         page=settings["report"],
         pictures=len(checked.prompts),

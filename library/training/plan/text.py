@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from library.data.preflight.findings import Finding
+from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.files import PlannedFile
 from library.training.plan.memory import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
 from library.training.plan.network import NetworkShape
@@ -127,7 +128,8 @@ def memory(plan: Plan) -> Iterator[str]:
         yield f"here, without a GPU: {gib(most)} of the computer's memory while {doing(stage)}"
     parts = plan.parts
     weights = (("U-Net", parts.unet), ("VAE", parts.vae), ("text encoders", parts.text_encoders))
-    trained = (("network", parts.network), ("optimizer", parts.optimizer), ("a step with its gradients", parts.step))
+    beside = "optimizer and averages" if plan.settings.take(AverageSpec).is_on else "optimizer"
+    trained = (("network", parts.network), (beside, parts.optimizer), ("a step with its gradients", parts.step))
     yield "of which " + ", ".join(f"{name} {size_of(size)}" for name, size in (*weights, *trained) if size)
 
 

@@ -48,6 +48,11 @@ class SavingSpec:
     def best_stem(self) -> str:
         return f"{self.output_name}-best" if self.output_name else "best"
 
+    @staticmethod
+    def average_stem(stem: str) -> str:
+        """That of the file of the averaged weights, beside the one called `stem`."""
+        return f"{stem}-ema"
+
     def file(self, stem: str) -> Path:
         return self.output_dir / f"{stem}{self.extension}"
 

@@ -14,6 +14,7 @@ from library.training.saving.resume import PLACE, Fingerprint, read_place, refus
 from library.training.work import Work
 
 OPTIMIZER = "optimizer.safetensors"
+AVERAGES = "averages.safetensors"
 
 
 def write_state(
@@ -28,6 +29,8 @@ def write_state(
         for trainable in work.trainables:
             tensors = {name: tensor.detach().contiguous() for name, tensor in trainable.state_dict().items()}
             write_tensors(into / f"{trainable.name}.safetensors", tensors, {})
+        if work.averages.is_on:
+            write_tensors(into / AVERAGES, work.averages.state_dict(), {})
         tensors, rest = split_optimizer_state(work.optimizers.state_dict())
         write_tensors(into / OPTIMIZER, tensors, {})
         place = {
@@ -55,6 +58,8 @@ def read_state(folder: Path, work: Work, validation: Validation, fingerprint: Fi
     for trainable in work.trainables:
         tensors, _ = read_tensors(folder / f"{trainable.name}.safetensors")
         trainable.load_state_dict(tensors)
+    averages = folder / AVERAGES
+    work.averages.load_state_dict(read_tensors(averages)[0] if averages.is_file() else {})
     tensors, _ = read_tensors(folder / OPTIMIZER)
     work.optimizers.load_state_dict(join_optimizer_state(tensors, place["optimizer"]))
     work.clock.global_step = work.updated_to = int(place["current_step"])

@@ -25,6 +25,7 @@ from library.training.nan_guard import Guard
 from library.training.objectives import Objective
 from library.training.optim.lr_schedulers import ScheduleSpec, create_schedule
 from library.training.optim.optimizers import Optimizers, OptimizerSpec, create_optimizer, trial_optimizer
+from library.training.optim.weight_averages import AverageSpec, WeightAverages
 from library.training.run import Run
 from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import Footing
@@ -133,6 +134,7 @@ def assemble(
         processes=processes,
         seed=footing.seed,
         validation=validation,
+        averages=WeightAverages(settings.take(AverageSpec), trainables),
         report=RunReport(log if settings["report"] else None, (checkpoints, previews)),
         updated_to=clock.global_step,
     )

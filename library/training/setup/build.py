@@ -33,6 +33,7 @@ from library.training.log.header import Opening, images_event
 from library.training.log.timing import Stopwatch
 from library.training.objectives import NoisePrediction
 from library.training.optim.optimizers import OptimizerSpec
+from library.training.optim.weight_averages import AverageSpec, about_averages
 from library.training.run import Run
 from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import Footing, stand
@@ -84,7 +85,7 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
     with stopwatch.during("cache"):
         batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
-    for line in [*model.notes, *notes]:
+    for line in [*model.notes, *notes, *about_averages(settings.take(AverageSpec), optimizers.optimizer)]:
         say(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}

@@ -174,6 +174,13 @@ OPTIMIZER = {
     "lr_scheduler_timescale": shows(1, "log", **scheduled("inverse_sqrt")),
     "lr_scheduler_min_lr_ratio": shows(0.5, "log", **scheduled("warmup_stable_decay"), lr_decay_steps=2),
 }
+AVERAGED: Beside = {"ema_decay": 0.5, "max_train_steps": 4}
+AVERAGES = {
+    "ema_decay": shows(0.5, "weights", "files", "metadata"),
+    "ema_update_every": shows(2, **AVERAGED),
+    "ema_device": shows("cpu", "said", **AVERAGED),
+    "ema_validate": shows(True, "log", **AVERAGED, **HELD_OUT),
+}
 LOSS = {
     "loss_type": shows("l1", "weights", "log"),
     "huber_schedule": shows("constant", loss_type="huber"),
@@ -262,6 +269,7 @@ CASES: dict[str, Case] = {
     **CAPTIONS,
     **TRAINING,
     **OPTIMIZER,
+    **AVERAGES,
     **LOSS,
     **SAVING,
     **SAMPLES,

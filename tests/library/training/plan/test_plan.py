@@ -59,7 +59,12 @@ def test_a_plan_reads_no_weights_and_writes_nothing(train, without_weights, tmp_
 def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys):
     options = {"max_train_epochs": 3, "save_every_n_epochs": 1, "save_state": True, "save_last_n_epochs_state": 1}
     options |= {"text_encoder_lr": 0, "unet_lr": 1e-3, "network_args": ["conv_dim=1"], "no_report": None}
-    options |= {"save_best": True, "early_stop": True, "early_stop_patience": 100}  # which never comes
+    options |= {
+        "ema_decay": 0.9,
+        "save_best": True,
+        "early_stop": True,
+        "early_stop_patience": 100,
+    }  # which never comes
     said = planned(train, capsys, **options)
     assert train(**options) == 0
     out = tmp_path / "out"
@@ -72,7 +77,7 @@ def test_the_network_and_the_files_are_those_of_the_run(train, tmp_path, capsys)
     assert re.search(r"text encoder: .*, not trained", said)
     assert re.search(r"U-Net: .*, learning rate 0.001", said)
     left = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    assert {"t-best.safetensors", "t-report.html"} <= left
+    assert {"t-best.safetensors", "t-ema.safetensors", "t-report.html"} <= left
     assert {Path(line.split("  ")[0]).name for line in re.findall(r"^  (\S*out/.*)", said, re.MULTILINE)} == left
     for name in ("t.safetensors", "t-best.safetensors", "t-state"):
         size = float(re.search(rf"{name}  ([\d.]+) MiB", said)[1])  # pyright: ignore[reportOptionalSubscript]
