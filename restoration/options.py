@@ -62,7 +62,8 @@ IDENTITY = Group("The person", (
 ))
 PIVOTS = Group("Training", (
     Option("pivot",                      str,   BOTH,  "text: step 1, the U-Net around the prompt; model: step 2, the "
-           "ControlNet around the U-Net; both, one after the other", choices=(TEXT, MODEL_PIVOT, BOTH)),
+           "ControlNet around the U-Net; both, one after the other", choices=(TEXT, MODEL_PIVOT, BOTH),
+           shapes_tensors=True),
     Option("text_learning_rate",         float, 8e-6,  "learning rate of step 1", minimum=0,
            in_tables=(("text_pivot", "learning_rate"),)),
     Option("text_max_train_steps",       int,   2500,  "optimizer steps of step 1", minimum=1,
@@ -92,7 +93,8 @@ RUN = picked(TRAINING, "Length, precision, memory",
 OPTIMIZER_HERE = Group("Optimizer", [o for o in OPTIMIZER if o.name != "learning_rate"])
 SAVING_HERE = picked(SAVING, "Saving and resuming",
     "output_dir output_name save_precision save_every_n_epochs save_every_n_steps save_last_n_epochs save_last_n_steps "
-    "save_last_n_epochs_state save_last_n_steps_state save_state save_state_on_train_end resume", save_precision="fp16")
+    "save_last_n_epochs_state save_last_n_steps_state save_state save_state_on_train_end resume "
+    "resume_with_changes", save_precision="fp16")
 PREVIEWS = Group("Previews", (
     Option("sample_every_n_steps",       period, None, "restore some references, degraded, after each nth step",
            minimum=1),

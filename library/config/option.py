@@ -61,6 +61,7 @@ class Option:
     inert: str | None = None  # why it has no effect here; said at start when it is set
     needs: Needs | None = None  # without which it has no effect; said at start when it is set alone
     secret: bool = False  # never written to a file
+    shapes_tensors: bool = False  # a state's tensors are made for its value, which cannot change at a resume
 
     @property
     def is_flag(self) -> bool:

@@ -44,11 +44,17 @@ def settings_told(run: RunFiles) -> SettingsTold | None:
         own=[setting for setting in told if setting.origin != "default"],
         rest=[setting for setting in told if setting.origin == "default"],
         no_effect=[str(line) for line in event.get("no_effect", ())],
-        notes=[str(line) for line in event.get("notes", ())],
+        notes=[str(line) for line in [*event.get("notes", ()), *_changes(run)]],
         command=str(event.get("command", "")),
         versions={str(name): str(version) for name, version in event.get("versions", {}).items()},
         started=str(event.get("started", "")),
     )
+
+
+def _changes(run: RunFiles) -> list[str]:
+    """What the run took on purpose when it was resumed from a state of other settings."""
+    events = [event for event in run.events if event["event"] == "resumed with changes"]
+    return [f"resumed with changes at step {e['step']:,}: {line}" for e in events for line in e.get("lines", ())]
 
 
 def _written(value: Any) -> str:

@@ -16,6 +16,7 @@ def fit(run: Run) -> None:
     run.checkpoints.restore(run)
     end_if_seen_enough(run)
     run.journal.begin(run.clock)
+    run.checkpoints.note_changes(run)
     announce(run)
     run.train(True)
     try:

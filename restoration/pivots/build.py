@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from library.training.runtime.environment import Footing, stand
 from library.training.runtime.memory import place
 from library.training.saving.fingerprint import digest_of_weights, fingerprint
 from library.training.saving.resume import read_position
+from library.training.saving.state_differences import PATHS_OF_MODELS
 from library.training.setup.assemble import (
     Resumed,
     assemble,
@@ -161,10 +163,13 @@ def fingerprint_of(
 ) -> dict[str, Any]:
     """What a state must agree with to be gone on from."""
     options: dict[str, Any] = settings.values | {"seed": footing.seed}
+    if options["cleaner"] and Path(options["cleaner"]).is_file():
+        options["cleaner"] = Path(options["cleaner"])  # a file and not a name: its content counts
     averages = ("ema_decay", "ema_update_every")  # a state holds them, while a pivot's own file is not decided by them
-    return fingerprint(options, [*DECISIVE, *averages], system.model, footing.geometry) | {
+    decisive = [name for name in (*DECISIVE, *averages) if name not in PATHS_OF_MODELS]
+    return fingerprint(options, decisive, system.model, footing.geometry) | {
         "weights of E": digest_of_weights([system.encoder]) if pivot == TEXT else None,
-        "pictures": [(face.sample_id, file_hash(face.path)) for face in [*pictures.faces, *pictures.prior]],
+        "pictures": {face.sample_id: file_hash(face.path) for face in [*pictures.faces, *pictures.prior]},
     }
 
 

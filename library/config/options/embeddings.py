@@ -8,9 +8,11 @@ from library.config.values import key_value
 # fmt: off
 EMBEDDINGS = Group("Embedding", (
     Option("token_string",               str,   None,  "train vectors for this new word, which captions then use",
-           known_as=("placeholder_token", "placeholder", "trigger", "token", "trigger_word")),
+           known_as=("placeholder_token", "placeholder", "trigger", "token", "trigger_word"),
+           shapes_tensors=True),
     Option("num_vectors_per_token",      int,   1,     "how many vectors stand for the word", minimum=1, maximum=75,
-           known_as=("num_vectors", "token_count", "tokens", "num_new_tokens_per_abstraction")),
+           known_as=("num_vectors", "token_count", "tokens", "num_new_tokens_per_abstraction"),
+           shapes_tensors=True),
     Option("init_word",                  str,   None,  "the word whose vectors they start from",
            known_as=("initializer_token", "initial_embedding_text", "init_words", "init_text")),
     Option("weights",                    Path,  None,  "an embedding file to start from; goes before the initializer",

@@ -20,7 +20,7 @@ def finds_its_rate(name: str) -> bool:
 # fmt: off
 OPTIMIZER = Group("Optimizer and learning rate", (
     Option("optimizer_type",             str,       "",    "AdamW (the default), AdamW8bit, Prodigy, ..., or a class",
-           known_as=("optimizer", "optim")),
+           known_as=("optimizer", "optim"), shapes_tensors=True),
     Option("optimizer_args",             key_value, None,  "further arguments, e.g. weight_decay=0.1", nargs="*",
            known_as=("optimizer_arguments", "optimizer_extra_args")),
     Option("use_8bit_adam",              bool,      False, "old for optimizer_type = AdamW8bit",

@@ -30,6 +30,8 @@ SAVING = Group("Saving and resuming", (
     Option("save_state_on_train_end",    bool,   False, "the same at the end only"),
     Option("resume",                     path_or_name, None, "state to go on from: its folder, or `latest`",
            known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir")),
+    Option("resume_with_changes",        bool,   False, "go on from a state of other rates or data; each is said",
+           needs=Needs("resume")),
     Option("initial_epoch",              count_or_none, None,  "begin a new run at this epoch (from 1)", minimum=1),
     Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0),
     Option("skip_until_initial_step",    bool,   False, "begin in the middle of an epoch",

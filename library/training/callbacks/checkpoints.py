@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from library.atomic import atomic
 from library.training.callbacks.overfit_verdict import Course
 from library.training.callbacks.validation import Validation
 from library.training.clock import Clock
 from library.training.saving.file_names import SavingSpec, due_stems, outdated
-from library.training.saving.resume import LATEST, Fingerprint
-from library.training.saving.state import read_state, write_state
+from library.training.saving.resume import LATEST
+from library.training.saving.state import read_changes, read_rates, read_state, write_state
+from library.training.saving.state_differences import Expected, shortened
 from library.training.step import read_the_rest
 from library.training.work import Work
 
 Metadata = Callable[[Clock, str], dict[str, str]]
 
+CHANGES_KEY = "resume_changes"
+"""The entry of a file's header with the differences that `--resume_with_changes` took: [{"step", "lines"}] as JSON."""
+
 
 class Checkpoints:
     """Writes the trainables' files and the run's states when they are due.
 
-    `metadata` gives the text that goes into a file of a kind written at the clock's place; `fingerprint` is what a
+    `metadata` gives the text that goes into a file of a kind written at the clock's place; `expected` is what a
     state must agree with; `resume` is the folder of the state to go on from; `validation` knows which step is the best.
     """
 
@@ -31,24 +37,39 @@ class Checkpoints:
         self,
         spec: SavingSpec,
         metadata: Metadata,
-        fingerprint: Fingerprint,
+        expected: Expected,
         resume: Path | None,
         validation: Validation,
     ) -> None:
         self._spec = spec
         self._metadata = metadata
-        self._fingerprint = fingerprint
+        self._expected = expected
         self._resume = resume
         self._validation = validation
+        self.changes: list[Mapping[str, Any]] = []
+        self._taken_now = False
 
     def restore(self, work: Work) -> None:
         """Take up the state that the run resumes, if it does. Raises `UserError` if it is of another configuration."""
         if self._resume is None:
             return
-        read_state(self._resume, work, self._validation, self._fingerprint)
+        changes = read_state(self._resume, work, self._validation, self._expected)
         self._take_back_best(work, self._resume)
         work.journal.resumed_from = self._resume
         work.journal.say(f"resumed from {self._resume} at step {work.clock.global_step} of {work.clock.total_steps}")
+        lines = [line for change in changes for line in shortened(change.lines)]
+        lines += rates_that_jump(self._resume, work)
+        for line in lines:
+            work.journal.say(line)
+        self.changes = read_changes(self._resume)
+        self._taken_now = bool(changes)
+        if changes:
+            self.changes.append({"step": work.clock.global_step, "lines": lines})
+
+    def note_changes(self, work: Work) -> None:
+        """Write into the log, which is open by now, what the run takes on purpose at this start."""
+        if self.changes and self._taken_now:
+            work.journal.event("resumed with changes", work.clock, lines=self.changes[-1]["lines"])
 
     def due(self, clock: Clock) -> bool:
         return bool(due_stems(self._spec, clock))
@@ -95,7 +116,7 @@ class Checkpoints:
         work.journal.record(read_the_rest(work))
         stem = self._spec.step_stem(work.clock.global_step)
         if work.processes.is_main:
-            write_state(self._spec.state(stem), work, self._validation, self._fingerprint, self.best_files(work))
+            self._state(work, self._spec.state(stem))
         work.journal.event("stopped", work.clock, reason=str(reason))
         work.journal.say(
             f"stopped at step {work.clock.global_step}; go on with --resume {LATEST}, "
@@ -114,11 +135,16 @@ class Checkpoints:
             with weights:
                 for trainable in work.trainables:
                     path = self._spec.file(stem + trainable.file_label)
-                    trainable.save(path, self._metadata(work.clock, trainable.kind))
+                    trainable.save(path, self._header(work.clock, trainable.kind))
                     if path not in work.journal.saved:
                         work.journal.saved.append(path)
                     work.journal.event("saved", work.clock, file=path.name)
         work.processes.wait()
+
+    def _header(self, clock: Clock, kind: str) -> dict[str, str]:
+        """A file's metadata, with what the run has taken on purpose since it was begun."""
+        taken = {CHANGES_KEY: json.dumps(self.changes, ensure_ascii=False)} if self.changes else {}
+        return self._metadata(clock, kind) | taken
 
     def _take_back_best(self, work: Work, state: Path) -> None:
         """Put the best step's files where the state knew them: what came later is not part of the resumed run."""
@@ -137,10 +163,13 @@ class Checkpoints:
     def _write_state(self, work: Work, stem: str) -> None:
         if work.processes.is_main:
             folder = self._spec.state(stem)
-            write_state(folder, work, self._validation, self._fingerprint, self.best_files(work))
+            self._state(work, folder)
             work.journal.saved.append(folder)
             work.journal.event("saved state", work.clock, folder=folder.name)
         work.processes.wait()
+
+    def _state(self, work: Work, folder: Path) -> None:
+        write_state(folder, work, self._validation, self._expected, self.best_files(work), self.changes)
 
     def _prune(self, work: Work) -> None:
         if not work.processes.is_main:
@@ -153,3 +182,22 @@ class Checkpoints:
         for folder in states:
             shutil.rmtree(folder, ignore_errors=True)
         work.journal.saved = [path for path in work.journal.saved if path not in files + states]
+
+
+def rates_that_jump(state: Path, work: Work) -> Iterator[str]:
+    """A line for each learning rate that goes on elsewhere than where the state left it.
+
+    A schedule is laid over the whole length of a run: a run made longer gets another one, also where it stands now.
+    Reads the optimizer's groups as the state left them.
+    """
+    left = read_rates(state)
+    step, total = work.clock.global_step, work.clock.total_steps
+    before, after = work.optimizers.rates_of(step - 1), work.optimizers.rates_of(step)
+    if before is None or after is None or step == 0 or work.clock.finished:
+        return
+    for name, old, expected, new in zip(work.optimizers.descriptions, left, before, after, strict=False):
+        if old is not None and abs(old - expected) > 1e-3 * max(abs(old), abs(expected)):
+            yield (
+                f"the learning rate of {name} was {old:.3g} at step {step} and is {new:.3g} now: "
+                f"its schedule is laid over {total} steps, and the rate is not the one that the state was trained with"
+            )

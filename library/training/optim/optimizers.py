@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +103,7 @@ class Optimizers:
     """One optimizer, its learning rates over the run, and the gradient norm that it clips to.
 
     `schedule` gives what each group is set to at a step; None leaves the rates to the optimizer. `descriptions` names
-    each parameter group in the logs ("textencoder", "unet", ...).
+    each parameter group in the logs ("textencoder", "unet", ...), `arguments` what a person set of the optimizer.
     """
 
     def __init__(
@@ -112,11 +112,13 @@ class Optimizers:
         schedule: Schedule | None,
         descriptions: Sequence[str],
         max_grad_norm: float,
+        arguments: Collection[str] = (),
     ) -> None:
         self.optimizer = optimizer
         self.descriptions = tuple(descriptions)
         self.max_grad_norm = max_grad_norm
         self._schedule = schedule
+        self._arguments = arguments
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -181,8 +183,18 @@ class Optimizers:
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, keeps_its_own: bool = False) -> None:
+        """Go on where `state` was written. With `keeps_its_own`, the options of this run count where they differ: its
+        rates and `optimizer_args`, not what an optimizer finds and keeps beside them."""
+        names = {"lr", *self._arguments} if keeps_its_own else set()
+        own = [{name: group[name] for name in names if name in group} for group in self.optimizer.param_groups]
         load_exactly(self.optimizer, state)
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)
+
+    def rates_of(self, step: int) -> list[float] | None:
+        """What the schedule gives each group at `step` (0-based); None where the optimizer finds its own rates."""
+        return None if self._schedule is None else [float(values["lr"]) for values in self._schedule(step)]
 
 
 def relative_step_size(group: dict[str, Any], optimizer: torch.optim.Optimizer) -> float:

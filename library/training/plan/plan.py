@@ -39,7 +39,7 @@ from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import choose_geometry
 from library.training.runtime.mixed_precision import DTYPES
 from library.training.saving.file_names import SavingSpec
-from library.training.saving.fingerprint import refuse_other_settings
+from library.training.saving.fingerprint import check_settings_of_state
 from library.training.saving.resume import read_course, read_position
 from library.training.setup.assemble import check_disk, check_rates
 from library.training.setup.checks import Checked, check_before_loading
@@ -118,7 +118,7 @@ def place_of(checked: Checked, say: Callable[[str], None]) -> tuple[Geometry, Cl
     clock = new_clock(settings.take(LengthSpec), steps, resumed=folder is not None, say=say)
     check_rates(settings, clock.total_steps)
     if folder is not None and fingerprint is not None:
-        refuse_other_settings(folder, fingerprint, settings, checked.dataset, geometry)
+        check_settings_of_state(folder, fingerprint, settings, checked.dataset, geometry)
         clock.global_step = read_position(folder)
         validation = Validation(settings.take(ValidationSpec))
         validation.load_state_dict(read_course(folder))

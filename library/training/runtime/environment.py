@@ -17,7 +17,7 @@ from library.training.saving.resume import Fingerprint
 
 @dataclass(frozen=True)
 class Footing:
-    """`session` is a number that all processes share and that a resumed run keeps."""
+    """`session` is a number that all processes share; a resumed run keeps it, one that takes changes gets its own."""
 
     processes: Processes
     seed: int
@@ -39,13 +39,14 @@ def stand(settings: Settings, resumed: Fingerprint | None, say: Callable[[str], 
     processes = start_processes(patience)
     if patience and processes.count == 1:
         say(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
+    goes_on = resumed if not settings["resume_with_changes"] else None
     scale_loss = False if settings.take(MemorySpec).full_fp16 else None
     return Footing(
         processes=processes,
         seed=choose_seed(settings["seed"], resumed, processes),
         geometry=choose_geometry(settings["gradient_accumulation_steps"], processes, resumed, say),
         precision=Precision(settings["mixed_precision"], processes.device, scale_loss=scale_loss),
-        session=processes.agree(resumed["session"] if resumed else secrets.randbits(32)),
+        session=processes.agree(goes_on["session"] if goes_on else secrets.randbits(32)),
     )
 
 

@@ -32,11 +32,24 @@ from library.data.sample_order import Geometry
 from library.files import file_hash
 from library.models.family import StableDiffusion
 from library.training.clock import Clock
-from library.training.saving.resume import Fingerprint, refuse_differences
+from library.training.saving.resume import read_details
+from library.training.saving.state_differences import (
+    CONTENT,
+    HELD_OUT,
+    MODEL,
+    PATHS_OF_MODELS,
+    PICTURES,
+    SOURCE,
+    SUBSETS,
+    Details,
+    Expected,
+    Fingerprint,
+)
 
-# Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume.
+# Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume. The base
+# model is known by its weights, wherever it lies.
 DECISIVE = (
-    *("pretrained_model_name_or_path", "vae", "seed", "mixed_precision", "full_fp16", "full_bf16", "clip_skip"),
+    *("seed", "mixed_precision", "full_fp16", "full_bf16", "clip_skip"),
     *("fp8_base", "fp8_base_unet"),
     *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
     *("network_train_unet_only", "network_train_text_encoder_only", "unet_lr", "text_encoder_lr", "learning_rate"),
@@ -128,21 +141,28 @@ def fingerprint(
     The length of the run is not part of it: a run may be resumed to go on for longer.
     """
     return (
-        {name: _plain(options[name]) for name in decisive}
-        | {"weights of the base model": digest_of_weights(model.modules.values())}
+        {name: _by_content(options[name]) for name in decisive}
+        | {MODEL: digest_of_weights(model.modules.values()), SOURCE: str(options[PATHS_OF_MODELS[0]])}
         | _facts_of_steps(geometry)
     )
 
 
-def refuse_other_settings(
+def check_settings_of_state(
     state: Path, theirs: Fingerprint, settings: Settings, dataset: Dataset, geometry: Geometry
 ) -> None:
     """Refuse a state of another configuration, as far as that shows before weights and pictures are read."""
     options = settings.effective()
     if options["seed"] is None:
         options["seed"] = theirs.get("seed")
-    ours = {name: _plain(options[name]) for name in DECISIVE} | _facts_of_steps(geometry) | _facts_of_data(dataset)
-    refuse_differences(state, {name: theirs.get(name) for name in ours}, ours)
+    ours = {name: _by_content(options[name]) for name in DECISIVE} | _facts_of_steps(geometry) | _facts_of_data(dataset)
+    expected = expected_state(settings, ours, data_details(dataset))
+    expected.changes(state, {name: theirs.get(name) for name in ours}, read_details(state))
+
+
+def expected_state(settings: Settings, ours: Fingerprint, details: Details | None = None) -> Expected:
+    """What a run of these settings expects of the state that it goes on from."""
+    fixed = frozenset(name for name, option in settings.options.items() if option.shapes_tensors)
+    return Expected(ours, details or {}, fixed, bool(settings["resume_with_changes"]))
 
 
 def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str, Any]:
@@ -152,20 +172,51 @@ def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str,
     """
     held_out = dataset.validation.samples if dataset.validation else []
     return _facts_of_data(dataset) | {
-        "images, masks, captions and buckets": _digest_of_samples(dataset.samples, dataset.digests),
-        "held-out images, masks, captions and buckets": _digest_of_samples(held_out, dataset.digests)
-        if held_out
-        else None,
+        PICTURES: _digest_of_samples(dataset.samples, dataset.digests),
+        HELD_OUT: _digest_of_samples(held_out, dataset.digests) if held_out else None,
         "validation_seed": validation_seed if held_out else None,
     }
 
 
+def data_details(dataset: Dataset) -> dict[str, Any]:
+    """What the digests of a dataset's fingerprint were made of, so that a difference can be named.
+
+    What pictures hold is part of it once they have been read.
+    """
+    held_out = dataset.validation.samples if dataset.validation else []
+    names = [subset.image_dir.name for spec in dataset.plan for subset in spec.subsets]
+    subsets = zip(names, _subset_facts(dataset), strict=True)
+    return {
+        SUBSETS: [{"folder": name} | {key: str(value) for key, value in facts.items()} for name, facts in subsets],
+        PICTURES: _rows_of_pictures(dataset.samples, dataset.digests),
+        HELD_OUT: _rows_of_pictures(held_out, dataset.digests),
+    }
+
+
+def _rows_of_pictures(samples: Sequence[Sample], digests: Mapping[Path, str]) -> dict[str, Any]:
+    """What is seen of each picture, by the ids of its samples without the repeat."""
+    rows: dict[str, Any] = {}
+    for sample in samples:
+        name, picture = sample.sample_id.rpartition("#")[0] or sample.sample_id, sample.picture
+        if name not in rows:
+            rows[name] = {
+                "content": digests.get(picture.path),
+                "mask": file_hash(picture.mask.file) if picture.mask and picture.mask.file else None,
+                "bucket": list(picture.choice.bucket),
+                "caption": picture.caption,
+            }
+    return rows
+
+
+def _subset_facts(dataset: Dataset) -> list[dict[str, Any]]:
+    nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
+    return [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
+
+
 def _facts_of_data(dataset: Dataset) -> dict[str, Any]:
     """What of the data is known without reading a picture."""
-    nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
-    subsets = [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
     return {
-        "options of the datasets": _digest(json.dumps(subsets, default=str).encode()),
+        SUBSETS: _digest(json.dumps(_subset_facts(dataset), default=str).encode()),
         "samples per epoch": len(dataset.samples),
         "batch sizes": [spec.batch_size for spec in dataset.plan],
     }
@@ -197,5 +248,10 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
+def _by_content(value: Any) -> Any:
+    """An option's value; a file that it names is known by what it holds, wherever it lies."""
+    if isinstance(value, list):
+        return [_by_content(item) for item in value]
+    if isinstance(value, Path) and value.is_file():
+        return CONTENT + file_hash(value)[:16]
     return json.loads(json.dumps(value, default=str))

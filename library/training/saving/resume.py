@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from library.errors import UserError
 from library.files import read_manifest
 from library.training.saving.file_names import SavingSpec, states_of
-
-Fingerprint = Mapping[str, Any]
+from library.training.saving.state_differences import Details, Fingerprint
 
 LATEST = "latest"
 PLACE = "train_state.json"
-INFORMATION = ("processes", "session", "output_name")  # written down, but not compared
-NOTED_LATER = ("held-out images, masks, captions and buckets", "validation_seed")
-"""What states of earlier versions do not tell: where it is absent, nothing can be said against the state."""
+DETAILS = "data.json"
+"""The data that a state was trained on, picture by picture; states of earlier versions have none."""
 
 
 def is_state(folder: Path) -> bool:
@@ -43,29 +41,20 @@ def read_fingerprint(folder: Path) -> Fingerprint:
     return read_place(folder)["fingerprint"]
 
 
+def read_details(folder: Path) -> Details:
+    """What the digests in a state's fingerprint were made of; empty where it does not tell."""
+    try:
+        return json.loads((folder / DETAILS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
 def read_place(folder: Path) -> dict[str, Any]:
     """All that a state says beside its tensors. Raises `UserError` where it cannot be read."""
     try:
         return json.loads((folder / PLACE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not a state of this trainer: {PLACE} cannot be read ({error})") from None
-
-
-def refuse_differences(folder: Path, theirs: Fingerprint, ours: Fingerprint) -> None:
-    """Raise `UserError` that spells out what differs between a state's configuration and this run's."""
-    unknown = {name for name in NOTED_LATER if name not in theirs}
-    compared = [name for name in {**theirs, **ours} if name not in INFORMATION and name not in unknown]
-    names = [name for name in compared if _plain(theirs.get(name)) != _plain(ours.get(name))]
-    if names:
-        lines = "\n".join(f"  - {name}: {theirs.get(name)} in the state, {ours.get(name)} now" for name in names)
-        raise UserError(
-            f"{folder} is a state of another configuration:\n{lines}\n"
-            "Give the state's values again to go on with it, or train anew without --resume"
-        )
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], None]) -> Path | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from library.atomic import sweep_temporaries
 from library.config.option import Settings
@@ -30,8 +29,10 @@ from library.training.run import Run
 from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import Footing
 from library.training.saving.file_names import SavingSpec, check_names
+from library.training.saving.fingerprint import expected_state
 from library.training.saving.lock import OutputLock
-from library.training.saving.resume import Fingerprint, read_fingerprint, state_to_resume
+from library.training.saving.resume import read_fingerprint, state_to_resume
+from library.training.saving.state_differences import Details, Fingerprint
 from library.training.signals import Signals
 from library.training.trainables import Trainable
 from library.training.work import BatchSource
@@ -80,7 +81,7 @@ def build_optimizers(
     names = [name for trainable in trainables for name in trainable.group_names]
     optimizer, notes = create_optimizer(spec, groups)
     rates = None if spec.has_own_rates else create_schedule(schedule, clock.total_steps, optimizer)
-    return Optimizers(optimizer, rates, names, spec.max_grad_norm), notes
+    return Optimizers(optimizer, rates, names, spec.max_grad_norm, spec.arguments), notes
 
 
 def check_rates(settings: Settings, total_steps: int) -> None:
@@ -101,14 +102,15 @@ def assemble(
     clock: Clock,
     optimizers: Optimizers,
     metadata: Metadata,
-    fingerprint: Mapping[str, Any],
+    fingerprint: Fingerprint,
+    details: Details | None = None,
     previews: Previews,
     validation: Validation | None = None,
     opening: Opening = (),
     stopwatch: Stopwatch | None = None,
 ) -> Run:
-    """The run, ready for the loop. `fingerprint` is what a state must agree with; `opening` are events for the log's
-    beginning, and `stopwatch` has measured what came before the loop."""
+    """The run, ready for the loop. `fingerprint` is what a state must agree with, `details` what its digests were made
+    of; `opening` are events for the log's beginning, and `stopwatch` has measured what came before the loop."""
     saving, processes = settings.take(SavingSpec), footing.processes
     marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name}
     trackers = create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else ()
@@ -117,7 +119,8 @@ def assemble(
     log = saving.log if processes.is_main else None
     opening = [settings_event(settings), *opening]
     validation = validation or Validation()
-    checkpoints = Checkpoints(saving, metadata, marks, resumed.folder, validation)
+    expected = expected_state(settings, marks, details)
+    checkpoints = Checkpoints(saving, metadata, expected, resumed.folder, validation)
     return Run(
         objective=objective,
         trainables=trainables,

@@ -42,11 +42,12 @@ from library.training.runtime.mixed_precision import DTYPES
 from library.training.saving.file_names import SavingSpec
 from library.training.saving.fingerprint import (
     DECISIVE,
+    check_settings_of_state,
+    data_details,
     dataset_fingerprint,
     fingerprint,
     metadata_writer,
     optimizer_text,
-    refuse_other_settings,
 )
 from library.training.setup.assemble import assemble, build_optimizers, check_rates, check_room
 from library.training.setup.base_model import LoadModel, load_base_model
@@ -72,7 +73,9 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
     footing = stand(settings, checked.resumed.fingerprint, say)
     processes = footing.processes
     if checked.resumed.folder is not None and checked.resumed.fingerprint is not None:
-        refuse_other_settings(checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, footing.geometry)
+        check_settings_of_state(
+            checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, footing.geometry
+        )
     steps = steps_per_epoch(dataset, footing.geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
     check_rates(settings, clock.total_steps)
@@ -114,6 +117,7 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         metadata=metadata_writer(options, model, dataset, facts, title=settings.take(SavingSpec).last_stem),
         fingerprint=fingerprint(options, DECISIVE, model, footing.geometry)
         | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
+        details=data_details(dataset),
         previews=build_previews(checked, model, conditioner, processes),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
         opening=about_data(dataset, conditioner, say),

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
+from library.report.run_files import read_run
+from library.report.settings import settings_told
 from library.training.optim.state import join_optimizer_state, split_optimizer_state
 
 RANDOM = {"shuffle_caption": True, "flip_aug": True, "network_dropout": 0.3, "caption_dropout_rate": 0.2}
@@ -80,16 +83,52 @@ def test_latest_without_a_state_begins_a_run(train, tmp_path):
 def test_a_state_of_another_rank_is_refused_with_the_difference(train, capsys):
     assert train(save_state_on_train_end=True) == 0
     assert train(network_dim=3, resume="latest", max_train_steps=8) == 1
-    assert "network_dim: 2 in the state, 3 now" in capsys.readouterr().err
+    assert train(network_dim=3, resume="latest", resume_with_changes=True, max_train_steps=8) == 1
+    told = capsys.readouterr().err
+    assert told.count("network_dim: 2 in the state, 3 now") == 2
+    assert told.count("(network_dim cannot change within a run: the state's tensors are made for it)") == 2
 
 
-def test_a_state_of_another_dataset_or_model_is_refused(train, pictures, tmp_path, capsys):
-    assert train(save_state_on_train_end=True) == 0
-    other = tmp_path / "other"
-    shutil.copytree(pictures, other)
-    (other / "1_sks" / "3.txt").write_text("another caption", encoding="utf-8")
-    assert train(train_data_dir=other, resume="latest", max_train_steps=8) == 1
-    assert "images, masks, captions and buckets" in capsys.readouterr().err
+def test_another_caption_and_rate_are_named_and_taken_on_purpose_and_the_model_may_lie_elsewhere(
+    train, pictures, tiny_model, tmp_path, capsys
+):
+    schedule = {"lr_scheduler": "cosine", "output_name": "t", "max_train_steps": 2}
+    assert train(save_state_on_train_end=True, **schedule) == 0
+    data, model = tmp_path / "data", tmp_path / "model"
+    shutil.copytree(pictures, data)
+    shutil.copytree(tiny_model, model)
+    (data / "1_sks" / "3.txt").write_text("another caption", encoding="utf-8")
+    moved = {"train_data_dir": data, "pretrained_model_name_or_path": model, "resume": "latest", "learning_rate": 5e-4}
+    moved |= schedule | {"max_train_steps": 4}
+    capsys.readouterr()
+    assert train(**moved) == 1
+    told = capsys.readouterr().err
+    caption = "1_sks/3.png: its caption is 'another caption' now, 'sks, a red circle, a cat' in the state"
+    assert caption in told
+    assert "learning_rate: 0.001 in the state, 0.0005 now" in told
+    assert "pretrained_model_name_or_path" not in told
+    assert "add --resume_with_changes to go on with these differences on purpose" in told
+    assert f"begin a new run from its weights (--network_weights {tmp_path / 'out' / 't.safetensors'})" in told
+
+    before = json.loads((tmp_path / "out" / "t-state" / "train_state.json").read_text(encoding="utf-8"))
+    assert train(resume_with_changes=True, save_state_on_train_end=True, **moved) == 0
+    told = capsys.readouterr().err
+    assert caption in told
+    assert (
+        "the learning rate of unet was 0.0005 at step 2 and is 0.00025 now: its schedule is laid over 4 steps" in told
+    )
+    assert [line["lr"]["unet"] for line in _steps(tmp_path / "out")] == pytest.approx(
+        [1e-3, 5e-4, 2.5e-4, 7.3223305e-5]
+    )
+    (taken,) = json.loads(safe_open(tmp_path / "out" / "t.safetensors", "pt").metadata()["resume_changes"])
+    assert taken["step"] == 2
+    assert any(caption in line for line in taken["lines"])
+    after = json.loads((tmp_path / "out" / "t-state" / "train_state.json").read_text(encoding="utf-8"))
+    assert after["changes"] == [taken]
+    assert after["fingerprint"]["session"] != before["fingerprint"]["session"]
+    page = settings_told(read_run(tmp_path / "out" / "t-log.jsonl"))
+    assert page is not None
+    assert any(caption in line for line in page.notes)
 
 
 def test_a_folder_that_is_no_state_is_refused_before_a_model_is_loaded(train, tmp_path, capsys):

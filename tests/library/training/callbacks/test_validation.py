@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from library.errors import UserError
 from library.training.callbacks.validation import Validation, ValidationSpec
 from library.training.clock import Clock, Epochs, Steps
-from library.training.saving.resume import refuse_differences
+from library.training.saving.state_differences import Expected
 
 HELD_OUT = {"validation_split": 0.3, "validation_seed": 1, "max_train_steps": 6}
 
@@ -67,7 +67,7 @@ def test_a_state_whose_run_was_measured_on_other_pictures_or_noise_is_refused(tr
     assert "validation_seed: 0 in the state, 5 now" in run(validation_seed=5, **again)
     (mine / "3.txt").write_text("another caption", encoding="utf-8")
     refused = run(**again)
-    assert "held-out images, masks, captions and buckets" in refused
+    assert "held-out 1/mine/3.png: its caption is 'another caption' now" in refused
     assert "\n  - images, masks" not in refused
     shutil.copyfile(pictures / "1_sks" / "3.txt", mine / "3.txt")
     assert run(**again) == ""
@@ -75,11 +75,12 @@ def test_a_state_whose_run_was_measured_on_other_pictures_or_noise_is_refused(tr
 
 def test_a_state_that_does_not_tell_what_it_held_out_is_not_refused_for_it(tmp_path):
     ours = {"seed": 1, "validation_seed": 0, "held-out images, masks, captions and buckets": "a digest"}
-    refuse_differences(tmp_path, {"seed": 1}, ours)
+    expected = Expected(ours)
+    assert not expected.changes(tmp_path, {"seed": 1}, {})
     with pytest.raises(UserError, match="  - seed: 2 in the state, 1 now"):
-        refuse_differences(tmp_path, {"seed": 2}, ours)
+        expected.changes(tmp_path, {"seed": 2}, {})
     with pytest.raises(UserError, match="validation_seed: None in the state, 0 now"):
-        refuse_differences(tmp_path, {**ours, "validation_seed": None}, ours)
+        expected.changes(tmp_path, {**ours, "validation_seed": None}, {})
 
 
 def test_a_cap_takes_the_first_batches_and_the_split_is_needed(train, tmp_path, capsys):
