@@ -10,7 +10,6 @@ import torch
 
 from library.errors import UserError
 from library.files import write_text
-from library.models.text import TextConditioner
 from library.sampling.previews import write_previews
 from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
@@ -18,7 +17,7 @@ from library.training.runtime.environment import stand
 from library.training.runtime.memory import on_device
 from library.training.saving.file_names import SavingSpec
 from library.training.setup.base_model import LoadModel
-from library.training.setup.build import build_batches, build_objective
+from library.training.setup.build import build_batches, build_conditioner, build_objective
 from library.training.setup.checks import Checked
 
 
@@ -36,12 +35,7 @@ def look_at_the_model(checked: Checked, say: Callable[[str], None], load: LoadMo
     footing = stand(settings, None, say)
     device = footing.processes.device
     model = load(settings, device, say)
-    conditioner = TextConditioner(
-        model,
-        clip_skip=settings["clip_skip"],
-        max_token_length=settings["max_token_length"],
-        weighted=settings["weighted_captions"],
-    )
+    conditioner = build_conditioner(settings, model)
     lines: list[dict[str, Any]] = [{"event": "begin", "step": 0, "total_steps": 0, "total_epochs": 0}]
     _, held_out = build_batches(checked, model, conditioner, footing, 0, say)
     with torch.no_grad(), footing.precision.autocast():

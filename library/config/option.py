@@ -42,6 +42,24 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Models:
+    """The base models that an option is meant for; on another one `otherwise` is said when it is set.
+
+    `families` are values of `library.models.family.Family`, `prediction` a prediction type; empty: any.
+    """
+
+    otherwise: str  # to be read after the option's name
+    families: tuple[str, ...] = ()
+    prediction: str = ""
+
+    def fit(self, family: str, prediction: str | None) -> bool:
+        """`prediction` is None where it is not known yet."""
+        if self.families and family not in self.families:
+            return False
+        return not self.prediction or prediction in (None, self.prediction)
+
+
+@dataclass(frozen=True)
 class Option:
     """One option of a command: `--name value` on the command line, `name = value` in TOML."""
 
@@ -60,6 +78,7 @@ class Option:
     implies: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on
     inert: str | None = None  # why it has no effect here; said at start when it is set
     needs: Needs | None = None  # without which it has no effect; said at start when it is set alone
+    models: Models | None = None  # that it is meant for; said when it is set on another one
     secret: bool = False  # never written to a file
     shapes_tensors: bool = False  # a state's tensors are made for its value, which cannot change at a resume
 
@@ -181,9 +200,21 @@ class Settings:
         """All that is worth saying before the run starts."""
         return [*self.warnings, *self.effect_notes()]
 
+    def model_notes(self, family: str, prediction: str | None) -> list[str]:
+        """One line for each option that was set and is not meant for a model of this family and prediction type."""
+        return [
+            f"{self.place(name)} {option.models.otherwise}"
+            for name, option in self._asked().items()
+            if option.models and not option.models.fit(family, prediction)
+        ]
+
+    def _asked(self) -> dict[str, Option]:
+        """The options that a person set to something."""
+        return {n: o for n, o in self.options.items() if self.explicit(n) and not is_off(self.values[n], o.default)}
+
     def effect_notes(self) -> list[str]:
         """One line for each option that was set and has no effect."""
-        asked = {n: o for n, o in self.options.items() if self.explicit(n) and not is_off(self.values[n], o.default)}
+        asked = self._asked()
         lines = [f"{self.place(name)} has no effect: {option.inert}" for name, option in asked.items() if option.inert]
         return lines + [
             f"{self.place(name)} has no effect without {option.needs.phrase}"

@@ -17,7 +17,7 @@ from torch import Tensor
 from library.data.augmentation.caption_augmentation import Moment, worded
 from library.data.augmentation.image_augmentation import View, view_of
 from library.data.caches.vae_encoding import Ready
-from library.data.dataset import Dataset
+from library.data.dataset import Dataset, Sample
 from library.data.images.image import Picture
 from library.data.images.masks import stacked
 from library.data.keys import key
@@ -84,7 +84,8 @@ class Batch:
 class _Prepared:
     """A micro-batch after the part of the work that threads may do."""
 
-    batch: MicroBatch
+    samples: list[Sample]
+    real: int
     true_count: int
     views: list[View]
     fetched: list[Ready]
@@ -127,7 +128,9 @@ class Batches:
         steps = [self._split(global_batch) for global_batch in self._order(epoch)[start:]]
         parts = (part for step in steps for part in step)
         ahead = self.prefetch * self.geometry.accumulation
-        with closing(ahead_of_time(partial(self._prepared, epoch=epoch), parts, self.workers, ahead)) as prepared:
+        samples = self.dataset.samples_of(self.seed, epoch)
+        prepare = partial(self._prepared, samples=samples, epoch=epoch)
+        with closing(ahead_of_time(prepare, parts, self.workers, ahead)) as prepared:
             for number, step in enumerate(steps, first):
                 moment = Moment(epoch, number, self.total_steps)
                 yield [self._finished(next(prepared), moment) for _ in step]
@@ -141,16 +144,16 @@ class Batches:
         parts = split(global_batch, self.dataset.plan[number].batch_size, self.geometry)
         return [(part, len(global_batch)) for part in parts]
 
-    def _prepared(self, part: tuple[MicroBatch, int], epoch: int) -> _Prepared:
+    def _prepared(self, part: tuple[MicroBatch, int], samples: Sequence[Sample], epoch: int) -> _Prepared:
         batch, true_count = part
-        samples = [self.dataset.samples[i] for i in batch.samples]
-        views = [view_of(s.picture, partial(key, self.seed, epoch, s.sample_id)) for s in samples]
-        fetched = [self.latents.fetch(s.picture, view) for s, view in zip(samples, views, strict=True)]
-        return _Prepared(batch, true_count, views, fetched)
+        mine = [samples[i] for i in batch.samples]
+        views = [view_of(s.picture, partial(key, self.seed, epoch, s.sample_id)) for s in mine]
+        fetched = [self.latents.fetch(s.picture, view) for s, view in zip(mine, views, strict=True)]
+        return _Prepared(mine, batch.real, true_count, views, fetched)
 
     def _finished(self, prepared: _Prepared, moment: Moment) -> Batch:
         epoch = moment.epoch
-        samples = [self.dataset.samples[i] for i in prepared.batch.samples]
+        samples = prepared.samples
         pictures = [sample.picture for sample in samples]
         ids = [sample.sample_id for sample in samples]
         mean, std = self.latents.posterior(prepared.fetched, pictures)
@@ -159,7 +162,7 @@ class Batches:
             worded(picture.caption, picture.subset, moment, partial(key, self.seed, epoch, i))
             for picture, i in zip(pictures, ids, strict=True)
         ]
-        real = prepared.batch.real
+        real = prepared.real
         masks = stacked([ready.mask for ready in prepared.fetched])
         return Batch(
             epoch=epoch,

@@ -15,6 +15,7 @@ from library.data.buckets import Size
 from library.data.images.image import Picture
 from library.data.images.scan import Seen, survey
 from library.data.images.validation_split import calm, held_out
+from library.data.regularization import Rotation, about_rotations, fill_up, share_out
 from library.errors import Problem, raise_all
 
 
@@ -47,6 +48,8 @@ class Dataset:
     validation: Dataset | None = None
     images: list[Seen] = field(default_factory=list)
     """All that was found, also what cannot be used."""
+    rotations: list[Rotation] = field(default_factory=list)
+    """Where there are more regularization images than an epoch sees: which samples they take turns in."""
     digests: dict[Path, str] = field(default_factory=dict)
     """The SHA-256 of each image file, as far as a source of latents has read it: to know the pictures again later."""
 
@@ -62,6 +65,30 @@ class Dataset:
         for index, sample in enumerate(self.samples):
             groups.setdefault((sample.picture.dataset, sample.picture.choice.bucket), []).append(index)
         return dict(sorted(groups.items()))
+
+    def samples_of(self, seed: int, epoch: int) -> Sequence[Sample]:
+        """The samples of an epoch: `samples`, with other regularization images in turn where there are too many.
+
+        Each sample stays in its bucket, so that every epoch has the same number of steps.
+        """
+        if not self.rotations:
+            return self.samples
+        samples = list(self.samples)
+        for rotation in self.rotations:
+            for slot, (visitor, number) in zip(rotation.slots, rotation.visitors(seed, epoch), strict=True):
+                samples[slot] = replace(
+                    samples[slot],
+                    sample_id=f"{rotation.names[visitor]}#{number}",
+                    picture=self.pictures[rotation.pictures[visitor]],
+                )
+        return samples
+
+    @cached_property
+    def named(self) -> dict[str, Picture]:
+        """Each picture by what its samples are called after: their ids up to the last "#"."""
+        seen = {sample.sample_id.rpartition("#")[0]: sample.picture for sample in self.samples}
+        turns = [(name, self.pictures[i]) for r in self.rotations for name, i in zip(r.names, r.pictures, strict=True)]
+        return seen | dict(turns)
 
     @cached_property
     def visits(self) -> list[int]:
@@ -98,29 +125,13 @@ def gather(
     if not problems and all(picture.subset.is_reg for picture in training):
         taken = f": `validation_split` holds out all {len(validation)}; lower it" if validation else ""
         problems.append(Problem(f"there is no image to train on{taken}"))
-    dataset = Dataset(plan, training, _samples(plan, training, names, prior_loss_weight), warnings, images=seen.images)
+    samples, rotations = _samples(plan, training, names, prior_loss_weight, warnings)
+    dataset = Dataset(plan, training, samples, warnings, images=seen.images, rotations=rotations)
     if validation:
         quiet = {id(subset): calm(subset) for spec in plan for subset in spec.subsets}
         visits = [Sample(f"{names[id(p)]}#0", replace(p, subset=quiet[id(p.subset)]), 1.0) for p in validation]
         dataset.validation = Dataset(plan, [visit.picture for visit in visits], visits)
     return dataset, list(dict.fromkeys(problems))
-
-
-def fill_up(images: Sequence[int], wanted: int) -> list[int]:
-    """How often each regularisation image is seen in an epoch that has `wanted` training samples.
-
-    `images` are the repeats that their folders ask for. Images are taken in order with these repeats until there are
-    enough, then all of them once more in turn until there are; 0 = not used. The last one may overshoot.
-    """
-    repeats, total = [0] * len(images), 0
-    while images and total < wanted:
-        for i, asked in enumerate(images):
-            if total >= wanted:
-                break
-            visits = asked if repeats[i] == 0 else 1
-            repeats[i] += visits
-            total += visits
-    return repeats
 
 
 def _split(
@@ -146,19 +157,53 @@ def _split(
 
 
 def _samples(
-    plan: Sequence[DatasetSpec], pictures: list[Picture], names: dict[int, str], prior_loss_weight: float
-) -> list[Sample]:
-    samples = []
+    plan: Sequence[DatasetSpec],
+    pictures: list[Picture],
+    names: dict[int, str],
+    prior_loss_weight: float,
+    warnings: list[str],
+) -> tuple[list[Sample], list[Rotation]]:
+    """All samples, and where those of regularization images change from epoch to epoch."""
+    samples: list[Sample] = []
+    rotations: list[Rotation] = []
     for d in range(len(plan)):
         train = [picture for picture in pictures if picture.dataset == d and not picture.subset.is_reg]
-        reg = [picture for picture in pictures if picture.dataset == d and picture.subset.is_reg]
-        wanted = sum(picture.subset.num_repeats for picture in train)
-        visits = [(picture, picture.subset.num_repeats, 1.0) for picture in train]
-        filled = fill_up([picture.subset.num_repeats for picture in reg], wanted)
-        visits += [(picture, number, prior_loss_weight) for picture, number in zip(reg, filled, strict=True)]
-        for picture, number, weight in visits:
-            samples += [Sample(f"{names[id(picture)]}#{repeat}", picture, weight) for repeat in range(number)]
-    return samples
+        reg = [number for number, p in enumerate(pictures) if p.dataset == d and p.subset.is_reg]
+        repeats = [pictures[number].subset.num_repeats for number in reg]
+        visits = fill_up(repeats, sum(picture.subset.num_repeats for picture in train))
+        for picture in train:
+            samples += [Sample(f"{names[id(picture)]}#{n}", picture, 1.0) for n in range(picture.subset.num_repeats)]
+        if all(visits):
+            chosen = [(pictures[i], n) for i, number in zip(reg, visits, strict=True) for n in range(number)]
+            samples += [Sample(f"{names[id(picture)]}#{n}", picture, prior_loss_weight) for picture, n in chosen]
+            continue
+        turns = _rotations(d, pictures, reg, names, sum(visits), len(samples))
+        for rotation in turns:
+            for visitor, n in rotation.visitors(0, 1):
+                picture = pictures[rotation.pictures[visitor]]
+                samples.append(Sample(f"{rotation.names[visitor]}#{n}", picture, prior_loss_weight))
+        rotations += turns
+        warnings.append(about_rotations(turns, len(reg), sum(visits)))
+    return samples, rotations
+
+
+def _rotations(
+    dataset: int, pictures: list[Picture], reg: list[int], names: dict[int, str], visits: int, start: int
+) -> list[Rotation]:
+    """`visits` visits, shared out over the buckets of regularization images; `start` is the first one's place."""
+    by_bucket: dict[Size, list[int]] = {}
+    for number in reg:
+        by_bucket.setdefault(pictures[number].choice.bucket, []).append(number)
+    repeats = {bucket: [pictures[i].subset.num_repeats for i in members] for bucket, members in by_bucket.items()}
+    shares = share_out([sum(times) for times in repeats.values()], visits)
+    found = []
+    for (bucket, members), share in zip(by_bucket.items(), shares, strict=True):
+        if share:
+            purpose = f"regularization of {dataset}/{bucket[0]}x{bucket[1]}"
+            called = [names[id(pictures[i])] for i in members]
+            found.append(Rotation(range(start, start + share), members, called, repeats[bucket], purpose))
+            start += share
+    return found
 
 
 def _names(plan: Sequence[DatasetSpec], pictures: Sequence[Picture]) -> dict[int, str]:

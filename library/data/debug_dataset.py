@@ -46,7 +46,7 @@ def show_dataset(dataset: Dataset, output_dir: Path, say: Callable[[str], None],
 
     Where captions follow a share of the run, they are those of a run of one epoch.
     """
-    for line in [*dataset.warnings, *summary(dataset)]:
+    for line in [*dataset.warnings, *summary(dataset, seed)]:
         say(line)
     batches = Batches(dataset, Pixels(), None, seed=seed, workers=0, total_steps=steps_per_epoch(dataset, 1))
     say(f"{batches.steps_per_epoch} steps in an epoch; the first {min(STEPS, batches.steps_per_epoch)}:")
@@ -62,9 +62,9 @@ def show_dataset(dataset: Dataset, output_dir: Path, say: Callable[[str], None],
     say(f"their pictures, dark where a mask leaves them out: {path}")
 
 
-def summary(dataset: Dataset) -> Iterator[str]:
-    """Each dataset with its subsets and buckets."""
-    visits = {id(picture): visits for picture, visits in zip(dataset.pictures, dataset.visits, strict=True)}
+def summary(dataset: Dataset, seed: int = 0) -> Iterator[str]:
+    """Each dataset with its subsets and buckets, and what epoch 1 sees of them."""
+    visits = Counter(id(sample.picture) for sample in dataset.samples_of(seed, 1))
     for number, spec in enumerate(dataset.plan):
         yield f"dataset {number + 1}: {written(spec.resolution)}, {spec.batch_size} images in a batch"
         for subset in spec.subsets:

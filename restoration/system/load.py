@@ -83,13 +83,16 @@ def load_restorer(
 
 def load_named_restorer(settings: Settings) -> Restorer:
     """The restorer that the options name."""
-    return load_restorer(
+    restorer = load_restorer(
         settings["pretrained_model_name_or_path"],
         settings["controlnet_model_name_or_path"],
         prediction_type="v_prediction" if settings["v_parameterization"] else None,
         zero_terminal_snr=settings["zero_terminal_snr"],
         tokenizer_cache_dir=settings["tokenizer_cache_dir"],
     )
+    model = restorer.system.model
+    restorer.notes += settings.model_notes(model.family.value, model.prediction_type)
+    return restorer
 
 
 def load_encoder(path: Path, model: StableDiffusion, dtype: torch.dtype = torch.float32) -> IRControlNet:

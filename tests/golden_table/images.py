@@ -13,9 +13,10 @@ from library.config.dataset_specs import DatasetSpec
 from library.config.image_folders import parse_folder_name
 from library.data.augmentation.image_augmentation import View
 from library.data.buckets import BucketChoice, Buckets, NoBucket
-from library.data.dataset import Dataset, Sample, fill_up
+from library.data.dataset import Dataset, Sample
 from library.data.images.image import Picture
 from library.data.images.image_folder import Stamp, list_folder
+from library.data.regularization import fill_up
 from library.data.sample_order import order, steps_per_epoch
 from library.training.clock import Clock, total_steps
 from tests.golden_table.captions import subset_of

@@ -1,7 +1,12 @@
 """The captions and how they are varied."""
 
-from library.config.option import Group, Option
+from library.config.option import Group, Models, Option
 from library.config.values import count_or_none, token_count
+
+SKIPS_LAYERS = Models(
+    "has no effect on SDXL, which reads the last but one layer of its text encoders whatever is asked for",
+    families=("sd1", "sd2"),
+)
 
 # fmt: off
 CAPTIONS = Group("Captions", (
@@ -26,5 +31,5 @@ CAPTIONS = Group("Captions", (
     Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225"),
     Option("weighted_captions",          bool,  False, "read (tag:1.3) as a weight"),
     Option("clip_skip",                  count_or_none, None, "take the text encoder's nth layer from the end",
-           minimum=1),
+           minimum=1, models=SKIPS_LAYERS),
 ))

@@ -1,8 +1,13 @@
 """Noise, timesteps and how the loss is weighed."""
 
-from library.config.option import Group, Needs, Option
+from library.config.option import Group, Models, Needs, Option
 
 HUBER = Needs("loss_type", ("huber", "smooth_l1"))
+VELOCITY = Models(
+    "is meant for models of v-prediction, and this one predicts noise: at the last timestep, pure noise, it has "
+    "nothing to learn, and at the others it meets less signal than it was trained on; leave it out",
+    prediction="v_prediction",
+)
 
 # fmt: off
 LOSS = Group("Loss and noise", (
@@ -25,7 +30,8 @@ LOSS = Group("Loss and noise", (
            needs=Needs("multires_noise_iterations")),
     Option("ip_noise_gamma",             float, None,  "perturb the input by this much noise"),
     Option("ip_noise_gamma_random_strength", bool, False, "by a random share of it", needs=Needs("ip_noise_gamma")),
-    Option("zero_terminal_snr",          bool,  False, "rescale the noise schedule to end in pure noise"),
+    Option("zero_terminal_snr",          bool,  False, "rescale the noise schedule to end in pure noise",
+           models=VELOCITY),
     Option("min_timestep",               int,   None,  "lowest timestep", minimum=0, maximum=999),
     Option("max_timestep",               int,   None,  "timesteps stay below this", minimum=1, maximum=1000),
 ))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 OTHER_EXTENSIONS = (".txt", ".caption", ".cap")
@@ -34,6 +34,17 @@ def caption_names(image_name: str, extension: str) -> list[str]:
     return names
 
 
+def lowered(name: str) -> str:
+    """A file's name with its extension in lower case."""
+    stem, extension = os.path.splitext(name)
+    return stem + extension.lower()
+
+
+def by_extension(names: Iterable[str]) -> dict[str, str]:
+    """Files by their names with the extension in lower case; of "a.txt" and "a.TXT" the former."""
+    return {lowered(name): name for name in sorted(names)}
+
+
 def lines_of(content: bytes) -> list[str]:
     """The lines of a caption file, without surrounding blanks. UTF-8 with or without a byte order mark.
 
@@ -50,15 +61,16 @@ def lines_of(content: bytes) -> list[str]:
 
 
 def read_caption(
-    image: Path, extension: str, files: Iterable[str] | None = None, *, every_line: bool = False
+    image: Path, extension: str, files: Mapping[str, str] | None = None, *, every_line: bool = False
 ) -> str | None:
     """The caption beside an image; None if it has no caption file, "" if that is blank. Raises BadCaption.
 
-    `files`: the names of all files in the image's folder, so that nothing that is not there is asked for. `every_line`:
-    all lines that are not blank, instead of the first line alone.
+    `files`: the files in the image's folder as `by_extension` gives them, so that nothing that is not there is asked
+    for and "a.TXT" is found as ".txt". `every_line`: all lines that are not blank, instead of the first line alone.
     """
-    for name in caption_names(image.name, extension):
-        if files is not None and name not in files:
+    for wanted in caption_names(image.name, extension):
+        name = wanted if files is None else files.get(lowered(wanted))
+        if name is None:
             continue
         try:
             lines = lines_of((image.parent / name).read_bytes())
@@ -81,7 +93,7 @@ def about_missing_captions(images: list[str], extension: str, files: Iterable[st
     instead = f"the class tokens '{class_tokens}'" if class_tokens else "an empty caption"
     said = f"{count} no {extension} file and will be trained with {instead}"
     stems = {os.path.splitext(name)[0] for name in images}
-    found = Counter(os.path.splitext(name)[1] for name in files if os.path.splitext(name)[0] in stems)
+    found = Counter(os.path.splitext(name)[1].lower() for name in files if os.path.splitext(name)[0] in stems)
     beside = [(other, found[other]) for other in OTHER_EXTENSIONS if other != extension and found[other]]
     for other, number in beside[:1]:
         said += f'; there are {number} {other} files beside them: set caption_extension = "{other}" to use them'

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from library.config.dataset_specs import SubsetSpec
-from library.data.images.captions import OTHER_EXTENSIONS, BadCaption, about_missing_captions, read_caption
+from library.data.images.captions import (
+    OTHER_EXTENSIONS,
+    BadCaption,
+    about_missing_captions,
+    by_extension,
+    read_caption,
+)
 from library.data.images.image_folder import Listing, Stamp, list_folder
 from library.data.images.masks import MaskSource
 from library.data.images.metadata_file import BadMetadata, caption_of, image_of_key, read_metadata_file
@@ -91,11 +97,11 @@ def _captions(subset: SubsetSpec, listing: Listing, look: FirstLook) -> dict[str
     def read(name: str) -> str | Problem | None:
         try:
             image = listing.folder / name
-            return read_caption(image, subset.caption_extension, listing.names, every_line=subset.enable_wildcard)
+            return read_caption(image, subset.caption_extension, files, every_line=subset.enable_wildcard)
         except BadCaption as error:
             return Problem(str(error), f"caption '{error.path}'")
 
-    names = list(listing.images)
+    names, files = list(listing.images), by_extension(listing.names)
     captions: dict[str, str | None] = {}
     missing, blank = [], []
     for name, caption in zip(names, in_threads(read, names, look.workers), strict=True):
@@ -120,7 +126,10 @@ def _captions(subset: SubsetSpec, listing: Listing, look: FirstLook) -> dict[str
 
 def _is_meant(subset: SubsetSpec, listing: Listing, missing: list[str]) -> bool:
     """Class tokens and no captions of any kind: that is what was asked for, and no reason for a warning."""
-    beside = any(Path(name).stem + other in listing.names for name in missing for other in OTHER_EXTENSIONS)
+    if len(missing) < len(listing.images):
+        return False
+    names = by_extension(listing.names)
+    beside = any(Path(name).stem + other in names for name in missing for other in OTHER_EXTENSIONS)
     return bool(subset.class_tokens) and not beside
 
 

@@ -71,6 +71,8 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
     libraries = psutil.Process().memory_info().rss
     model_path = Path(settings["pretrained_model_name_or_path"])
     family, configs = model_configs(model_path)
+    for line in settings.model_notes(family.value, "v_prediction" if settings["v_parameterization"] else None):
+        say(line)
     checked = check_before_loading(settings, datasets, say, tidy=False)
     dataset, resumed = checked.dataset, checked.resumed.folder
     geometry, clock = place_of(checked, say)

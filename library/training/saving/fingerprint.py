@@ -172,7 +172,7 @@ def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str,
     """
     held_out = dataset.validation.samples if dataset.validation else []
     return _facts_of_data(dataset) | {
-        PICTURES: _digest_of_samples(dataset.samples, dataset.digests),
+        PICTURES: _digest_of_samples(_all_samples(dataset), dataset.digests),
         HELD_OUT: _digest_of_samples(held_out, dataset.digests) if held_out else None,
         "validation_seed": validation_seed if held_out else None,
     }
@@ -188,7 +188,7 @@ def data_details(dataset: Dataset) -> dict[str, Any]:
     subsets = zip(names, _subset_facts(dataset), strict=True)
     return {
         SUBSETS: [{"folder": name} | {key: str(value) for key, value in facts.items()} for name, facts in subsets],
-        PICTURES: _rows_of_pictures(dataset.samples, dataset.digests),
+        PICTURES: _rows_of_pictures(_all_samples(dataset), dataset.digests),
         HELD_OUT: _rows_of_pictures(held_out, dataset.digests),
     }
 
@@ -211,6 +211,13 @@ def _rows_of_pictures(samples: Sequence[Sample], digests: Mapping[Path, str]) ->
 def _subset_facts(dataset: Dataset) -> list[dict[str, Any]]:
     nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
     return [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
+
+
+def _all_samples(dataset: Dataset) -> list[Sample]:
+    """Those of an epoch, and one of each regularization image whose turn comes in another one."""
+    seen = {id(sample.picture) for sample in dataset.samples}
+    others = [(name, picture) for name, picture in dataset.named.items() if id(picture) not in seen]
+    return [*dataset.samples, *(Sample(name, picture, 0.0) for name, picture in others)]
 
 
 def _facts_of_data(dataset: Dataset) -> dict[str, Any]:

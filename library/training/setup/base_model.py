@@ -31,14 +31,19 @@ def load_base_model(settings: Settings, device: torch.device, say: Callable[[str
         device=device if settings["lowram"] else "cpu",
         mapped=mapped,
     )
-    if settings["zero_terminal_snr"]:
-        model.scheduler_config["rescale_betas_zero_snr"] = True  # the objective, its SNR and the samplers follow
+    apply_noise_schedule(settings, model)
     for line in contradictions(settings, model):
         say(line)
     if not mapped:
         how = "is a folder, to which `disable_mmap_load_safetensors` does not apply"
         say(f"{model.source.name} {how if model.source.is_dir() else 'was read without mapping it into memory'}")
     return model
+
+
+def apply_noise_schedule(settings: Settings, model: StableDiffusion) -> None:
+    """What the options change of the model's noise schedule; the objective, its SNR and the samplers follow."""
+    if settings["zero_terminal_snr"]:
+        model.scheduler_config["rescale_betas_zero_snr"] = True
 
 
 def contradictions(settings: Settings, model: StableDiffusion) -> Iterator[str]:

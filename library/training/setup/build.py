@@ -82,6 +82,8 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
 
     with stopwatch.during("load"):
         model = load(settings, processes.device, say)
+        for line in settings.model_notes(model.family.value, model.prediction_type):
+            say(line)
         trainables, conditioner = build_trainables(checked, model, footing, say)
     check_room(settings["output_dir"], trainables)
     objective = build_objective(settings, model, conditioner, processes.device)
@@ -149,6 +151,16 @@ def build_objective(
     )
 
 
+def build_conditioner(settings: Settings, model: StableDiffusion) -> TextConditioner:
+    """The text encoders as the options on captions ask them."""
+    return TextConditioner(
+        model,
+        clip_skip=settings["clip_skip"],
+        max_token_length=settings["max_token_length"],
+        weighted=settings["weighted_captions"],
+    )
+
+
 def build_trainables(
     checked: Checked, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
 ) -> tuple[list[Trainable], TextConditioner]:
@@ -163,13 +175,8 @@ def build_trainables(
     if module is not None:
         spec = settings.take(NetworkSpec)
         lines += merge_base_weights(module, spec, model, DTYPES[settings["mixed_precision"]])
-    reading = {
-        "clip_skip": settings["clip_skip"],
-        "max_token_length": settings["max_token_length"],
-        "weighted": settings["weighted_captions"],
-    }
     if checked.word is None:
-        rows, conditioner = None, TextConditioner(model, **reading)
+        rows, conditioner = None, build_conditioner(settings, model)
     else:
         rows, conditioner = build_word(settings, checked.word, model, device, save_dtype, say)
         trainables.append(rows)

@@ -65,9 +65,8 @@ class TemplateBatches:
 
     def __init__(self, source: BatchSource, dataset: Dataset, spec: CaptionSpec, token_string: str) -> None:
         self._source, self._spec, self._token_string = source, spec, token_string
-        samples = dataset.samples
-        self._kept = {sample.sample_id for sample in samples if sample.picture.subset.is_reg}
-        self._captioned = {sample.sample_id for sample in samples if sample.picture.caption}
+        self._kept = {name for name, picture in dataset.named.items() if picture.subset.is_reg}
+        self._captioned = {name for name, picture in dataset.named.items() if picture.caption}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -80,9 +79,9 @@ class TemplateBatches:
             yield micro_batches
 
     def _caption(self, batch: Batch, i: int) -> str:
-        sample, caption = batch.sample_ids[i], batch.captions[i]
-        dropped = not caption and sample in self._captioned
-        if dropped or sample in self._kept:
+        name, caption = batch.sample_ids[i].rpartition("#")[0], batch.captions[i]
+        dropped = not caption and name in self._captioned
+        if dropped or name in self._kept:
             return caption
         template = one_of(self._spec.templates, batch.generator(i, "template"))
         phrase = one_of(self._spec.caption_template or ITSELF, batch.generator(i, "phrase"))

@@ -1,6 +1,7 @@
 """Every option, changed alone, shows within two steps: in weights, files, log, metadata or in what is said.
 
-Options without effect say so when they are set; an option that is declared and stands in neither list fails.
+Options without effect say so when they are set; an option that is declared and stands in neither list fails. All runs
+are of one model, Stable Diffusion 1 that predicts noise; for others see `test_options_on_every_model.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from library.data.augmentation.caption_augmentation import Moment, worded
 from library.data.caches.text_encoder_cache import captions_to_come
 from library.data.dataset import build
-from library.data.images.captions import BadCaption, about_missing_captions, lines_of, read_caption
+from library.data.images.captions import BadCaption, about_missing_captions, by_extension, lines_of, read_caption
 from library.data.keys import key
 from tests.golden_table.captions import subset_of
 
@@ -36,7 +36,22 @@ def test_a_list_of_the_folders_files_changes_nothing(tmp_path: Path, image: str,
     for name, text in files.items():
         (tmp_path / name).write_bytes(text.encode())
     assert read_caption(tmp_path / image, extension) == caption
-    assert read_caption(tmp_path / image, extension, files=files.keys()) == caption
+    assert read_caption(tmp_path / image, extension, files=by_extension(files)) == caption
+
+
+def test_a_caption_file_whose_extension_is_in_capitals_is_read(tmp_path: Path, make):
+    make.picture(tmp_path / "UP.PNG", caption=None)
+    (tmp_path / "UP.TXT").write_text("a red cat", encoding="utf-8")
+    dataset = build([make.dataset(make.subset(tmp_path, class_tokens="cat"))])
+    assert [picture.caption for picture in dataset.pictures] == ["a red cat"]
+    assert by_extension(["a.TXT", "a.txt", "B.Txt"]) == {"a.txt": "a.txt", "B.txt": "B.Txt"}
+
+
+def test_one_caption_missing_among_others_is_said_although_class_tokens_stand_for_it(tmp_path: Path, make):
+    for name in "abc":
+        make.picture(tmp_path / f"{name}.png", caption=None if name == "b" else "a red cat")
+    said = build([make.dataset(make.subset(tmp_path, class_tokens="cat"))]).warnings
+    assert said == [f"folder '{tmp_path}': 'b.png' has no .txt file and will be trained with the class tokens 'cat'"]
 
 
 def say(caption: str, subset, moment: Moment = NOW, sample: str = "a") -> str:

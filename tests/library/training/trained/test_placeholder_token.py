@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from library.data.batches import Batch
+from library.data.dataset import Dataset
 from library.files import read_metadata
 from library.models.embedding_files import read_bundle
 from library.training.trained.caption_templates import OBJECT_TEMPLATES, STYLE_TEMPLATES, CaptionSpec, TemplateBatches
@@ -179,8 +180,8 @@ class OneBatch:
 
 def dataset(*captions: str) -> Any:
     pictures = [SimpleNamespace(caption=c, subset=SimpleNamespace(is_reg=i == 2)) for i, c in enumerate(captions)]
-    samples = [SimpleNamespace(sample_id=i, picture=p) for i, p in zip(OneBatch.ids, pictures, strict=True)]
-    return SimpleNamespace(samples=samples)
+    samples: list[Any] = [SimpleNamespace(sample_id=i, picture=p) for i, p in zip(OneBatch.ids, pictures, strict=True)]
+    return Dataset([], [], samples)
 
 
 def captions_in(epoch: int, spec: CaptionSpec, *captions: str) -> list[str]:
