@@ -25,11 +25,31 @@ FLOORS = (
     "library.files library.diffusion library.image_files",
     "library.config",
     "library.atomic library.command library.console library.launch",
-    "library.errors library.findings library.formatting",
+    "library.errors library.findings library.formatting library.path_safety",
 )
 """Every room of the house, the top floor first. A room may import those of lower floors and no others."""
 
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+
+TRAINING = (
+    "plan",
+    "setup loop",
+    "summary",
+    "run",
+    "callbacks",
+    "step trained",
+    "work",
+    "log optim",
+    "runtime",
+    "saving step_figures trainables",
+    "clock objectives nan_guard progress signals",
+)
+"""The same inside library/training, its folders and the files in front."""
+
+TRAINING_HEIGHT = {part: -floor for floor, parts in enumerate(TRAINING) for part in parts.split()}
+
+MOST_IN_FRONT = 20
+"""A folder with more files than these wants folders inside."""
 
 
 @cache
@@ -72,6 +92,29 @@ def test_nothing_imports_upwards():
     assert upward == []
 
 
+def part_of_training(module: str) -> str:
+    """library.training.callbacks.validation belongs to callbacks, library.training.loop to loop."""
+    return module.split(".")[2]
+
+
+def test_every_part_of_the_training_has_its_floor_and_imports_lower_ones_only():
+    inside = [module for module in modules() if module.startswith("library.training.")]
+    arrows = [(a, b) for a in inside for b in imported(a) & set(inside) if part_of_training(a) != part_of_training(b)]
+    height = TRAINING_HEIGHT
+    upward = [f"{a} imports {b}" for a, b in arrows if height[part_of_training(a)] <= height[part_of_training(b)]]
+    assert {part_of_training(module) for module in inside} == height.keys()
+    assert len(arrows) > 100
+    assert upward == []
+
+
+def test_no_folder_is_so_full_that_nobody_finds_a_file():
+    """Folders whose files stand side by side with equal rights (options, network modules) may be longer."""
+    folders = {file.parent for name, file in modules().items() if name.split(".")[0] in WINGS}
+    counts = {str(f.relative_to(ROOT)): len([p for p in f.glob("*.py") if p.name != "__init__.py"]) for f in folders}
+    free = {"library/config", "library/config/options", "library/metrics", "library/adapters", "miniworld"}
+    assert {folder: n for folder, n in counts.items() if n > MOST_IN_FRONT and folder not in free} == {}
+
+
 def test_no_files_import_each_other_in_a_circle():
     try:
         TopologicalSorter({module: imported(module) for module in modules()}).prepare()
@@ -87,11 +130,25 @@ def test_the_engine_names_no_method(method: str):
     assert naming == []
 
 
-@pytest.mark.parametrize("module", sorted(m for m in modules() if re.match(r"networks\.(ac_)?lora", m)))
+def network_modules() -> list[str]:
+    """The modules of networks/ that offer `create_network`, with what they import from there."""
+    source = {m: f.read_text(encoding="utf-8") for m, f in modules().items() if m.startswith("networks.")}
+    found = {m for m, text in source.items() if re.search(r"^def create_network\b", text, re.MULTILINE)}
+    while more := {known for m in found for known in imported(m) if known.startswith("networks.")} - found:
+        found |= more
+    return sorted(found)
+
+
+@pytest.mark.parametrize("module", network_modules())
 def test_network_modules_are_python_3_10_and_import_only_torch_and_safetensors(module: str):
     """They also run inside other trainers, where `library` is another package."""
     tree = ast.parse(modules()[module].read_text(encoding="utf-8"), feature_version=(3, 10))
     found = {name.split(".")[0] for name in _imported(tree)}
     assert found - sys.stdlib_module_names <= {"torch", "safetensors", "networks"}
-    assert imported(module) <= {m for m in modules() if re.match(r"networks\.(ac_)?lora", m)}
+    assert imported(module) <= set(network_modules())
     assert not (ROOT / "networks" / "__init__.py").exists()
+
+
+def test_the_network_modules_are_found_by_what_they_offer():
+    assert {"networks.lora", "networks.ac_lora", "networks.lora_arguments"} <= set(network_modules())
+    assert "networks.resize_lora" not in network_modules()

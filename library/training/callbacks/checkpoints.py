@@ -11,11 +11,11 @@ from typing import Any
 
 from library.atomic import atomic
 from library.training.callbacks.overfit_verdict import Course
+from library.training.callbacks.state import read_changes, read_rates, read_state, write_state
 from library.training.callbacks.validation import Validation
 from library.training.clock import Clock
 from library.training.saving.file_names import SavingSpec, due_stems, outdated
 from library.training.saving.resume import LATEST
-from library.training.saving.state import read_changes, read_rates, read_state, write_state
 from library.training.saving.state_differences import Expected, shortened
 from library.training.step import read_the_rest
 from library.training.work import Work
