@@ -7,7 +7,7 @@ pictures never share their content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -34,13 +34,24 @@ def style_set(style: str, split: str, seed: int = 0) -> list[Picture]:
 
     All styles show the same contents, so that they can be compared; no test content occurs in training.
     """
-    _require("style", style, STYLES)
     _require("split", split, SPLITS)
+    first = 0 if split == "train" else STYLE_SIZES["train"]
+    return _of_style(style, seed, range(first, first + STYLE_SIZES[split]))
+
+
+def training_pictures(style: str, count: int, seed: int = 0) -> list[Picture]:
+    """Any number of training pictures: those of `style_set`, then others that are not test pictures either."""
+    after = sum(STYLE_SIZES.values())
+    few = min(count, STYLE_SIZES["train"])
+    return _of_style(style, seed, [*range(few), *range(after, after + count - few)])
+
+
+def _of_style(style: str, seed: int, indices: Sequence[int]) -> list[Picture]:
+    _require("style", style, STYLES)
     rng, kinds = stream(seed, "style contents"), cycle(_STYLE_KINDS)
     scenes = _distinct(lambda: imagine(rng, next(kinds)), content)
-    first = 0 if split == "train" else STYLE_SIZES["train"]
-    wanted = [next(scenes) for _ in range(first + STYLE_SIZES[split])][first:]
-    return [_in_style(scene, style, seed, first + i) for i, scene in enumerate(wanted)]
+    imagined = [next(scenes) for _ in range(max(indices) + 1)]
+    return [_in_style(imagined[index], style, seed, index) for index in indices]
 
 
 def content(scene: Scene) -> Hashable:

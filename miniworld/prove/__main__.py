@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from library.command import run_command
 from library.errors import ConfigError
 
-PROOFS = ("lora", "ac_lora", "dual_pivot", "cross_init", "overfit")
+PROOFS = ("lora", "ac_lora", "rank_bed", "dual_pivot", "cross_init", "overfit")
 
 
 def prove(argv: Sequence[str]) -> None:

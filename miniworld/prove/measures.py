@@ -51,6 +51,7 @@ class HeldOut:
         self.timesteps = torch.cat([even.long()[o] for even, o in zip(evenly, order, strict=True)])
         self.latents, self.hidden = latents.repeat(DRAWS, 1, 1, 1), hidden.repeat(DRAWS, 1, 1)
         self.noise = torch.randn(self.latents.shape, generator=generator)
+        self.shift: Tensor | None = None  # added to the noise where something else is to be predicted
         self._alpha_bar = alphas_cumprod(model.scheduler_config)
 
     @torch.no_grad()
@@ -64,7 +65,8 @@ class HeldOut:
         noisy = add_noise(self.latents[rows], noise, self._alpha_bar[timesteps])
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=AUTOCAST is not None):
             predicted = model.unet(noisy, timesteps, self.hidden[rows]).sample
-        return squared_error(predicted.float(), noise)
+        target = noise if self.shift is None else noise + self.shift[rows]
+        return squared_error(predicted.float(), target)
 
 
 def draw(model: StableDiffusion, captions: Sequence[str], seed: int = 100) -> np.ndarray:
