@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from library.adapters.peft_names import kohya_name
 from library.errors import UserError
 from library.models.family import Family
 from library.models.load import packed_configs
@@ -48,7 +49,7 @@ class Checkpoint:
 
     def place(self, layer: str) -> Place | None:
         """The place of a layer, also where a file has diffusers' names with dots or PEFT's prefix."""
-        return self.places.get(layer) or self.places.get(_in_kohyas_words(layer, self.family))
+        return self.places.get(layer) or self.places.get(kohya_name(layer, is_sdxl=self.family is Family.SDXL))
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,6 @@ def _text_prefixes(family: Family) -> tuple[tuple[str, str], ...]:
         Family.SD2: ((SD2_TEXT, "text_encoder"),),
         Family.SDXL: ((SDXL_TEXT_1, "text_encoder"), (SDXL_TEXT_2, "text_encoder_2")),
     }[family]
-
-
-def _in_kohyas_words(layer: str, family: Family) -> str:
-    """`unet.down_blocks.0...to_q` (diffusers, PEFT) as kohya's files write it."""
-    name = layer.removeprefix("base_model.model.").replace(".", "_")
-    first = "lora_te1_" if family is Family.SDXL else "lora_te_"
-    for theirs, ours in (("unet_", "lora_unet_"), ("text_encoder_2_", "lora_te2_"), ("text_encoder_", first)):
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
 
 
 def _underscored(prefix: str, module: str) -> str:

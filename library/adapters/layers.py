@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from library.adapters.layer_kinds import is_three_by_three
+from library.adapters.peft_names import ADAPTER_METADATA, tells_sdxl, with_kohya_names
 from library.errors import UserError
 from library.files import Tensors, read_tensors
 
@@ -76,18 +77,29 @@ class Layer:
 
 @dataclass
 class NetworkFile:
-    """A network file. `rest` are tensors that belong to no layer, such as embeddings that travel with a LoRA."""
+    """A network file. `rest` are tensors that belong to no layer, such as embeddings that travel with a LoRA.
+
+    `is_sdxl` None: nothing tells what it is for.
+    """
 
     path: Path
     layers: dict[str, Layer]
     metadata: dict[str, str]
     rest: Tensors = field(default_factory=dict)
+    is_sdxl: bool | None = None
 
 
-def read_network(path: Path | str) -> NetworkFile:
-    """Sort a file's tensors by layer. Raises `UserError` where it is missing, damaged, or no network known here."""
+def read_network(path: Path | str, *, is_sdxl: bool | None = None) -> NetworkFile:
+    """Sort a file's tensors by layer, under kohya's names whoever wrote it; `is_sdxl` is for files that do not tell.
+
+    Raises `UserError` where it is missing, damaged, or no network known here.
+    """
     path = Path(path)
     tensors, metadata = read_tensors(path)
+    tensors = with_kohya_names(tensors, metadata, path, is_sdxl=is_sdxl)
+    metadata.pop(ADAPTER_METADATA, None)  # of names that are no more; its alphas are tensors now
+    if is_sdxl is None:
+        is_sdxl = tells_sdxl(tensors, metadata)
     layers: dict[str, Layer] = {}
     rest: Tensors = {}
     for key, tensor in tensors.items():
@@ -111,7 +123,7 @@ def read_network(path: Path | str) -> NetworkFile:
         _refuse_what_is_no_sum(layer, path)
         if not all(tensor.isfinite().all() for tensor in layer.tensors.values()):
             raise UserError(f"`{path}`: the layer `{layer.name}` holds values that are not finite; the file is damaged")
-    return NetworkFile(path, layers, metadata, rest)
+    return NetworkFile(path, layers, metadata, rest, is_sdxl)
 
 
 def update_of(layer: Layer) -> Update:

@@ -103,6 +103,9 @@ def members(networks: Sequence[Weighted]) -> dict[str, list[Callable[[], Member]
             found.setdefault(name, []).append(lambda network=network, layer=layer: _member(network, layer))
     original = next((name for name in found if "unet_input_blocks_" in name), None)
     diffusers = next((name for name in found if "unet_down_blocks_" in name), None)
+    if original is None or diffusers is None:
+        original = next((name for name in found if name.startswith("lora_te")), None)
+        diffusers = next((name for name in found if name.startswith("text_encoder.")), None)
     if original and diffusers:
         raise UserError(
             f"the networks call their layers in two ways, as in `{original}` and `{diffusers}`: they are for different "

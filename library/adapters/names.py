@@ -40,13 +40,13 @@ class NamedModel(Protocol):
 
 def to_file_names(tensors: Mapping[str, T], model: NamedModel) -> dict[str, T]:
     """The tensors of a network on `model`, under the names they have in a file; order is kept."""
-    original = _underscored(inverted(_original_unet_names(model)))
+    original = underscored(inverted(_original_unet_names(model)))
 
     def rename(module: str) -> str:
         if text := _TEXT_ENCODER.match(module):
             return f"{text[1]}text_model_{text[3]}"
         if unet := _UNET.match(module):
-            return unet[1] + _rename(unet[2], original)
+            return unet[1] + rename_start(unet[2], original)
         return module
 
     return _renamed(tensors, rename)
@@ -57,7 +57,7 @@ def from_file_names(tensors: Mapping[str, T], model: NamedModel) -> dict[str, T]
 
     Names that are the model's own already stay, so a file that was written without `to_file_names` reads as well.
     """
-    original = _underscored(_original_unet_names(model))
+    original = underscored(_original_unet_names(model))
     inner = ["text_model_" if _has_text_model(encoder) else "" for encoder in model.text_encoders]
 
     def rename(module: str) -> str:
@@ -65,7 +65,7 @@ def from_file_names(tensors: Mapping[str, T], model: NamedModel) -> dict[str, T]
             number = int(text[2] or 1) - 1
             return f"{text[1]}{inner[number]}{text[3]}" if number < len(inner) else module
         if unet := _UNET.match(module):
-            return unet[1] + _rename(unet[2], original)
+            return unet[1] + rename_start(unet[2], original)
         return module
 
     return _renamed(tensors, rename)
@@ -82,11 +82,11 @@ def _has_text_model(encoder: nn.Module) -> bool:
     return any(name == "text_model" for name, _ in encoder.named_children())
 
 
-def _underscored(names: Mapping[str, str]) -> dict[str, str]:
+def underscored(names: Mapping[str, str]) -> dict[str, str]:
     return {old.replace(".", "_"): new.replace(".", "_") for old, new in names.items()}
 
 
-def _rename(module: str, names: Mapping[str, str]) -> str:
+def rename_start(module: str, names: Mapping[str, str]) -> str:
     """Replace the longest leading part that the table knows; parts end at an underscore."""
     ends = [i for i, letter in enumerate(module) if letter == "_"]
     for end in [len(module), *reversed(ends)]:

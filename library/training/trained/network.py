@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from library.adapters.names import from_file_names, to_file_names
+from library.adapters.peft_names import with_kohya_names
 from library.errors import UserError
 from library.files import Tensors, read_tensors, save_network, temporary_tensors
 from library.findings import Findings, read_figures
@@ -168,6 +169,7 @@ def named_for_modules(path: Path, model: StableDiffusion):
     """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
     tensors, metadata = read_finite(path)
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BUNDLE)}
+    own = with_kohya_names(own, metadata, path, is_sdxl=len(model.text_encoders) > 1, unet_layout=False)
     renamed = from_file_names(own, model)
     return temporary_tensors(path, tensors, renamed, metadata)
 
