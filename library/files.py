@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from library.atomic import atomic, atomic_folder
 from library.errors import Problem, UserError
@@ -70,6 +70,12 @@ def read_metadata(path: Path | str) -> dict[str, str]:
             return dict(file.metadata() or {})
     except SafetensorError as error:
         raise damaged(path) from error
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are numbers; also in eight bits, where torch does not answer."""
+    eight_bits = tensor.is_floating_point() and tensor.element_size() == 1
+    return bool((tensor.float() if eight_bits else tensor).isfinite().all())
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -289,8 +295,8 @@ def is_safetensors(path: Path) -> bool:
 def _unpickled(path: Path, harmless: Sequence[Any] = ()) -> Any:
     try:
         # A file object, since a path's extension would make torch choose another reader.
-        with open(path, "rb") as file, torch.serialization.safe_globals(list(harmless)):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file, torch.serialization.safe_globals([nn.ParameterDict, *harmless]):
+            return _without_modules(torch.load(file, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"`{path}` is a pickle that holds more than weights, and loading it could run any program; "
@@ -298,6 +304,21 @@ def _unpickled(path: Path, harmless: Sequence[Any] = ()) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise damaged(path) from error
+
+
+def _without_modules(content: Any) -> Any:
+    """A `ParameterDict`, which the first programs for embeddings wrote, as the dictionary of its tensors.
+
+    Only its own attributes are looked at, and of these only tensors: a file may have set them to anything.
+    """
+    if isinstance(content, nn.ParameterDict):
+        own = vars(content)
+        stored = [own, own.get("_parameters"), own.get("_buffers")]
+        pairs = [pair for part in stored if isinstance(part, dict) for pair in part.items()]
+        return {name: value.detach() for name, value in pairs if isinstance(value, Tensor)}
+    if isinstance(content, dict):
+        return {name: _without_modules(value) for name, value in content.items()}
+    return content
 
 
 def read_pickle(path: Path) -> Tensors:
@@ -320,7 +341,7 @@ def damaged(path: Path) -> UserError:
 def _refuse_non_finite(tensors: Tensors, path: Path) -> None:
     if not tensors:
         raise UserError(f"`{path}` was not written: the network has no tensors")
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if bad:
         dtype = str(tensors[bad[0]].dtype).removeprefix("torch.")
         raise UserError(

@@ -253,10 +253,11 @@ class LoRANetwork(nn.Module):
         for name, tensor in matched.items():
             here = own[name]  # a 1 x 1 convolution in one program is a linear layer in another: (out, in) either way
             if tensor.numel() != here.numel() or (here.dim() and tensor.shape[:1] != here.shape[:1]):
-                raise ValueError(
-                    f"{name} is {tuple(tensor.shape)} in {file}, but {tuple(own[name].shape)} here: set network_dim "
-                    f"and conv_dim as in the file, or use dim_from_weights"
-                )
+                ours, theirs = (t.shape[0] if ".lora_up." in name else t[:1].numel() for t in (here, tensor))
+                hint = "set network_dim and conv_dim as in the file, or use dim_from_weights"
+                if ours != theirs:  # what is no rank comes from the model
+                    hint = "the file was made for another model"
+                raise ValueError(f"{name} is {tuple(tensor.shape)} in {file}, but {tuple(here.shape)} here: {hint}")
         for lora in self.loras:  # a file without alphas means scale 1
             if f"{lora.lora_name}.lora_down.weight" in matched:
                 matched.setdefault(f"{lora.lora_name}.alpha", torch.tensor(float(lora.lora_dim)))

@@ -119,7 +119,10 @@ class Reader:
             return tuple(CURVES[curve.strip()](i / max(count - 1, 1)) + base for i in range(count))
         weights = [self.convert(name, part, float, 0, math.inf) for part in text.split(",")] if text else []
         if text and len(weights) != count:
-            logger.warning(f"{name} has {len(weights)} numbers, this model {count} blocks; missing ones count as 1")
+            rest = (
+                "missing ones count as 1" if len(weights) < count else f"the last {len(weights) - count} are not used"
+            )
+            logger.warning(f"{name} has {len(weights)} numbers, this model {count} blocks; {rest}")
         return tuple((weights + [1.0] * count)[:count])
 
 

@@ -14,7 +14,7 @@ from library.config.option import Group, Option, Settings
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
-from library.config.values import split_key_values
+from library.config.values import plugin_arguments
 from library.console import show_line
 from library.errors import Problem, UserError
 
@@ -66,7 +66,7 @@ def write_start(settings: Settings) -> None:
 
     name = settings["embedding_initializer"]
     module = import_plugin(name, "embedding_initializer", ("create_initializer",))
-    arguments = split_key_values(settings["initializer_args"])
+    arguments = plugin_arguments(settings["initializer_args"])
     initializer = create_initializer(module, arguments, settings.namespace())
     if settings["output"].suffix.lower() not in (".safetensors", ".pt", ".bin", ".ckpt"):
         raise UserError(f"`output` is {settings['output']}, but must end in .safetensors, .pt or .bin")

@@ -79,7 +79,7 @@ def open_model(path: Path) -> Model:
         return Model(path, {file: weights.reader() for file, weights in files.items()}, checkpoint, None)
     file = opened(path)
     checkpoint = places_in_file(path, file.outline, file.metadata)
-    said = recognise_file(file.outline, file.metadata, path).prediction_type
+    said = recognise_file(file.outline, file.metadata, path, only_plain=False).prediction_type
     return Model(path, {path: file.reader()}, checkpoint, None if said is None else said == "v_prediction")
 
 

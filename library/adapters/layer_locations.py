@@ -82,7 +82,7 @@ class _Names:
 
 def places_in_file(path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
     """A single file in the original layout. Raises `UserError` where it is no model."""
-    family = recognise_file(outline, metadata, path).family
+    family = recognise_file(outline, metadata, path, only_plain=False).family
     configs = packed_configs(metadata, path) or standard_configs(family)
     names = _Names.of(family, configs["unet"])
     places: dict[str, Place] = {}

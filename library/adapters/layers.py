@@ -15,7 +15,7 @@ from torch import Tensor
 from library.adapters.layer_kinds import is_three_by_three
 from library.adapters.peft_names import ADAPTER_METADATA, tells_sdxl, with_kohya_names
 from library.errors import UserError
-from library.files import Tensors, read_tensors
+from library.files import Tensors, is_finite, read_tensors
 
 PAIRS = (("lora_down", "lora_up"), ("lora_A", "lora_B"), ("down", "up"))  # kohya, PEFT, ControlLoRA
 LOW_RANK = {f"{name}{weight}" for pair in PAIRS for name in pair for weight in (".weight", "")}
@@ -121,7 +121,7 @@ def read_network(path: Path | str, *, is_sdxl: bool | None = None) -> NetworkFil
         )
     for layer in layers.values():
         _refuse_what_is_no_sum(layer, path)
-        if not all(tensor.isfinite().all() for tensor in layer.tensors.values()):
+        if not all(map(is_finite, layer.tensors.values())):
             raise UserError(f"`{path}`: the layer `{layer.name}` holds values that are not finite; the file is damaged")
     return NetworkFile(path, layers, metadata, rest, is_sdxl)
 

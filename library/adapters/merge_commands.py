@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from library.adapters.block_weights import BlockWeights
+from library.adapters.bundled_words import left_behind, merge_beside
 from library.adapters.layer_locations import places_in_file, places_in_folder
 from library.adapters.layers import read_network
 from library.adapters.merge_model import (
@@ -29,6 +30,7 @@ from library.errors import UserError, raise_all
 from library.files import check_free_space
 from library.models.family import Family
 from library.models.load import FILE_SUFFIXES, opened
+from library.streamed_weights import WeightsFile
 
 WORTH_SAYING = 0.01  # of the norm of the sum
 
@@ -78,8 +80,8 @@ def merge_together(networks: Sequence[Weighted], way: Way, result: Result, *, sh
         layers.append(layer.shuffled() if shuffle else layer)
     files = [network.file for network in networks]
     tensors = {key: tensor for layer in layers for key, tensor in layer.tensors().items()}
-    for file in reversed(files):
-        tensors |= file.rest
+    beside, notes = merge_beside(files)
+    tensors |= beside
     metadata = merged_metadata(
         files,
         base_model(files, is_sd2=result.is_sd2),
@@ -99,6 +101,7 @@ def merge_together(networks: Sequence[Weighted], way: Way, result: Result, *, sh
             f"{(off / whole) ** 0.5:.0%} of the norm off from the sum of ratio times update. `--concat` gives that sum "
             "exactly, networks/svd_merge_lora.py its best approximation at a rank"
         )
+    yield from notes
 
 
 def merge_into_model(
@@ -127,6 +130,7 @@ def merge_into_model(
         checkpoint = places_in_folder(model, {path: file.outline for path, file in files.items()})
     else:
         files = {model: opened(model)}
+        _refuse_scaled(files[model], model)
         checkpoint = places_in_file(model, files[model].outline, files[model].metadata)
     _check_family(checkpoint.family, model, family, is_sd2)
     merge = plan(checkpoint, networks)
@@ -146,6 +150,15 @@ def merge_into_model(
     if merge.strangers:
         examples = ", ".join(f"`{name}`" for name in merge.strangers[:3])
         yield f"note: {len(merge.strangers)} layers have no place in this model and were left out, such as {examples}"
+    yield from left_behind(network.file for network in networks)
+    eight = sum(
+        files[path].outline[key].element_size() == 1 for path, of_file in merge.changes.items() for key in of_file
+    )
+    if eight and precision.save is None:
+        yield (
+            f"note: {eight} of the changed weights are written in eight bits, as the model's are, and most of what a "
+            "network changes is less than their steps; `--save_precision fp16` keeps it"
+        )
 
 
 def is_file_name(path: Path) -> bool:
@@ -161,6 +174,16 @@ def _check_family(found: Family, model: Path, family: Family | None, is_sd2: boo
         )
     if is_sd2 and found is not Family.SD2:
         raise UserError(f"`v2` is set, but `{model}` is a {found.spoken} model; leave `--v2` out")
+
+
+def _refuse_scaled(file: WeightsFile, model: Path) -> None:
+    """Weights in eight bits with a factor beside them are not what their tensors say."""
+    scale = next((key for key in file.outline if key.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))), None)
+    if scale is not None:
+        raise UserError(
+            f"`{model}` holds weights in eight bits with scales of their own (`{scale}`), which cannot be merged into; "
+            "give the model in fp16 or bf16"
+        )
 
 
 def _merged_from(metadata: Metadata, model: Path, networks: Sequence[Weighted], save_to: Path) -> Metadata:

@@ -21,6 +21,7 @@ from library.adapters.metadata import Metadata, ModelFacts
 from library.adapters.modelspec import ARCHITECTURES
 from library.atomic import atomic_folder
 from library.errors import UserError
+from library.files import is_finite
 from library.models.family import StableDiffusion
 from library.models.load import load_model
 from library.models.save import save_single_file
@@ -121,7 +122,7 @@ def changed(
     for change in changes:
         change.add_to(weight)
     weight = weight.to("cpu", dtype)
-    if not weight.isfinite().all():
+    if not is_finite(weight):
         name = str(dtype).removeprefix("torch.")
         raise UserError(f"`{key}` is not finite in {name} after merging; give smaller `ratios` or a wider precision")
     return weight
@@ -181,7 +182,9 @@ def write_folder_as_file(
     Raises `UserError` where a value is not finite any more.
     """
     own = types_in(folder)
-    model = load_model(folder, dtype=widest(own[part] for part in PARTS if part in own), vae_dtype=own["vae"])
+    types = [widest(own[part] for part in PARTS if part in own), own["vae"]]
+    types = [torch.float16 if dtype.itemsize == 1 else dtype for dtype in types]  # modules are not made in eight bits
+    model = load_model(folder, dtype=types[0], vae_dtype=types[1])
     tensors = {folder / part / "weights": module.state_dict() for part, module in model.modules.items()}
     merge = plan(
         places_in_folder(folder, {file: tensors[file] for file in tensors if file.parent.name != "vae"}), networks
@@ -205,8 +208,10 @@ def types_in(folder: Path) -> dict[str, torch.dtype]:
 
 
 def widest(types: Iterable[torch.dtype]) -> torch.dtype:
-    """The type that holds the numbers of all of them."""
-    return reduce(torch.promote_types, types)
+    """The type that holds the numbers of all of them; torch does not compare types of eight bits."""
+    found = set(types)
+    wide = [dtype for dtype in found if dtype.itemsize > 1]
+    return reduce(torch.promote_types, wide) if wide else found.pop() if len(found) == 1 else torch.float16
 
 
 def described(model: StableDiffusion) -> Metadata:

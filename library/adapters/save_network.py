@@ -11,7 +11,7 @@ from torch import Tensor
 
 from library.adapters.metadata import Metadata, with_hashes
 from library.errors import UserError
-from library.files import write_tensors
+from library.files import is_finite, write_tensors
 
 PRECISIONS = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,7 +23,7 @@ def write_network(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype,
     finite in `dtype`; nothing is written then.
     """
     cast = {key: _in(dtype, key, tensor) for key, tensor in tensors.items()}
-    bad = [key for key, tensor in cast.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    bad = [key for key, tensor in cast.items() if not is_finite(tensor)]
     if bad:
         name = str(dtype).removeprefix("torch.")
         raise UserError(

@@ -208,6 +208,11 @@ def split_key_values(pairs: list[str] | None) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in split}
 
 
+def plugin_arguments(pairs: list[str] | None) -> dict[str, str]:
+    """The arguments of a plugin by name; `null` and `None`, which graphical programs write, are as not given."""
+    return {name: value for name, value in split_key_values(pairs).items() if value not in ("null", "None")}
+
+
 def steps_or_ratio(raw: Any) -> int | float | Noted:
     """A number of steps (int), or a share of the run (float below 1): 100, 0.1, "10%".
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from library.errors import UserError
-from library.files import read_nested, write_nested, write_tensors
+from library.files import is_finite, is_safetensors, read_nested, write_nested, write_tensors
 
 ONLY = "emb_params"
 """The key of vectors for a model with one text encoder."""
@@ -69,6 +70,15 @@ def read_bundle(path: Path | str) -> list[Embedding]:
     """The embeddings that a LoRA file carries."""
     content, metadata = read_nested(path)
     return [_checked(Path(path), Embedding(v, token, metadata)) for token, v in _bundled(content).items()]
+
+
+def bundled_words(path: Path | str) -> list[str]:
+    """The words whose vectors a network's file carries; of safetensors only the names are read."""
+    path = Path(path)
+    if not is_safetensors(path):
+        return list(_bundled(read_nested(path)[0]))
+    with safe_open(str(path), framework="pt") as file:
+        return list(_bundled(dict.fromkeys(file.keys())))
 
 
 def vectors_for(embedding: Embedding, widths: Mapping[str, int], path: Path | str) -> list[Tensor]:
@@ -180,7 +190,7 @@ def _grouped(path: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
         raise UserError(
             f"`{path}` holds single vectors named {', '.join(tensors)}, which are not numbered NAME_v0, NAME_v1, ..."
         )
-    rows = [numbered[i] for i in range(len(numbered))]
+    rows = [_wide(numbered[i]) for i in range(len(numbered))]
     if len({len(row) for row in rows}) > 1:
         raise UserError(f"`{path}` mixes vectors of {' and '.join(str(len(row)) for row in rows)} numbers")
     return {ONLY: torch.stack(rows)}, tokens.pop()
@@ -188,16 +198,22 @@ def _grouped(path: Path, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
 
 def _checked(path: Path, embedding: Embedding) -> Embedding:
     """The embedding with vectors (n, width); a single one may be stored without its first dimension."""
-    vectors = {name: t.detach().reshape(1, -1) if t.ndim == 1 else t.detach() for name, t in embedding.vectors.items()}
+    vectors = {name: _wide(tensor.detach()) for name, tensor in embedding.vectors.items()}
+    vectors = {name: tensor.reshape(1, -1) if tensor.ndim == 1 else tensor for name, tensor in vectors.items()}
     for name, tensor in vectors.items():
         if tensor.ndim != 2 or not tensor.is_floating_point() or not len(tensor):
             raise UserError(f"`{path}`: {name} is of shape {tuple(tensor.shape)}, which is not a list of vectors")
-        if not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise UserError(f"`{path}`: {name} holds values that are not finite; it cannot be used")
     if len({len(tensor) for tensor in vectors.values()}) > 1:
         counts = ", ".join(f"{len(tensor)} for {name}" for name, tensor in vectors.items())
         raise UserError(f"`{path}` has different numbers of vectors: {counts}")
     return Embedding(vectors, embedding.token, embedding.metadata)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Numbers of eight bits as float16, which holds them exactly: no program can compute with vectors in eight bits."""
+    return tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
 
 
 def embedding_of(names: Sequence[str], rows: Sequence[Tensor], token: str) -> Embedding:

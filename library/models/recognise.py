@@ -45,8 +45,13 @@ class Recognised:
     zero_terminal_snr: bool
 
 
-def recognise_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> Recognised:
-    """Tell a single file's family by the names of its tensors, or raise a UserError that says what it looks like."""
+def recognise_file(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path, *, only_plain: bool = True
+) -> Recognised:
+    """Tell a single file's family by the names of its tensors, or raise a UserError that says what it looks like.
+
+    `only_plain` refuses models that read more than noisy latents, such as those for inpainting.
+    """
     for marks, thing in _OTHER_THINGS:
         if any(mark in name for name in tensors for mark in marks):
             raise UserError(f"'{path}' looks like {thing}. {_EXPECTED}")
@@ -56,7 +61,8 @@ def recognise_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], p
     missing = [part for prefix, part in ((UNET, "U-Net"), (VAE, "VAE")) if not _has(tensors, prefix)]
     if missing:
         raise UserError(f"'{path}' holds no {' and no '.join(missing)}: it is a part of a model. {_EXPECTED}")
-    _check_input_channels(tensors, path)
+    if only_plain:
+        _check_input_channels(tensors, path)
     return Recognised(family, _prediction_type(tensors, metadata), zero_terminal_snr="ztsnr" in tensors)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from library.errors import UserError
-from library.files import Tensors, read_metadata, read_tensors
+from library.files import Tensors, is_finite, read_metadata, read_tensors
 from library.models.family import StableDiffusion
 from library.models.hashes import weights_hash
 from library.training.trained.network import NetworkSpec, merge_base_weights
@@ -114,7 +114,7 @@ def _comes_with_the_project(module: str) -> bool:
 def refuse_non_finite(tensors: Tensors, path: Path) -> None:
     """Raise `UserError` for weights that would make every picture black."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise UserError(
                 f"'{path}' holds weights that are not finite (`{name}`); train it again, or load another file"
             )

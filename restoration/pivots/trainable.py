@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from library.config.option import Settings
-from library.config.values import split_key_values
+from library.config.values import plugin_arguments
 from library.training.runtime.environment import Footing
 from library.training.runtime.memory import MemorySpec, choose_attention
 from library.training.setup.build import SAVED_AS
@@ -25,7 +25,7 @@ from restoration.system.system import System
 def network_plugin(settings: Settings) -> ModuleType:
     """The module of a network on G, its arguments checked."""
     module = import_plugin(settings["network_module"], "network_module", ("create_network",), settings["config_file"])
-    check_arguments(module, split_key_values(settings["network_args"]), "network_args")
+    check_arguments(module, plugin_arguments(settings["network_args"]), "network_args")
     return module
 
 
@@ -60,7 +60,7 @@ def _network_on_g(
 ) -> NetworkTrainable:
     torch.manual_seed(footing.seed % 2**63)
     spec = replace(settings.take(NetworkSpec), network_train_unet_only=True)
-    arguments = split_key_values(settings["network_args"])
+    arguments = plugin_arguments(settings["network_args"])
     network = create_network(plugin, spec, arguments, system.model, settings.namespace(), say)
     groups, names = optimizer_groups(network, None, settings["learning_rate"], settings["learning_rate"])
     network.to(device=footing.processes.device)

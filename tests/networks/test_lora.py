@@ -305,6 +305,15 @@ def test_a_wrong_option_is_one_sentence(arguments, message):
         lora.create_network(1.0, 4, 1, None, Untouchable(), Untouchable(), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(14, "14 numbers, this model 12 blocks; the last 2 are not used"), (2, "missing ones count as 1")],
+)
+def test_factors_that_are_too_many_or_too_few_are_said(count, said, caplog):
+    make(down_lr_weight=",".join(["0.5"] * count))
+    assert said in caplog.text
+
+
 @pytest.mark.parametrize(("dim", "alpha"), [(0, 1), (-8, 1), ("x", 1), (8, -1), (8, float("nan"))])
 def test_impossible_ranks_and_alphas_are_refused(dim, alpha):
     with pytest.raises(ValueError, match=r"network_(dim|alpha) must be"):

@@ -140,6 +140,16 @@ def dense(path: Path) -> dict[str, torch.Tensor]:
     return {name: update_of(layer).dense().double() for name, layer in read_network(path).layers.items()}
 
 
+def test_a_network_of_eight_bits_is_resized(tmp_path: Path) -> None:
+    tensors = load_file(lora(tmp_path / "in.safetensors"))
+    small = {key: tensor.to(torch.float8_e4m3fn) if tensor.ndim else tensor for key, tensor in tensors.items()}
+    save_file(small, str(tmp_path / "in.safetensors"))
+    options = {"model": tmp_path / "in.safetensors", "save_to": tmp_path / "out.safetensors", "new_rank": 8}
+    assert resize_lora.main(words(**options)) == 0
+    old, new = (read_network(tmp_path / f"{name}.safetensors").layers for name in ("in", "out"))
+    assert all(torch.allclose(update_of(old[name]).dense(), update_of(new[name]).dense(), atol=1e-4) for name in old)
+
+
 def test_networks_side_by_side_are_their_sum_with_a_header_that_says_so(tmp_path: Path) -> None:
     one, other = lora(tmp_path / "one.safetensors", 3, seed=1), lora(tmp_path / "other.safetensors", 5, seed=2)
     target = tmp_path / "out.safetensors"

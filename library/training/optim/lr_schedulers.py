@@ -54,8 +54,11 @@ def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
         key, equals, value = argument.partition("=")
         if not equals or not key.strip().isidentifier():
             raise UserError(f"`{option}` has {argument!r}; write key=value, for example weight_decay=0.01")
+        value = value.strip()
+        if value.endswith(",") and value[:1] not in ("(", "["):
+            raise UserError(f"`{option}` has {argument!r}: leave out the comma at its end, which makes a list of it")
         try:
-            parsed[key.strip()] = ast.literal_eval(value.strip())
+            parsed[key.strip()] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             raise UserError(
                 f"`{option}` has {argument!r}, whose value is not a Python literal; "

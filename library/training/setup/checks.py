@@ -9,7 +9,7 @@ from types import ModuleType
 from library.adapters.modelspec import thumbnail
 from library.config.dataset_specs import DatasetPlan
 from library.config.option import Settings
-from library.config.values import split_key_values
+from library.config.values import plugin_arguments
 from library.data.dataset import Dataset
 from library.data.dataset import build as build_dataset
 from library.sampling.prompts import SamplePrompt, read_prompts
@@ -41,7 +41,7 @@ def check_before_loading(
     `tidy` removes what killed runs left in the output folder; without it nothing on disk is changed.
     """
     resumed = check_surroundings(settings, say, tidy=tidy)
-    module, arguments = None, split_key_values(settings["network_args"])
+    module, arguments = None, plugin_arguments(settings["network_args"])
     if settings["network_module"] is not None:
         module = import_plugin(
             settings["network_module"], "network_module", ("create_network",), settings["config_file"]

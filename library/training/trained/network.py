@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from library.adapters.names import from_file_names, to_file_names
-from library.adapters.peft_names import with_kohya_names
+from library.adapters.peft_names import tells_sdxl, with_kohya_names
 from library.errors import UserError
-from library.files import Tensors, read_tensors, save_network, temporary_tensors
+from library.files import Tensors, is_finite, read_tensors, save_network, temporary_tensors
 from library.findings import Findings, read_figures
 from library.kohya_names import creating
-from library.models.embedding_files import BUNDLE
+from library.models.embedding_files import BUNDLE, bundled_words
 from library.models.family import StableDiffusion
 from library.models.float8 import unchanged_by
 from library.training.progress import Progress
@@ -101,7 +102,7 @@ def create_network(
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
     if hasattr(network, "prepare_network"):
         network.prepare_network(options)
-    with unchanged_by(module.__name__, model.unet):
+    with unchanged_by(module.__name__, model.unet), telling(module.__name__):
         network.apply_to(
             text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
         )
@@ -124,6 +125,11 @@ def create_network(
                     "file is of another network module or model, or its module cannot read what it writes"
                 )
             say(f"started from {spec.network_weights}: {found}")
+        for word in bundled_words(spec.network_weights):
+            say(
+                f"{spec.network_weights} carries vectors of the word `{word}`, which a network does not read; to train "
+                f"with them, give `token_string = {word}` and the file as `weights`"
+            )
     if spec.scale_weight_norms and not hasattr(network, "apply_max_norm_regularization"):
         say(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
     if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
@@ -159,19 +165,31 @@ def check_given_weights(spec: NetworkSpec) -> None:
 def read_finite(path: Path) -> tuple[Tensors, dict[str, str]]:
     """A file's weights and metadata. Raises `UserError` where it is no such file, or not all of it is finite."""
     tensors, metadata = read_tensors(path)
-    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if broken:
         raise UserError(f"`{path}` holds values that are not finite, first in {broken[0]}; it cannot be used")
     return tensors, metadata
 
 
-def named_for_modules(path: Path, model: StableDiffusion):
-    """A context with the file of `path`'s weights under the names of this model's modules: itself where they agree."""
+@contextlib.contextmanager
+def named_for_modules(path: Path, model: StableDiffusion) -> Iterator[Path]:
+    """A file of `path`'s weights under the names of this model's modules: itself where they agree.
+
+    Raises `UserError` where they are of a model of another family. What is refused in the block names `path`.
+    """
     tensors, metadata = read_finite(path)
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BUNDLE)}
-    own = with_kohya_names(own, metadata, path, is_sdxl=len(model.text_encoders) > 1, unet_layout=False)
-    renamed = from_file_names(own, model)
-    return temporary_tensors(path, tensors, renamed, metadata)
+    is_sdxl = len(model.text_encoders) > 1
+    own = with_kohya_names(own, metadata, path, is_sdxl=is_sdxl, unet_layout=False)
+    told = tells_sdxl(own, metadata)
+    if told is not None and told != is_sdxl:
+        kinds = {True: "SDXL", False: "Stable Diffusion 1 or 2"}
+        raise UserError(f"`{path}` is a network for {kinds[told]}, but the model is {kinds[is_sdxl]}; give one for it")
+    with temporary_tensors(path, tensors, from_file_names(own, model), metadata) as file:
+        try:
+            yield file
+        except (ValueError, UserError) as error:
+            raise type(error)(str(error).replace(str(file), str(path))) from error
 
 
 def optimizer_groups(

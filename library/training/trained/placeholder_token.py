@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from library.config.option import Origin, Settings
-from library.config.values import split_key_values
+from library.config.values import plugin_arguments
 from library.data.dataset import Dataset
 from library.errors import UserError
 from library.models.embedding_files import read_embedding, usable_stem
@@ -64,7 +64,7 @@ def check_word(settings: Settings, dataset: Dataset, say: Callable[[str], None])
     module = import_plugin(
         spec.embedding_initializer, "embedding_initializer", ("create_initializer",), settings["config_file"]
     )
-    arguments = split_key_values(settings["initializer_args"])
+    arguments = plugin_arguments(settings["initializer_args"])
     initializer = create_initializer(module, arguments, settings.namespace())
     if spec.weights is not None and (count := read_embedding(spec.weights).count) != spec.num_vectors_per_token:
         raise UserError(

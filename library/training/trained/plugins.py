@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -122,11 +123,24 @@ def notes_on(module: ModuleType) -> list[str]:
 
 @contextlib.contextmanager
 def telling(who: str) -> Iterator[None]:
-    """A ValueError of a plugin, its way of refusing something, becomes a message without a traceback."""
+    """A ValueError of a plugin, its way of refusing something, becomes a message without a traceback.
+
+    So does an assertion of a module that is not ours, with its place; one of ours is a bug and stays one.
+    """
     try:
         yield
     except ValueError as error:
         raise UserError(f"{who}: {error}") from error
+    except AssertionError as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(place.filename).is_relative_to(ROOT) and not _is_installed(place.filename):
+            raise
+        what = str(error) or f"`{place.line}` does not hold"
+        raise UserError(f"{who}: {what} ({place.filename} line {place.lineno}); look at its network_args") from error
+
+
+def _is_installed(file: str) -> bool:
+    return "site-packages" in Path(file).parts  # an environment may lie in this project's folder
 
 
 def check_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:

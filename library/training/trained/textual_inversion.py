@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from library.errors import UserError
+from library.files import is_finite
 from library.findings import Findings, Series
 from library.models.embedding_files import Embedding, bundle_keys, embedding_of, write_embedding
 from library.training.trainables import Trainable
@@ -122,7 +123,7 @@ class EmbeddingRows(Trainable):
 
     def save(self, path: Path, metadata: dict[str, str]) -> None:
         embedding = self.embedding()
-        if not all(tensor.isfinite().all() for tensor in embedding.vectors.values()):
+        if not all(map(is_finite, embedding.vectors.values())):
             raise UserError(
                 f"`{path}` was not written: the vectors are not finite. Training has diverged (a lower embedding_lr "
                 "helps), or the values need a wider save_precision"

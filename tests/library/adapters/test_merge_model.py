@@ -241,3 +241,61 @@ def test_a_folder_as_one_file_keeps_the_type_of_each_part_or_has_the_one_asked_f
     with pytest.raises(UserError, match="not finite in float16"):
         run([Weighted(networks[0].file, 1e9)], tmp_path / "model", tmp_path / "other.safetensors")
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def eight_bits(folder: Path, name: str, beside: dict[str, Tensor] | None = None) -> Path:
+    tensors = load_file(folder / "model.safetensors")
+    small = {
+        k: t if k.startswith(VAE) or not t.is_floating_point() else t.to(torch.float8_e4m3fn)
+        for k, t in tensors.items()
+    }
+    metadata = read_metadata(folder / "model.safetensors")
+    save_file(small | (beside or {}), str(folder / name), metadata)
+    return folder / name
+
+
+def test_a_model_and_a_network_of_eight_bits_are_merged_and_what_is_lost_is_said(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
+    model = eight_bits(folder, "eight.safetensors")
+    network = {key: tensor.to(torch.float8_e5m2) for key, tensor in load_file(folder / "a.safetensors").items()}
+    save_file(network, str(tmp_path / "a.safetensors"))
+    networks = [Weighted(read_network(tmp_path / "a.safetensors"), 1.0)]
+    said = run(networks, model, tmp_path / "m.safetensors")
+    assert "weights are written in eight bits, as the model's are" in said
+    key = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
+    layer = networks[0].file.layers["lora_unet_down_blocks_0_attentions_0_proj_in"]
+    before = load_file(model)[key]
+    wanted = before.float() + update_of(layer).dense().reshape(before.shape)
+    assert torch.equal(load_file(tmp_path / "m.safetensors")[key].float(), wanted.to(torch.float8_e4m3fn).float())
+    said = run(networks, model, tmp_path / "h.safetensors", Precision(save=torch.float16))
+    assert "eight bits" not in said
+    assert torch.equal(load_file(tmp_path / "h.safetensors")[key], wanted.half())
+
+
+def test_a_model_whose_eight_bits_have_scales_beside_them_is_refused(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
+    scale = {"model.diffusion_model.input_blocks.1.1.proj_in.scale_weight": torch.ones(())}
+    model = eight_bits(folder, "scaled.safetensors", scale)
+    with pytest.raises(UserError, match="with scales of their own"):
+        run([Weighted(read_network(folder / "a.safetensors"), 1.0)], model, tmp_path / "m.safetensors")
+
+
+def test_a_model_for_inpainting_is_merged_like_any_other(sd1: Any, tmp_path: Path) -> None:
+    _, folder, count = sd1
+    tensors, first = load_file(folder / "model.safetensors"), "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[first] = torch.cat([tensors[first], torch.zeros_like(tensors[first]), tensors[first][:, :1]], 1)
+    save_file(tensors, str(tmp_path / "inpainting.safetensors"), read_metadata(folder / "model.safetensors"))
+    networks = [Weighted(read_network(folder / "a.safetensors"), 1.0)]
+    said = run(networks, tmp_path / "inpainting.safetensors", tmp_path / "m.safetensors")
+    assert f": {count} layers of 1 networks merged into" in said
+    assert torch.equal(load_file(tmp_path / "m.safetensors")[first], tensors[first])
+
+
+def test_words_that_a_model_has_no_place_for_are_named_with_what_keeps_them(sd1: Any, tmp_path: Path) -> None:
+    _, folder, _ = sd1
+    words = {"bundle_emb.zwx.string_to_param.*": torch.ones(1, 4)}
+    save_file(load_file(folder / "a.safetensors") | words, str(tmp_path / "a.safetensors"))
+    networks = [Weighted(read_network(tmp_path / "a.safetensors"), 1.0)]
+    said = run(networks, folder / "model.safetensors", tmp_path / "m.safetensors")
+    assert f"no place for the vectors of `zwx` in `{tmp_path / 'a.safetensors'}`" in said
+    assert f"python -m embeddings convert {tmp_path / 'a.safetensors'} FOLDER" in said

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from library.config.option import Option, by_name
 from library.config.options.train_network import ALL_TRAIN_NETWORK
-from library.config.values import Noted, file_name, read_value, split_key_values, written_form
+from library.config.values import Noted, file_name, plugin_arguments, read_value, split_key_values, written_form
 
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
 
@@ -190,3 +190,8 @@ def test_a_number_is_the_same_in_toml_and_on_the_command_line(value):
 @given(st.tuples(st.integers(1, 4096), st.integers(1, 4096)))
 def test_a_resolution_is_read_back_from_the_form_it_is_written_in(size):
     assert read("resolution", written_form(size)) == size
+
+
+def test_null_is_an_argument_that_is_not_given() -> None:
+    given = ["dropout=null", "conv_dim=4", "algo=None", "name=nullable"]
+    assert plugin_arguments(given) == {"conv_dim": "4", "name": "nullable"}

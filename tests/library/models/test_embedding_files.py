@@ -223,3 +223,25 @@ def test_nested_content_keeps_its_name(tmp_path):
 )
 def test_file_names_become_words_that_prompts_can_hold(name, usable):
     assert usable_stem(name) == usable
+
+
+@pytest.mark.parametrize("as_now", [True, False])
+def test_the_parameter_dict_of_the_first_programs_is_read_and_what_hides_in_it_is_not(as_now, tmp_path):
+    vectors = torch.nn.ParameterDict({"*": torch.nn.Parameter(ROWS)})
+    vars(vectors).update(forward="print", _keys=3) if not as_now else None
+    torch.save({"string_to_token": {"*": torch.tensor(265)}, "string_to_param": vectors}, tmp_path / "a.pt")
+    embedding = read_embedding(tmp_path / "a.pt")
+    assert torch.equal(embedding.vectors["emb_params"], ROWS)
+    assert not embedding.vectors["emb_params"].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_vectors_of_eight_bits_are_read_exactly_as_numbers_of_sixteen(dtype, tmp_path):
+    small = ROWS.to(dtype)
+    write_tensors(tmp_path / "a.safetensors", {f"zwx_v{i}": row for i, row in enumerate(small)})
+    vectors = read_embedding(tmp_path / "a.safetensors").vectors["emb_params"]
+    assert vectors.dtype == torch.float16
+    assert torch.equal(vectors.float(), small.float())
+    write_tensors(tmp_path / "b.safetensors", {"emb_params": torch.full((1, 4), float("nan")).to(dtype)})
+    with pytest.raises(UserError, match="not finite"):
+        read_embedding(tmp_path / "b.safetensors")

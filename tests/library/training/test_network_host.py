@@ -1,5 +1,8 @@
 """What the trainer takes from a network module: every shape of the contract that is met in the wild, and no other."""
 
+import importlib.util
+import json
+import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -9,8 +12,12 @@ import torch
 from torch import nn
 
 from library.errors import UserError
+from library.files import write_tensors
+from library.models.family import Family
 from library.training.trained.network import NetworkSpec, create_network, merge_base_weights, optimizer_groups
-from library.training.trained.plugins import check_arguments, import_plugin
+from library.training.trained.plugins import check_arguments, import_plugin, telling
+from miniworld.tiny import build
+from networks import lora
 
 
 def _parameter() -> nn.Parameter:
@@ -189,3 +196,63 @@ def test_arguments_must_be_known_to_a_module_that_declares_its_options():
     with pytest.raises(UserError, match="did you mean `conv_dim`"):
         check_arguments(module, {"conv_dimm": "4"}, "network_args")
     check_arguments(_module(), {"whatever": "1"}, "network_args")
+
+
+def test_an_assertion_of_somebody_else_s_module_is_a_message_with_its_place(tmp_path):
+    (tmp_path / "strict.py").write_text("def check(rank):\n    assert rank > 4\n", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("strict", tmp_path / "strict.py")
+    assert spec is not None
+    assert spec.loader is not None
+    strict = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(strict)
+    with (
+        pytest.raises(UserError, match=r"lycoris\.kohya: `assert rank > 4` does not hold \(.*strict\.py line 2\)"),
+        telling("lycoris.kohya"),
+    ):
+        strict.check(1)
+    with pytest.raises(AssertionError), telling("networks.lora"):
+        raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def sd1():
+    return build(Family.SD1)
+
+
+def start_from(path, model, tensors, metadata=None, **arguments):
+    """A LoRA of rank 4 that starts from a file of these tensors, with what was said of it."""
+    write_tensors(path, tensors, metadata)
+    lines: list[str] = []
+    spec = NetworkSpec(network_dim=4, network_weights=path, network_train_unet_only=True, **arguments)
+    return create_network(lora, spec, {}, model, SimpleNamespace(), lines.append), lines  # type: ignore[arg-type]
+
+
+PROJECTION = "unet.mid_block.attentions.0.proj_in"
+
+
+def test_a_network_starts_from_a_file_with_the_names_of_diffusers(sd1, tmp_path):
+    words = {"bundle_emb.zwx.string_to_param.*": torch.ones(1, 4)}
+    factors = {f"{PROJECTION}.lora_A.weight": torch.ones(4, 32), f"{PROJECTION}.lora_B.weight": torch.ones(32, 4)}
+    header = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 2})}
+    network, lines = start_from(tmp_path / "w.safetensors", sd1, factors | words, header)
+    state = network.state_dict()
+    assert state["lora_unet_mid_block_attentions_0_proj_in.lora_up.weight"].sum() == 128
+    assert state["lora_unet_mid_block_attentions_0_proj_in.alpha"] == 2
+    assert "carries vectors of the word `zwx`, which a network does not read" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(4, 32)},
+         r"w\.safetensors` is a network for SDXL, but the model is Stable Diffusion 1 or 2"),
+        ({f"{PROJECTION}.lora_A.weight": torch.ones(4, 99)},
+         r"\(4, 99\) in {path}, but .*was made for another model"),
+        ({f"{PROJECTION}.lora_A.weight": torch.ones(8, 32)}, r"\(8, 32\) in {path}, but .* here: set network_dim"),
+        ({"unet.x.lora_A.weight": torch.ones(8, 32)}, r"no tensor of {path} belongs to this network"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_said_of_the_user_s_file(sd1, tmp_path, tensors, message):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(UserError, match=message.replace("{path}", re.escape(str(path)))):
+        start_from(path, sd1, tensors)

@@ -141,7 +141,14 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(monkeypatch):
         optimizer_class("Lion")
 
 
-@pytest.mark.parametrize("arguments", [("weight_decy=0.1",), ("weight_decay=0.1,",), ("betas=5",), ("lr=-1",)])
+@pytest.mark.parametrize("arguments", [("weight_decy=0.1",), ("betas=5",), ("lr=-1",)])
 def test_arguments_that_do_not_fit_are_refused_with_those_that_do(arguments):
     with pytest.raises(UserError, match=r"`optimizer_args` does not fit AdamW: .*it takes betas, eps"):
         trial_optimizer(OptimizerSpec("AdamW", arguments))
+
+
+@pytest.mark.parametrize("argument", ["weight_decay=0.5,", "weight_decay = 0.5 , "])
+def test_a_comma_at_the_end_of_an_argument_is_named(argument):
+    with pytest.raises(UserError, match="leave out the comma at its end"):
+        trial_optimizer(OptimizerSpec(optimizer_args=[argument]))
+    assert OptimizerSpec(optimizer_args=["betas=(0.9, 0.99)", "a=(1,)"]).arguments == {"betas": (0.9, 0.99), "a": (1,)}
