@@ -26,6 +26,7 @@ from library.models.family import StableDiffusion
 from library.models.float8 import unchanged_by
 from library.training.progress import Progress
 from library.training.trainables import Movement, Trainable
+from library.training.trained.network_contract import OptionalOfModule, OptionalOfNetwork, offered
 from library.training.trained.plugins import check_call, taken, telling
 
 SOON_READ = 2**30
@@ -64,9 +65,10 @@ def merge_base_weights(module: ModuleType, spec: NetworkSpec, model: StableDiffu
         with named_for_modules(path, model) as file, telling(f"{module.__name__}, `base_weights = {path}`"):
             parts = (multiplier, str(file), model.vae, text_encoder, model.unet)
             network, weights = _from_weights(module, "base_weights", *parts, for_inference=True)
-        if not hasattr(network, "merge_to"):
+        merge_to = offered(network, OptionalOfNetwork.merge_to)
+        if merge_to is None:
             raise UserError(f"`base_weights` needs a network module with merge_to(), which {module.__name__} has not")
-        network.merge_to(text_encoder, model.unet, weights, dtype, "cpu")
+        merge_to(text_encoder, model.unet, weights, dtype, "cpu")
         lines.append(f"merged {path} into the base model at {multiplier:g}")
     return lines
 
@@ -100,8 +102,8 @@ def create_network(
             network = module.create_network(*parts, **keywords)
     if network is None:
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
-    if hasattr(network, "prepare_network"):
-        network.prepare_network(options)
+    if prepare := offered(network, OptionalOfNetwork.prepare_network):
+        prepare(options)
     with unchanged_by(module.__name__, model.unet), telling(module.__name__):
         network.apply_to(
             text_encoder, model.unet, not spec.network_train_unet_only, not spec.network_train_text_encoder_only
@@ -130,16 +132,17 @@ def create_network(
                 f"{spec.network_weights} carries vectors of the word `{word}`, which a network does not read; to train "
                 f"with them, give `token_string = {word}` and the file as `weights`"
             )
-    if spec.scale_weight_norms and not hasattr(network, "apply_max_norm_regularization"):
+    if spec.scale_weight_norms and not offered(network, OptionalOfNetwork.apply_max_norm_regularization):
         say(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
-    if spec.gradient_checkpointing and hasattr(network, "enable_gradient_checkpointing"):
-        network.enable_gradient_checkpointing()
+    enable = offered(network, OptionalOfNetwork.enable_gradient_checkpointing)
+    if spec.gradient_checkpointing and enable:
+        enable()
     return network
 
 
 def _from_weights(module: ModuleType, option: str, *parts: Any, **keywords: Any) -> tuple[Any, Any]:
     """The pair (network, weights) that a module makes of a file. Raises `UserError` where it makes none."""
-    function = getattr(module, "create_network_from_weights", None)
+    function = offered(module, OptionalOfModule.create_network_from_weights)
     if function is None:
         raise UserError(f"`{option}` needs create_network_from_weights(), which {module.__name__} has not")
     check_call(function, *parts, **keywords)
@@ -200,9 +203,8 @@ def optimizer_groups(
     Groups may come as a list or a generator, with or without names, their parameters as any iterable.
     """
     first = text_encoder_lr[0] if text_encoder_lr else None
-    if hasattr(network, "prepare_optimizer_params_with_multiple_te_lrs"):
-        rates = list(text_encoder_lr) if text_encoder_lr else None
-        answer = network.prepare_optimizer_params_with_multiple_te_lrs(rates, unet_lr, learning_rate)
+    if several := offered(network, OptionalOfNetwork.prepare_optimizer_params_with_multiple_te_lrs):
+        answer = several(list(text_encoder_lr) if text_encoder_lr else None, unet_lr, learning_rate)
     elif _takes_three(network.prepare_optimizer_params):
         answer = network.prepare_optimizer_params(first, unet_lr, learning_rate)
     else:
@@ -260,7 +262,7 @@ class NetworkTrainable(Trainable):
         self._model = model
         self._device = device
         self._save_dtype = save_dtype
-        self._max_norm = scale_weight_norms if hasattr(network, "apply_max_norm_regularization") else None
+        self._max_norm = scale_weight_norms if self._offered(OptionalOfNetwork.apply_max_norm_regularization) else None
         self._text_encoder = text_encoder_argument(model)
         network.prepare_grad_etc(self._text_encoder, model.unet)
         trained = {id(parameter) for group in groups for parameter in group["params"]}
@@ -278,6 +280,9 @@ class NetworkTrainable(Trainable):
         modules = (*getattr(self.network, "unet_loras", ()), *getattr(self.network, "text_encoder_loras", ()))
         return next((getattr(module, "lora_dim", None) for module in modules), None)
 
+    def _offered(self, method: Callable[..., Any]) -> Callable[..., Any] | None:
+        return offered(self.network, method)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         return self._groups
 
@@ -285,7 +290,8 @@ class NetworkTrainable(Trainable):
         return [parameter for parameter in self.network.get_trainable_params() if parameter.requires_grad]
 
     def announce(self, total_epochs: int, total_steps: int) -> list[str]:
-        return self.network.announce(total_epochs, total_steps) if hasattr(self.network, "announce") else []
+        announce = self._offered(OptionalOfNetwork.announce)
+        return announce(total_epochs, total_steps) if announce else []
 
     def train(self, training: bool) -> None:
         self.network.train(training)
@@ -294,13 +300,13 @@ class NetworkTrainable(Trainable):
         self.network.on_epoch_start(self._text_encoder, self._model.unet)
 
     def micro_batch_starts(self) -> None:
-        if hasattr(self.network, "on_step_start"):
-            self.network.on_step_start(self._text_encoder, self._model.unet)
+        if start := self._offered(OptionalOfNetwork.on_step_start):
+            start(self._text_encoder, self._model.unet)
 
     def gradients_ready(self) -> None:
-        for hook in ("update_grad_norms", "update_norms"):
-            if hasattr(self.network, hook):
-                getattr(self.network, hook)()
+        for method in (OptionalOfNetwork.update_grad_norms, OptionalOfNetwork.update_norms):
+            if update := self._offered(method):
+                update()
 
     def after_step(self) -> dict[str, float]:
         if self._max_norm:
@@ -309,7 +315,8 @@ class NetworkTrainable(Trainable):
         return {}
 
     def on_progress(self, progress: Progress) -> Mapping[str, Any] | None:
-        return self.network.on_progress(progress) if hasattr(self.network, "on_progress") else None
+        on_progress = self._offered(OptionalOfNetwork.on_progress)
+        return on_progress(progress) if on_progress else None
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"network.{name}": tensor for name, tensor in memory_of(self.network).items()}
@@ -334,22 +341,21 @@ class NetworkTrainable(Trainable):
 
     def findings(self) -> Findings:
         moved, change = self._movement.measure()
-        lines = list(self.network.findings()) if hasattr(self.network, "findings") else []
-        figures = read_figures(self.network.figures() if hasattr(self.network, "figures") else {})
+        findings, figures = self._offered(OptionalOfNetwork.findings), self._offered(OptionalOfNetwork.figures)
         return Findings(
             moved=moved,
             tensors=len(self._movement.start),
             change=change,
-            lines=lines,
+            lines=list(findings()) if findings else [],
             failure=self._failure(),
-            **figures,
+            **read_figures(figures() if figures else {}),
         )
 
     def _failure(self) -> str | None:
         """What the network itself calls a failed run: a method that was on and could do nothing."""
         try:
-            if hasattr(self.network, "conclude"):
-                self.network.conclude()
+            if conclude := self._offered(OptionalOfNetwork.conclude):
+                conclude()
         except (RuntimeError, ValueError) as error:
             return str(error)
         return None
