@@ -36,6 +36,7 @@ class Model:
     read: Mapping[Path, Callable[[str], Tensor]]  # one tensor of each file
     checkpoint: Checkpoint
     predicts_v: bool | None  # None: it does not say
+    is_flow: bool = False
 
     def weight(self, place: Place) -> Tensor:
         return place.of(self.read[place.file](place.key))
@@ -80,7 +81,8 @@ def open_model(path: Path) -> Model:
     file = opened(path)
     checkpoint = places_in_file(path, file.outline, file.metadata)
     said = recognise_file(file.outline, file.metadata, path, only_plain=False).prediction_type
-    return Model(path, {path: file.reader()}, checkpoint, None if said is None else said == "v_prediction")
+    is_flow = said == "flow_prediction"
+    return Model(path, {path: file.reader()}, checkpoint, None if said is None else said == "v_prediction", is_flow)
 
 
 def shared_layers(original: Model, tuned: Model, extraction: Extraction) -> dict[str, tuple[Place, Place]]:
@@ -171,7 +173,7 @@ def said_of(original: Model, tuned: Model, is_sd2: bool, is_sdxl: bool, predicts
             raise UserError(f"`{name}` is set, but `{original.path}` is a {family.spoken} model; leave `--{name}` out")
     answers = (predicts_v or None, tuned.predicts_v, original.predicts_v, family is Family.SD2)
     is_v = next(answer for answer in answers if answer is not None)
-    return ModelFacts(cast("str", family.value), is_v, str(original.path))  # pyright: ignore[reportArgumentType]
+    return ModelFacts(cast("str", family.value), is_v, str(original.path), is_flow=tuned.is_flow)  # pyright: ignore[reportArgumentType]
 
 
 def write_extracted(

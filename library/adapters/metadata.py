@@ -31,7 +31,12 @@ OWN_OPTIONS = """
     validate_every_n_steps
 """.split()  # noqa: SIM905 (each is written as `ss_` and its own name)
 
-WRITTEN_WHERE_SET = ("ema_decay", "ema_update_every")
+WRITTEN_WHERE_SET = """
+    ema_decay ema_update_every
+    flow_model flow_timestep_distribution flow_logit_mean flow_logit_std flow_uniform_static_ratio flow_uniform_shift
+    flow_uniform_base_pixels flow_use_ot contrastive_flow_matching cfm_lambda
+    vae_custom_scale vae_custom_shift vae_reflection_padding immiscible_noise
+""".split()  # noqa: SIM905
 
 FOLDER_OPTIONS = ("color_aug", "flip_aug", "random_crop", "shuffle_caption", "keep_tokens", "bucket_no_upscale")
 
@@ -53,6 +58,7 @@ class ModelFacts:
     is_v_prediction: bool
     source: str
     vae: str | None = None
+    is_flow: bool = False
 
     @property
     def version(self) -> str:
@@ -138,6 +144,8 @@ def training_metadata(
     """All entries that stay the same during a run; `settings` are the options' values by name."""
     facts: dict[str, Any] = {f"ss_{name}": _plain(settings.get(name)) for name in OWN_OPTIONS}
     facts |= {f"ss_{name}": settings[name] for name in WRITTEN_WHERE_SET if settings.get(name)}
+    if model.is_flow:
+        facts["ss_flow_model"] = True
     facts |= {
         "ss_session_id": run.session_id,
         "ss_training_started_at": run.started_at,

@@ -51,7 +51,7 @@ def modelspec(
         "title": settings.get("metadata_title") or title,
         "resolution": f"{resolution[0]}x{resolution[1]}",
         "date": date.isoformat(timespec="seconds"),
-        "prediction_type": "v" if model.is_v_prediction else "epsilon",
+        "prediction_type": "rectified_flow" if model.is_flow else "v" if model.is_v_prediction else "epsilon",
     }
     least, most = settings.get("min_timestep"), settings.get("max_timestep")
     if least is not None or most is not None:

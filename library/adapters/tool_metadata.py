@@ -27,13 +27,14 @@ def base_model(networks: Sequence[NetworkFile], *, is_sd2: bool | None = None) -
         text.endswith("_v") or network.metadata.get("modelspec.prediction_type") in ("v", "v_prediction")
         for text, network in zip(said, networks, strict=True)
     )
+    is_flow = any(network.metadata.get("modelspec.prediction_type") == "rectified_flow" for network in networks)
     version = next((text for text in said if text.startswith(("sd_v1", "sd_v2", "sdxl"))), "")
     family = {"sd_v1": "sd1", "sd_v2": "sd2", "sdxl_": "sdxl"}.get(version[:5]) or _family_of_layers(networks)
     if family is None and is_sd2:
         family = "sd2"
     if family is None:
         return None
-    return ModelFacts(cast(Literal["sd1", "sd2", "sdxl"], family), is_v, "")
+    return ModelFacts(cast(Literal["sd1", "sd2", "sdxl"], family), is_v, "", is_flow=is_flow)
 
 
 def _family_of_layers(networks: Sequence[NetworkFile]) -> str | None:

@@ -23,6 +23,8 @@ from library.training.setup.base_model import load_base_model
 DECIDES = (
     *("pretrained_model_name_or_path", "vae", "mixed_precision", "no_half_vae", "tokenizer_cache_dir"),
     *("v2", "sdxl", "v_parameterization", "zero_terminal_snr", "lowram", "disable_mmap_load_safetensors"),
+    *("flow_model", "flow_uniform_static_ratio", "flow_uniform_shift", "flow_uniform_base_pixels"),
+    *("vae_custom_scale", "vae_custom_shift", "vae_reflection_padding"),
 )
 """The options that loading looks at."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from library.config.option import Settings
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.optimizer import finds_its_rate
+from library.config.options.sampling import FLOW_SAMPLERS
 from library.config.suggest import missing
 from library.errors import Problem
 
@@ -112,6 +114,25 @@ def averages_forget(settings: Settings) -> Iterator[Problem]:
     if settings["ema_decay"] == 1:
         yield Problem(
             f"{settings.place('ema_decay')} is 1, with which the average never leaves the start; 0.999 is usual."
+        )
+
+
+def flow_options_agree(settings: Settings) -> Iterator[Problem]:
+    if settings["flow_model"] and settings["v_parameterization"]:
+        yield Problem(
+            f"{settings.place('v_parameterization')} cannot be used with `flow_model`, whose velocity is another one; "
+            "leave it out."
+        )
+    for name in ("flow_logit_std", "flow_uniform_static_ratio", "vae_custom_scale"):
+        if settings[name] is not None and settings[name] <= 0:
+            yield Problem(f"{settings.place(name)} is {settings[name]:g}, but must be above 0.")
+    if settings["flow_use_ot"] and find_spec("scipy") is None:
+        yield Problem(f"{settings.place('flow_use_ot')} needs the package scipy: `pip install scipy`, or leave it out.")
+    sampler = settings["sample_sampler"]
+    if settings["flow_model"] and settings["sample_prompts"] and sampler.removeprefix("k_") not in FLOW_SAMPLERS:
+        yield Problem(
+            f"{settings.place('sample_sampler')} = {sampler} does not draw with `flow_model`; "
+            f"use {', '.join(FLOW_SAMPLERS[:-1])} or {FLOW_SAMPLERS[-1]}."
         )
 
 
@@ -254,6 +275,7 @@ CHECKS = (
     a_new_word_is_complete,
     stages_leave_no_gap,
     averages_forget,
+    flow_options_agree,
     something_is_trained,
     cached_text_encoder_is_not_trained,
     ranks_from_weights,

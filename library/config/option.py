@@ -59,6 +59,10 @@ class Models:
         return not self.prediction or prediction in (None, self.prediction)
 
 
+SWITCHES = {"flow_prediction": "flow_model"}
+"""What a model says of itself, and the switch that asks for the same."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a command: `--name value` on the command line, `name = value` in TOML."""
@@ -79,6 +83,7 @@ class Option:
     inert: str | None = None  # why it has no effect here; said at start when it is set
     needs: Needs | None = None  # without which it has no effect; said at start when it is set alone
     models: Models | None = None  # that it is meant for; said when it is set on another one
+    idle_with: str | None = None  # a switch that leaves it without effect; said at start when both are set
     secret: bool = False  # never written to a file
     shapes_tensors: bool = False  # a state's tensors are made for its value, which cannot change at a resume
 
@@ -202,20 +207,33 @@ class Settings:
 
     def model_notes(self, family: str, prediction: str | None) -> list[str]:
         """One line for each option that was set and is not meant for a model of this family and prediction type."""
-        return [
+        switch = SWITCHES.get(prediction or "")
+        asked = {name: option for name, option in self._asked().items() if not self._is_idle(option)}
+        idle = {name for name, option in asked.items() if switch and option.idle_with == switch}
+        lines = [f"{self.place(name)} has no effect on this model, which is one of `{switch}`" for name in sorted(idle)]
+        return lines + [
             f"{self.place(name)} {option.models.otherwise}"
-            for name, option in self._asked().items()
-            if option.models and not option.models.fit(family, prediction)
+            for name, option in asked.items()
+            if option.models and not option.models.fit(family, prediction) and name not in idle
         ]
 
     def _asked(self) -> dict[str, Option]:
         """The options that a person set to something."""
         return {n: o for n, o in self.options.items() if self.explicit(n) and not is_off(self.values[n], o.default)}
 
+    def _is_idle(self, option: Option) -> bool:
+        """Whether a switch that is on leaves it without effect."""
+        return bool(option.idle_with and self.values.get(option.idle_with))
+
     def effect_notes(self) -> list[str]:
         """One line for each option that was set and has no effect."""
         asked = self._asked()
         lines = [f"{self.place(name)} has no effect: {option.inert}" for name, option in asked.items() if option.inert]
+        lines += [
+            f"{self.place(name)} has no effect with `{option.idle_with}`"
+            for name, option in asked.items()
+            if self._is_idle(option)
+        ]
         return lines + [
             f"{self.place(name)} has no effect without {option.needs.phrase}"
             for name, option in asked.items()

@@ -13,13 +13,15 @@ from pathlib import Path
 from library.config.option import Group, Option
 from library.config.options.averaging import AVERAGES
 from library.config.options.embeddings import EMBEDDINGS
+from library.config.options.flow import FLOW
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.sd_scripts_differences import DIFFERS
 from library.config.values import written_form
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from-sd-scripts.md"
 ONLY_HERE = ("explain", "strict_config", "plan", "sdxl", "early_stop", "early_stop_patience", "save_best", "report")
-ONLY_HERE += tuple(option.name for group in (EMBEDDINGS, AVERAGES) for option in group)
+ONLY_HERE += ("vae_custom_scale", "vae_custom_shift", "vae_reflection_padding", "immiscible_noise")
+ONLY_HERE += tuple(option.name for group in (EMBEDDINGS, AVERAGES, FLOW) for option in group)
 BEGIN, END = "<!-- options: begin -->", "<!-- options: end -->"
 WORKS, DIFFERENT, INERT, REFUSED = "works", "differs", "no effect", "refused"
 

@@ -32,6 +32,7 @@ class LatentSource(Protocol):
     """Where the VAE's posteriors come from: a cache, or the VAE itself."""
 
     scaling_factor: float
+    shift_factor: float
     ready: bool
     """Whether `fetch` only looks into memory, so that threads would be of no use."""
 
@@ -61,7 +62,7 @@ class Batch:
     sample_ids: list[str]
     files: list[str]
     captions: list[str]
-    latents: Tensor  # (batch, 4, height/8, width/8) float32, drawn from the posterior, times the scaling factor
+    latents: Tensor  # (batch, 4, height/8, width/8) float32, drawn from the posterior, shifted and scaled
     hidden: TextEmbeddings | None  # None: the objective encodes the captions
     weights: Tensor  # (batch,) float32: each sample's loss weight
     true_count: int  # real samples of the whole global batch: what the summed loss is divided by
@@ -169,7 +170,7 @@ class Batches:
             sample_ids=ids,
             files=[str(picture.path) for picture in pictures],
             captions=captions,
-            latents=self._pinned((mean + std * noise) * self.latents.scaling_factor),
+            latents=self._pinned((mean + std * noise - self.latents.shift_factor) * self.latents.scaling_factor),
             hidden=self.text.embeddings(captions) if self.text else None,
             weights=torch.tensor([sample.loss_weight if i < real else 0.0 for i, sample in enumerate(samples)]),
             true_count=prepared.true_count,

@@ -31,6 +31,7 @@ class Pixels:
     """Pictures in place of latents: what would go into the VAE."""
 
     scaling_factor = 1.0
+    shift_factor = 0.0
     ready = False
 
     def fetch(self, picture: Picture, view: View) -> Ready:

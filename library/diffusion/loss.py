@@ -82,12 +82,17 @@ def huber_threshold(spec: LossSpec, alpha_bar: Tensor) -> Tensor | None:
     `constant`: c. `exponential`: c^(t/T), from 1 down to c. `snr`: (1 - c) / (1 + sigma_t)^2 + c with sigma_t =
     1/sqrt(SNR), from 1 down to c (Khrapov et al. 2024). All are times `huber_scale`.
     """
+    share = torch.arange(len(alpha_bar), dtype=alpha_bar.dtype) / len(alpha_bar)
+    return huber_threshold_at(spec, share, alpha_bar)
+
+
+def huber_threshold_at(spec: LossSpec, share: Tensor, alpha_bar: Tensor) -> Tensor | None:
+    """The same at places `share` = t/T of the way to noise, with the alpha-bar of each; (batch,) all of them."""
     if not spec.has_threshold:
         return None
     if spec.huber_schedule == "constant":
         delta = torch.full_like(alpha_bar, spec.huber_c)
     elif spec.huber_schedule == "exponential":
-        share = torch.arange(len(alpha_bar), dtype=alpha_bar.dtype) / len(alpha_bar)
         delta = torch.exp(math.log(spec.huber_c) * share)
     else:
         sigma = ((1.0 - alpha_bar) / alpha_bar).sqrt()

@@ -25,6 +25,7 @@ class NoiseSpec:
     adaptive_noise_scale: float | None = None
     multires_noise_iterations: int | None = None
     multires_noise_discount: float = 0.3
+    immiscible_noise: int | None = None
     ip_noise_gamma: float | None = None
     ip_noise_gamma_random_strength: bool = False
 
@@ -41,7 +42,11 @@ def draw_timestep(spec: NoiseSpec, count: int, draws: Draws) -> Tensor:
 
 def draw_noise(spec: NoiseSpec, latents: Tensor, draws: Draws) -> Tensor:
     """The noise that is predicted, (4, height/8, width/8): white, then the variants that are asked for."""
-    noise = torch.randn(latents.shape, generator=draws("noise"))
+    generator = draws("noise")
+    noise = torch.randn(latents.shape, generator=generator)
+    if spec.immiscible_noise and spec.immiscible_noise > 1:
+        further = [torch.randn(latents.shape, generator=generator) for _ in range(spec.immiscible_noise - 1)]
+        noise = nearest_noise(latents, [noise, *further])
     if spec.noise_offset:
         strength = torch.tensor(float(spec.noise_offset))
         if spec.noise_offset_random_strength:
@@ -68,6 +73,16 @@ def draw_input_noise(spec: NoiseSpec, noise: Tensor, draws: Draws) -> Tensor:
     if spec.ip_noise_gamma_random_strength:
         gamma = gamma * torch.rand((), generator=draws("input perturbation strength"))
     return perturbed_noise(noise, gamma, torch.randn(noise.shape, generator=draws("input perturbation")))
+
+
+def nearest_noise(latents: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    """Of several draws the one with the smallest squared distance to the latents; the first of equal ones.
+
+    Li et al. 2024, "Immiscible Diffusion": pictures and noise are mixed less, so the direction to denoise is clearer.
+    They deal the noise of a batch out; of draws for one sample alone, the batch has no part in it.
+    """
+    distances = torch.stack([(latents - one).double().square().sum() for one in noise])
+    return noise[int(distances.argmin())]
 
 
 def offset_noise(noise: Tensor, strength: Tensor, shift: Tensor) -> Tensor:

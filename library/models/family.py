@@ -11,7 +11,13 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "flow_prediction"]
+PREDICTION_NAMES: dict[PredictionType, str] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v",
+    "flow_prediction": "rectified_flow",
+}
+"""What `modelspec.prediction_type` calls each."""
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 
@@ -56,6 +62,16 @@ class StableDiffusion:
     def scaling_factor(self) -> float:
         """What the VAE's latents are multiplied with before they reach the U-Net (0.18215, SDXL 0.13025)."""
         return float(self.vae.config["scaling_factor"])
+
+    @property
+    def shift_factor(self) -> float:
+        """What is taken from the VAE's latents before that: 0 for Stable Diffusion's own VAEs."""
+        return float(self.vae.config.get("shift_factor") or 0.0)
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it was trained on straight paths (rectified flow) instead of a diffusion's."""
+        return self.prediction_type == "flow_prediction"
 
     @property
     def latent_factor(self) -> int:

@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.utils import logging
 
 from library.errors import UserError
-from library.models.family import Family, StableDiffusion
+from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.recognise import family_of_folder
 from library.models.tokenizers import load_tokenizer
 
@@ -39,18 +39,25 @@ def load_folder(
         for name in configs
     }
     tokenizers = [name.replace("text_encoder", "tokenizer") for name in family.text_encoder_names]
-    said: Any = scheduler.get("prediction_type")
+    said = _prediction_type(scheduler)
     return StableDiffusion(
         family=family,
-        prediction_type="v_prediction" if said == "v_prediction" else "epsilon",
+        prediction_type=said or "epsilon",
         unet=modules["unet"],
         vae=modules["vae"],
         text_encoders=[modules[name] for name in family.text_encoder_names],
         tokenizers=[load_tokenizer(path / name) for name in tokenizers],
         scheduler_config=scheduler,
         source=path,
-        says=said if said in ("epsilon", "v_prediction") else None,
+        says=said,
     )
+
+
+def _prediction_type(scheduler: dict[str, Any]) -> PredictionType | None:
+    said = scheduler.get("prediction_type")
+    if said == "flow_prediction" or str(scheduler.get("_class_name", "")).startswith("FlowMatch"):
+        return "flow_prediction"
+    return said if said in ("epsilon", "v_prediction") else None
 
 
 def folder_configs(path: Path) -> tuple[Family, dict[str, dict[str, Any]]]:

@@ -21,10 +21,15 @@ from library.models.recognise import check_width, recognise_file
 from library.models.single_file import VAE, Parts, Tensors, from_original, vae_from_original
 from library.models.standard import standard_configs
 from library.models.tokenizers import family_tokenizers
+from library.models.vae_padding import pad_by_reflection, pads_by_reflection
 from library.streamed_weights import WeightsFile, open_weights
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_SPOKEN = {"epsilon": "the noise (epsilon)", "v_prediction": "the velocity (v)"}
+_SPOKEN = {
+    "epsilon": "the noise (epsilon)",
+    "v_prediction": "the velocity (v)",
+    "flow_prediction": "the velocity of straight paths",
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ def load_model(
     model.scheduler_config["prediction_type"] = model.prediction_type
     if vae is not None:
         model.vae = load_vae(Path(vae), vae_dtype or dtype, config=dict(model.vae.config), device=device, mapped=mapped)
+    if pads_by_reflection(model.vae):  # as its own config says
+        pad_by_reflection(model.vae)
     for module in model.modules.values():
         module.requires_grad_(False).eval()
     return model

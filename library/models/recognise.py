@@ -36,6 +36,10 @@ _PARTS_ALONE: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
+FLOW_NAMES = ("rectified_flow", "flow_prediction", "flow_matching", "flow", "rf")
+"""What files of rectified-flow models call what they predict."""
+
+
 @dataclass(frozen=True)
 class Recognised:
     """A single file's family, and what it says of its training; None where it says nothing."""
@@ -123,6 +127,8 @@ def _check_input_channels(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _prediction_type(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PredictionType | None:
     said = metadata.get("modelspec.prediction_type", "")
+    if said in FLOW_NAMES:
+        return "flow_prediction"
     if "v_pred" in tensors or said in ("v", "v_prediction"):
         return "v_prediction"
     if said == "epsilon":

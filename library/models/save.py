@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from library.files import write_json, write_tensors, write_text
-from library.models.family import Family, StableDiffusion
+from library.models.family import PREDICTION_NAMES, Family, StableDiffusion
 from library.models.folder import quiet_transformers
 from library.models.single_file import to_original
 from library.models.tokenizers import packed_vocabulary
@@ -47,7 +47,7 @@ def save_single_file(model: StableDiffusion, path: Path, *, metadata: Mapping[st
     """Write one file in the original layout; its metadata carries what the tensors do not say."""
     said = {
         "diffusers_config": json.dumps(packed_configs(model), ensure_ascii=False),
-        "modelspec.prediction_type": "v" if model.prediction_type == "v_prediction" else "epsilon",
+        "modelspec.prediction_type": PREDICTION_NAMES[model.prediction_type],
     }
     write_tensors(path, original_tensors(model), said | dict(metadata or {}))
 

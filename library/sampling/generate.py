@@ -77,7 +77,7 @@ def denoise(
     """Latents of prompts that share size (width, height), steps and sampler: float32 (batch, 4, height/8, width/8)."""
     unet = model.unet
     device = unet.device
-    scheduler = make_scheduler(sampler, model.scheduler_config)
+    scheduler = make_scheduler(sampler, model.scheduler_config, size[0] * size[1])
     scheduler.set_timesteps(steps, device=device)
     generators = [torch.Generator("cpu").manual_seed(int(prompt.seed or 0)) for prompt in prompts]
     shape = (unet.config["in_channels"], size[1] // model.latent_factor, size[0] // model.latent_factor)
@@ -123,7 +123,7 @@ def guidance(unconditional: Tensor, conditional: Tensor, scales: Tensor) -> Tens
 def decode(vae: AutoencoderKL, latents: Tensor, dtype: torch.dtype, batch_size: int) -> list[Image.Image]:
     """Pictures from latents that are scaled as the U-Net sees them."""
     with in_dtype(vae, dtype), torch.autocast(latents.device.type, enabled=False):
-        latents = latents.to(dtype) / vae.config["scaling_factor"]
+        latents = latents.to(dtype) / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)
         batches = [_decoded(vae, batch) for batch in latents.split(batch_size)]
     return [picture for batch in batches for picture in to_pictures(batch)]
 

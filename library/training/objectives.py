@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -25,6 +25,7 @@ from library.diffusion.weights import WeightSpec, timestep_weights
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
+from library.training.runtime.distributed import Processes
 
 
 @dataclass
@@ -56,6 +57,10 @@ class SampleLoss:
 class Objective(Protocol):
     """Turns a batch into a loss per sample; every draw comes from the batch's keys."""
 
+    def step_starts(self, micro_batches: Sequence[Batch], processes: Processes) -> None:
+        """Before the passes of an optimizer step: this process' share of its global batch."""
+        ...
+
     def loss(self, batch: Batch) -> SampleLoss: ...
 
     def train(self, training: bool) -> None:
@@ -63,11 +68,67 @@ class Objective(Protocol):
         ...
 
 
-class NoisePrediction:
-    """Denoising score matching on text and image: the U-Net predicts the noise (or velocity) of a noised latent.
+class TextToImage:
+    """What the objectives on captioned pictures share: the U-Net's answer, and how far it is off.
 
     `encode` embeds captions with gradients; it is asked only for batches that carry no cached embeddings.
     """
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        encode: Callable[[list[str]], TextEmbeddings],
+        device: torch.device,
+        distance: LossSpec,
+    ) -> None:
+        self._model = model
+        self._encode = encode
+        self._device = device
+        self._distance = distance
+
+    def train(self, training: bool) -> None:
+        self._model.unet.train(training)
+        for text_encoder in self._model.text_encoders:
+            text_encoder.train(training)
+
+    def step_starts(self, micro_batches: Sequence[Batch], processes: Processes) -> None: ...
+
+    def _embed(self, batch: Batch) -> TextEmbeddings:
+        return batch.hidden.to(self._device) if batch.hidden is not None else self._encode(batch.captions)
+
+    def _predict(self, noisy: Tensor, timesteps: Tensor, text: TextEmbeddings, batch: Batch) -> Tensor:
+        dtype = self._model.unet.dtype
+        added = None
+        if text.pooled is not None:
+            added = added_conditions(text.pooled, batch.original_sizes, batch.crops, batch.target_sizes)
+        return self._model.unet(
+            noisy.to(dtype), timesteps, text.hidden.to(dtype), added_cond_kwargs=added, return_dict=False
+        )[0]
+
+    def _compared(
+        self, batch: Batch, prediction: Tensor, target: Tensor, timesteps: Tensor, threshold: Tensor | None
+    ) -> SampleLoss:
+        """How far each prediction is off; `timesteps` and the loss' `threshold` are (batch,), on the CPU."""
+        threshold = None if threshold is None else self._move(threshold)
+        mask = None if batch.masks is None else self._move(batch.masks)
+        error = sample_distance(self._distance.loss_type, prediction, target, threshold, mask)
+        is_squared_error = self._distance.loss_type == "l2" and batch.masks is None
+        squared = error.detach() if is_squared_error else squared_error(prediction.detach(), target)
+        return SampleLoss(
+            per_sample=error,
+            relative_mse=relative_error(squared, target),
+            weights=self._move(batch.weights),
+            true_count=batch.true_count,
+            timesteps=timesteps,
+            files=batch.files,
+        )
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
+
+
+class NoisePrediction(TextToImage):
+    """Denoising score matching on text and image: the U-Net predicts the noise (or velocity) of a noised latent."""
 
     def __init__(
         self,
@@ -79,10 +140,8 @@ class NoisePrediction:
         distance: LossSpec = LossSpec(),  # noqa: B008
         weighting: WeightSpec = WeightSpec(),  # noqa: B008
     ) -> None:
-        self._model = model
-        self._encode = encode
-        self._device = device
-        self._noise, self._distance = noise, distance
+        super().__init__(model, encode, device, distance)
+        self._noise = noise
         self._alpha_bar = alphas_cumprod(model.scheduler_config)
         # Tables over all timesteps, of the schedule that is trained with: (timesteps,) each.
         self._weight = timestep_weights(weighting, signal_to_noise(self._alpha_bar), model.prediction_type)
@@ -91,11 +150,6 @@ class NoisePrediction:
     @property
     def timestep_count(self) -> int:
         return len(self._alpha_bar)
-
-    def train(self, training: bool) -> None:
-        self._model.unet.train(training)
-        for text_encoder in self._model.text_encoders:
-            text_encoder.train(training)
 
     def loss(self, batch: Batch) -> SampleLoss:
         draws = [partial(batch.generator, i) for i in range(len(batch))]
@@ -109,36 +163,13 @@ class NoisePrediction:
         into_input = torch.stack([draw_input_noise(self._noise, n, d) for n, d in zip(noise, draws, strict=True)])
         alpha_bar = self._move(self._alpha_bar[timesteps])
         latents = self._move(batch.latents)  # (batch, 4, height/8, width/8)
-        text = batch.hidden.to(self._device) if batch.hidden is not None else self._encode(batch.captions)
+        text = self._embed(batch)
 
         noisy = add_noise(latents, self._move(into_input), alpha_bar)
         prediction = self._predict(noisy, self._move(timesteps), text, batch)
         target = prediction_target(self._model.prediction_type, latents, self._move(torch.stack(noise)), alpha_bar)
-        error = self._error(prediction, target, timesteps, batch.masks)
-        is_squared_error = self._distance.loss_type == "l2" and batch.masks is None
-        squared = error.detach() if is_squared_error else squared_error(prediction.detach(), target)
-        return SampleLoss(
-            per_sample=error if self._weight is None else error * self._move(self._weight[timesteps]),
-            relative_mse=relative_error(squared, target),
-            weights=self._move(batch.weights),
-            true_count=batch.true_count,
-            timesteps=timesteps,
-            files=batch.files,
-        )
-
-    def _error(self, prediction: Tensor, target: Tensor, timesteps: Tensor, masks: Tensor | None) -> Tensor:
-        threshold = None if self._threshold is None else self._move(self._threshold[timesteps])
-        mask = None if masks is None else self._move(masks)
-        return sample_distance(self._distance.loss_type, prediction, target, threshold, mask)
-
-    def _predict(self, noisy: Tensor, timesteps: Tensor, text: TextEmbeddings, batch: Batch) -> Tensor:
-        dtype = self._model.unet.dtype
-        added = None
-        if text.pooled is not None:
-            added = added_conditions(text.pooled, batch.original_sizes, batch.crops, batch.target_sizes)
-        return self._model.unet(
-            noisy.to(dtype), timesteps, text.hidden.to(dtype), added_cond_kwargs=added, return_dict=False
-        )[0]
-
-    def _move(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, non_blocking=True)
+        threshold = None if self._threshold is None else self._threshold[timesteps]
+        found = self._compared(batch, prediction, target, timesteps, threshold)
+        if self._weight is not None:
+            found.per_sample = found.per_sample * self._move(self._weight[timesteps])
+        return found

@@ -9,6 +9,9 @@ SAMPLERS = (
     *("k_lms", "k_euler", "k_euler_a", "k_dpm_2", "k_dpm_2_a"),
 )
 
+FLOW_SAMPLERS = ("ddim", "euler", "heun", "dpmsolver++")
+"""Those that follow straight paths; on them a step of DDIM is one of Euler's."""
+
 ELSEWHERE = (
     *(("dpmpp_2m", "dpmsolver++"), ("dpm++_2m", "dpmsolver++"), ("dpm++ 2m", "dpmsolver++")),
     *(("dpm++_2m_karras", "dpmsolver++"), ("dpm++ 2m karras", "dpmsolver++"), ("dpmpp_2m_karras", "dpmsolver++")),

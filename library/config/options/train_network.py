@@ -5,6 +5,7 @@ from library.config.options.captions import CAPTIONS
 from library.config.options.config import CONFIG
 from library.config.options.dataset import DATASET
 from library.config.options.embeddings import EMBEDDINGS
+from library.config.options.flow import FLOW
 from library.config.options.logging import LOGGING
 from library.config.options.loss import LOSS
 from library.config.options.metadata import METADATA
@@ -29,6 +30,7 @@ ALL_TRAIN_NETWORK = (
     OPTIMIZER,
     AVERAGES,
     LOSS,
+    FLOW,
     SAVING,
     SAMPLING,
     LOGGING,

@@ -46,6 +46,7 @@ class MemoryLatents:
     """Posteriors in memory, kept in `dtype`."""
 
     ready = True
+    shift_factor = 0.0
 
     def __init__(self, dataset: Dataset, scaling_factor: float, *, dtype: torch.dtype = torch.float32):
         self.pictures, self.scaling_factor, self.dtype = distinct(dataset.all_pictures), scaling_factor, dtype
@@ -82,6 +83,7 @@ class DiskLatents:
     """
 
     ready = False
+    shift_factor = 0.0
 
     def __init__(
         self,
@@ -240,6 +242,7 @@ class LiveLatents:
     """No cache: images are decoded by the threads that prepare batches and encoded at every step."""
 
     ready = False
+    shift_factor = 0.0
 
     def __init__(self, dataset: Dataset, scaling_factor: float, encoder: Encoder, *, batch_size: int = 1):
         self.pictures, self.scaling_factor = distinct(dataset.all_pictures), scaling_factor

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from library.data.preflight.findings import Finding
+from library.diffusion.rectified_flow import FlowSpec
 from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.files import PlannedFile
 from library.training.plan.memory import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
@@ -20,7 +21,7 @@ SPOKEN = {"unet": "U-Net", "te": "text encoder", "te1": "text encoder 1", "te2":
 
 def plan_text(plan: Plan) -> str:
     sections = {
-        "Model": [f"{plan.settings['pretrained_model_name_or_path']}: {plan.family.spoken}"],
+        "Model": model(plan),
         "Images": images(plan),
         "Length": length(plan),
         "Trained": trained(plan),
@@ -28,6 +29,12 @@ def plan_text(plan: Plan) -> str:
         "Memory": memory(plan),
     }
     return "\n\n".join("\n  ".join([title, *lines]) for title, lines in sections.items())
+
+
+def model(plan: Plan) -> Iterator[str]:
+    yield f"{plan.settings['pretrained_model_name_or_path']}: {plan.family.spoken}"
+    if plan.settings["flow_model"]:
+        yield plan.settings.take(FlowSpec).describe()
 
 
 def images(plan: Plan) -> Iterator[str]:

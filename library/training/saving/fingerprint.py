@@ -62,6 +62,9 @@ DECISIVE = (
     *("v_parameterization", "prior_loss_weight", "loss_type", "huber_schedule", "huber_c", "huber_scale"),
     *("min_snr_gamma", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "debiased_estimation_loss"),
     *("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale", "zero_terminal_snr"),
+    *("flow_model", "flow_timestep_distribution", "flow_logit_mean", "flow_logit_std", "flow_uniform_static_ratio"),
+    *("flow_uniform_shift", "flow_uniform_base_pixels", "flow_use_ot", "contrastive_flow_matching", "cfm_lambda"),
+    *("vae_custom_scale", "vae_custom_shift", "vae_reflection_padding", "immiscible_noise"),
     *("ema_decay", "ema_update_every", "ema_validate"),
     *("multires_noise_iterations", "multires_noise_discount", "ip_noise_gamma", "ip_noise_gamma_random_strength"),
 )
@@ -71,6 +74,7 @@ def model_facts(model: StableDiffusion, options: Mapping[str, Any]) -> ModelFact
     return ModelFacts(
         family=model.family.value,
         is_v_prediction=model.prediction_type == "v_prediction",
+        is_flow=model.is_flow,
         source=str(options["pretrained_model_name_or_path"]),
         vae=str(options["vae"]) if options["vae"] else None,
     )

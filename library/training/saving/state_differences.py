@@ -71,6 +71,8 @@ def differences(
             continue
         if name in NOTED_LATER and name not in theirs:
             continue
+        if name not in theirs and not ours.get(name):
+            continue  # an option that the version which wrote the state did not have, and that is off
         old, new = _plain(theirs.get(name)), _plain(ours.get(name))
         if isinstance(new, dict) and isinstance(old, list):
             old = dict(old)  # as earlier versions wrote it

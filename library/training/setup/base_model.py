@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
 from library.config.option import Settings
-from library.models.family import Family, StableDiffusion
+from library.diffusion.rectified_flow import USUAL_SHIFT, FlowSpec
+from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.load import load_model
+from library.models.vae_padding import pad_by_reflection
 from library.training.runtime.mixed_precision import DTYPES
 
 LoadModel = Callable[[Settings, torch.device, Callable[[str], None]], StableDiffusion]
@@ -27,10 +30,11 @@ def load_base_model(settings: Settings, device: torch.device, say: Callable[[str
         vae=settings["vae"],
         vae_dtype=torch.float32 if settings["no_half_vae"] else None,
         tokenizer_cache_dir=settings["tokenizer_cache_dir"],
-        prediction_type="v_prediction" if settings["v_parameterization"] else None,
+        prediction_type=asked_prediction(settings),
         device=device if settings["lowram"] else "cpu",
         mapped=mapped,
     )
+    adjust_vae(model, settings)
     apply_noise_schedule(settings, model)
     for line in contradictions(settings, model):
         say(line)
@@ -42,8 +46,34 @@ def load_base_model(settings: Settings, device: torch.device, say: Callable[[str
 
 def apply_noise_schedule(settings: Settings, model: StableDiffusion) -> None:
     """What the options change of the model's noise schedule; the objective, its SNR and the samplers follow."""
-    if settings["zero_terminal_snr"]:
+    if model.is_flow:
+        model.scheduler_config |= sampled_path(settings.take(FlowSpec), model)
+    elif settings["zero_terminal_snr"]:
         model.scheduler_config["rescale_betas_zero_snr"] = True
+
+
+def asked_prediction(settings: Settings) -> PredictionType | None:
+    """What the options say that the model predicts; None leaves it to its files."""
+    if settings["flow_model"]:
+        return "flow_prediction"
+    return "v_prediction" if settings["v_parameterization"] else None
+
+
+def adjust_vae(model: StableDiffusion, settings: Settings) -> None:
+    """Scale, shift and padding of the VAE where they are asked for; all that encodes and decodes follows its config."""
+    asked = {"scaling_factor": settings["vae_custom_scale"], "shift_factor": settings["vae_custom_shift"]}
+    model.vae.register_to_config(**{name: value for name, value in asked.items() if value is not None})
+    if settings["vae_reflection_padding"]:
+        pad_by_reflection(model.vae)
+
+
+def sampled_path(flow: FlowSpec, model: StableDiffusion) -> dict[str, Any]:
+    """How samples of a rectified-flow model go from noise to picture: shifted as the training, or as it is usual."""
+    if flow.flow_uniform_static_ratio is not None:
+        return {"shift": flow.flow_uniform_static_ratio}
+    if flow.flow_uniform_shift:
+        return {"base_pixels": flow.base_pixels}
+    return {"shift": model.scheduler_config.get("shift") or (USUAL_SHIFT if model.family is Family.SDXL else 1.0)}
 
 
 def contradictions(settings: Settings, model: StableDiffusion) -> Iterator[str]:
@@ -52,6 +82,9 @@ def contradictions(settings: Settings, model: StableDiffusion) -> Iterator[str]:
         if settings.explicit(name) and settings[name] != (model.family is family):
             what = f"does not match the weights, which are {model.family.spoken}"
             yield f"{settings.place(name)} {what}; the weights count"
-    name = "v_parameterization"
-    if settings.explicit(name) and not settings[name] and model.says == "v_prediction":
-        yield f"{settings.place(name)} is off, but {model.source.name} says that it predicts v; the file counts"
+    for name, kind, what in (
+        ("v_parameterization", "v_prediction", "it predicts v"),
+        ("flow_model", "flow_prediction", "it is a rectified-flow model"),
+    ):
+        if settings.explicit(name) and not settings[name] and model.says == kind:
+            yield f"{settings.place(name)} is off, but {model.source.name} says that {what}; the file counts"

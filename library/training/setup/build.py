@@ -22,9 +22,10 @@ from library.data.preflight.lengths import about_lengths, count_of
 from library.data.sample_order import Geometry, steps_per_epoch
 from library.diffusion.loss import LossSpec
 from library.diffusion.noise import NoiseSpec
+from library.diffusion.rectified_flow import FlowSpec
 from library.diffusion.weights import WeightSpec
 from library.models.family import StableDiffusion
-from library.models.text import TextConditioner
+from library.models.text import TextConditioner, TextEmbeddings
 from library.sampling.previews import write_previews
 from library.training.callbacks.samples import Previews, PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
@@ -34,6 +35,7 @@ from library.training.log.timing import Stopwatch
 from library.training.objectives import NoisePrediction
 from library.training.optim.optimizers import OptimizerSpec
 from library.training.optim.weight_averages import AverageSpec, about_averages
+from library.training.rectified_flow import RectifiedFlow
 from library.training.run import Run
 from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import Footing, stand
@@ -90,6 +92,8 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
     with stopwatch.during("cache"):
         batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
+    if model.is_flow:
+        say(settings.take(FlowSpec).describe())
     for line in [*model.notes, *notes, *about_averages(settings.take(AverageSpec), optimizers.optimizer)]:
         say(line)
 
@@ -139,16 +143,18 @@ def about_data(dataset: Dataset, conditioner: TextConditioner, say: Callable[[st
 
 def build_objective(
     settings: Settings, model: StableDiffusion, conditioner: TextConditioner, device: torch.device
-) -> NoisePrediction:
+) -> NoisePrediction | RectifiedFlow:
     """What is minimised, or only measured."""
-    return NoisePrediction(
-        model,
-        lambda captions: conditioner.encode(captions, grad=True),
-        device,
-        noise=settings.take(NoiseSpec),
-        distance=settings.take(LossSpec),
-        weighting=settings.take(WeightSpec),
-    )
+    noise, distance = settings.take(NoiseSpec), settings.take(LossSpec)
+
+    def encode(captions: list[str]) -> TextEmbeddings:
+        return conditioner.encode(captions, grad=True)
+
+    if model.is_flow:
+        white = NoiseSpec(immiscible_noise=noise.immiscible_noise)
+        return RectifiedFlow(model, encode, device, settings.take(FlowSpec), noise=white, distance=distance)
+    weighting = settings.take(WeightSpec)
+    return NoisePrediction(model, encode, device, noise=noise, distance=distance, weighting=weighting)
 
 
 def build_conditioner(settings: Settings, model: StableDiffusion) -> TextConditioner:

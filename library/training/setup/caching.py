@@ -20,6 +20,7 @@ from library.models.family import StableDiffusion
 from library.models.half import in_dtype
 from library.models.hashes import weights_hash
 from library.models.text import TextConditioner
+from library.models.vae_padding import pads_by_reflection
 from library.training.runtime.distributed import Processes
 
 
@@ -77,12 +78,20 @@ def latent_source(
     spec: CacheSpec, dataset: Dataset, model: StableDiffusion, processes: Processes, output_dir: Path
 ) -> tuple[LatentSource, list[str]]:
     """Where latents come from by the options, filled, and lines worth saying. Raises `UserError` for bad images."""
+    source, lines = _filled(spec, dataset, model, processes, output_dir)
+    source.shift_factor = model.shift_factor
+    return source, lines
+
+
+def _filled(
+    spec: CacheSpec, dataset: Dataset, model: StableDiffusion, processes: Processes, output_dir: Path
+) -> tuple[LatentSource, list[str]]:
     encoder = VaeEncoder(model, processes.device)
     scaling = model.scaling_factor
     workers = max(1, spec.max_data_loader_n_workers)
     filling = {"batch_size": spec.vae_batch_size, "workers": workers, "progress": processes.is_main}
     if spec.cache_latents_to_disk:
-        source = DiskLatents(dataset, scaling, vae_hash=weights_hash(model.vae), fallback=output_dir)
+        source = DiskLatents(dataset, scaling, vae_hash=hash_of_vae(model), fallback=output_dir)
         filled = source.fill(
             encoder,
             process_index=processes.index,
@@ -97,6 +106,11 @@ def latent_source(
     live = LiveLatents(dataset, scaling, encoder, batch_size=spec.vae_batch_size)
     live.check(workers=workers, progress=processes.is_main)
     return live, []
+
+
+def hash_of_vae(model: StableDiffusion) -> str:
+    """What posteriors on disk depend on: the weights and how they pad. Scale and shift come later."""
+    return weights_hash(model.vae) + ("-reflect" if pads_by_reflection(model.vae) else "")
 
 
 def text_source(

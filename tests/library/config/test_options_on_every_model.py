@@ -29,7 +29,7 @@ from miniworld.tiny import build
 from tests.library.config.every_option.cases import CASES
 from tests.library.config.test_every_option import words
 
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")
 KINDS = [(family, prediction) for family, prediction in product(Family, PREDICTIONS)]
 BEFORE_THE_MODEL = {
     option.name for option in CAPTIONS if option.name not in ("clip_skip", "max_token_length", "weighted_captions")
@@ -125,6 +125,8 @@ def test_an_option_that_is_meant_for_other_models_says_so_and_not_on_its_own(fam
     expected += ["`--zero_terminal_snr` on the command line is meant for models of v-prediction"] * (
         prediction == "epsilon"
     )
+    if prediction == "flow_prediction":
+        expected = ["`--zero_terminal_snr` on the command line has no effect on this model", *expected]
     assert len(said) == len(expected)
     assert all(line.startswith(start) for line, start in zip(said, expected, strict=True))
     assert settings.model_notes("sd1", None) == []

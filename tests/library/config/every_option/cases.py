@@ -54,6 +54,9 @@ MODEL = {
     "sdxl": shows(True, "said"),
     "v_parameterization": shows(True),
     "vae": shows("{other_vae}"),
+    "vae_custom_scale": shows(0.5),
+    "vae_custom_shift": shows(0.5),
+    "vae_reflection_padding": shows(True),
     "no_half_vae": shows(True, mixed_precision="bf16"),
     "tokenizer_cache_dir": shows("{model}", "said"),
     "lowram": shows(True, "said"),
@@ -195,11 +198,25 @@ LOSS = {
     "adaptive_noise_scale": shows(0.5, noise_offset=0.5),
     "multires_noise_iterations": shows(4),
     "multires_noise_discount": shows(0.9, multires_noise_iterations=4),
+    "immiscible_noise": shows(4),
     "ip_noise_gamma": shows(0.5),
     "ip_noise_gamma_random_strength": shows(True, ip_noise_gamma=0.5),
     "zero_terminal_snr": shows(True),
     "min_timestep": shows(900),
     "max_timestep": shows(100),
+}
+RECTIFIED: Beside = {"flow_model": True}
+FLOW = {
+    "flow_model": shows(True, "weights", "log", "metadata", "said"),
+    "flow_timestep_distribution": shows("uniform", **RECTIFIED),
+    "flow_logit_mean": shows(-1.0, **RECTIFIED),
+    "flow_logit_std": shows(0.5, **RECTIFIED),
+    "flow_uniform_static_ratio": shows(2.5, **RECTIFIED),
+    "flow_uniform_shift": shows(True, **RECTIFIED),
+    "flow_uniform_base_pixels": shows(64, flow_uniform_shift=True, **RECTIFIED),
+    "flow_use_ot": shows(True, train_batch_size=4, **RECTIFIED),
+    "contrastive_flow_matching": shows(True, **RECTIFIED),
+    "cfm_lambda": shows(0.5, contrastive_flow_matching=True, **RECTIFIED),
 }
 SAVING = {
     "output_dir": shows("elsewhere", "files"),
@@ -271,6 +288,7 @@ CASES: dict[str, Case] = {
     **OPTIMIZER,
     **AVERAGES,
     **LOSS,
+    **FLOW,
     **SAVING,
     **SAMPLES,
     **LOGGING,

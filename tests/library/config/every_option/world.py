@@ -66,6 +66,7 @@ def load_micro_model(path: Any, **asked: Any) -> StableDiffusion:
         model.vae = copy.deepcopy(micro_model(Path(asked["vae"]).name).vae)
     if asked["prediction_type"] is not None:
         model.prediction_type = asked["prediction_type"]
+    model.scheduler_config["prediction_type"] = model.prediction_type
     for name, module in model.modules.items():
         dtype = asked["vae_dtype"] if name == "vae" and asked["vae_dtype"] is not None else asked["dtype"]
         torch.nn.Module.to(module, dtype)

@@ -49,6 +49,11 @@ def test_a_state_of_an_earlier_version_is_compared_by_what_it_tells():
     ]
 
 
+def test_an_option_that_the_states_version_did_not_have_counts_only_where_it_is_on():
+    assert lines({"seed": 1}, {"seed": 1, "flow_model": False, "ema_decay": None}) == []
+    assert lines({"seed": 1}, {"seed": 1, "flow_model": True}) == ["flow_model: None in the state, True now"]
+
+
 def test_a_model_is_known_by_its_weights_and_named_by_its_path():
     theirs, ours = {MODEL: "aa", "base model": "/a"}, {MODEL: "aa", "base model": "/b"}
     assert lines(theirs, ours) == []
