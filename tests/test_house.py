@@ -41,7 +41,7 @@ TRAINING = (
     "work",
     "log optim",
     "runtime",
-    "saving step_figures trainables",
+    "saving step_figures trainables rectified_flow",
     "clock objectives nan_guard progress signals",
 )
 """The same inside library/training, its folders and the files in front."""

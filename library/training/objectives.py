@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,10 @@ from library.diffusion.weights import WeightSpec, timestep_weights
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
-from library.training.runtime.distributed import Processes
+
+
+Gather = Callable[[Any], list[Any]]
+"""Gives every process what each of them has, in their order."""
 
 
 @dataclass
@@ -57,8 +60,8 @@ class SampleLoss:
 class Objective(Protocol):
     """Turns a batch into a loss per sample; every draw comes from the batch's keys."""
 
-    def step_starts(self, micro_batches: Sequence[Batch], processes: Processes) -> None:
-        """Before the passes of an optimizer step: this process' share of its global batch."""
+    def step_starts(self, micro_batches: Sequence[Batch], gather: Gather) -> None:
+        """Before the passes of an optimizer step over its global batch, of which these are this process' share."""
         ...
 
     def loss(self, batch: Batch) -> SampleLoss: ...
@@ -91,7 +94,7 @@ class TextToImage:
         for text_encoder in self._model.text_encoders:
             text_encoder.train(training)
 
-    def step_starts(self, micro_batches: Sequence[Batch], processes: Processes) -> None: ...
+    def step_starts(self, micro_batches: Sequence[Batch], gather: Gather) -> None: ...
 
     def _embed(self, batch: Batch) -> TextEmbeddings:
         return batch.hidden.to(self._device) if batch.hidden is not None else self._encode(batch.captions)

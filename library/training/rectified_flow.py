@@ -25,8 +25,7 @@ from library.diffusion.rectified_flow import (
 )
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
-from library.training.objectives import SampleLoss, TextToImage
-from library.training.runtime.distributed import Processes
+from library.training.objectives import Gather, SampleLoss, TextToImage
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,18 @@ class RectifiedFlow(TextToImage):
     def timestep_count(self) -> int:
         return TIMESTEPS
 
-    def step_starts(self, micro_batches: Sequence[Batch], processes: Processes) -> None:
+    def step_starts(self, micro_batches: Sequence[Batch], gather: Gather) -> None:
         """Look at the whole global batch, where that is asked for."""
         if not (self._flow.flow_use_ot or self._flow.contrast):
             return
         mine = {i: x for batch in micro_batches for i, x in zip(batch.sample_ids, batch.latents, strict=True)}
-        everyone = {i: x for part in processes.gather(mine) for i, x in part.items()}
+        everyone = {i: x for part in gather(mine) for i, x in part.items()}
         ids = sorted(everyone)
         first = micro_batches[0]
         noise = [draw_noise(self._noise, everyone[i], partial(key, first.seed, first.epoch, i)) for i in ids]
         if self._flow.flow_use_ot and len(ids) > 1:
             pairs = pair_by_cosine(torch.stack([everyone[i] for i in ids]), torch.stack(noise))
-            noise = [noise[i] for i in processes.gather(pairs)[0]]  # of the first, whatever another computer rounds to
+            noise = [noise[i] for i in gather(pairs)[0]]  # of the first, whatever another computer rounds to
         targets = [flow_velocity(everyone[i], eps) for i, eps in zip(ids, noise, strict=True)]
         self._of_step = {
             ids[i]: _Sample(noise[i], targets[other]) for i, other in enumerate(others(len(ids))) if ids[i] in mine

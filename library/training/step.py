@@ -24,7 +24,7 @@ def take_step(work: Work, micro_batches: Sequence[Batch]) -> list[Measured]:
     # position makes every step repeatable by itself.
     seed_generators(work.seed * 1_000_003 + step * 1009 + work.processes.index)
 
-    work.objective.step_starts(micro_batches, work.processes)
+    work.objective.step_starts(micro_batches, work.processes.gather)
     sums, files, timesteps = _forward_and_backward(work, active, micro_batches)
     parameters = [parameter for trainable in active for parameter in trainable.parameters]
     message = torch.cat([sums, sums.new_tensor([float(work.signals.arrived is not None)])])

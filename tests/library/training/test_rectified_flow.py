@@ -15,9 +15,9 @@ from library.diffusion.noise import NoiseSpec, draw_noise
 from library.diffusion.rectified_flow import FlowSpec, draw_sigma, pair_by_cosine
 from library.models.family import Family, StableDiffusion
 from library.models.text import TextEmbeddings
-from library.training.objectives import SampleLoss
+from library.training.objectives import Gather, SampleLoss
 from library.training.rectified_flow import RectifiedFlow
-from library.training.runtime.distributed import CPU, Processes
+from library.training.runtime.distributed import CPU
 from miniworld.tiny import build
 from tests.library.training.test_objectives import batch_of
 
@@ -34,10 +34,14 @@ def objective(model: StableDiffusion, flow: FlowSpec, noise: NoiseSpec | None = 
     return RectifiedFlow(model, never, CPU, flow, noise=noise or NoiseSpec())
 
 
-def loss_of(model: StableDiffusion, flow: FlowSpec, batch: Batch, processes: Processes | None = None) -> SampleLoss:
+def alone(value: Any) -> list[Any]:
+    return [value]
+
+
+def loss_of(model: StableDiffusion, flow: FlowSpec, batch: Batch, gather: Gather = alone) -> SampleLoss:
     trained = objective(model, flow)
     with torch.no_grad():
-        trained.step_starts([batch], processes or Processes())
+        trained.step_starts([batch], gather)
         return trained.loss(batch)
 
 
@@ -84,17 +88,14 @@ def test_pairing_and_contrast_are_of_the_batch_as_the_formulas_say(model):
     assert ours.timesteps.tolist() == [int(1000 * s) for s in sigma]
 
 
-class Two(Processes):
-    """The first of two processes; the other one has these micro-batches."""
+def beside(other: Batch) -> Gather:
+    """What the first of two processes is given, where the second has this micro-batch."""
 
-    def __init__(self, others: list[Batch]) -> None:
-        super().__init__()
-        self._others = others
+    def gather(value: Any) -> list[Any]:
+        latents = dict(zip(other.sample_ids, other.latents, strict=True))
+        return [value, latents if isinstance(value, dict) else value]
 
-    def gather(self, value: Any) -> list[Any]:
-        if not isinstance(value, dict):
-            return [value, value]
-        return [value, {i: x for batch in self._others for i, x in zip(batch.sample_ids, batch.latents, strict=True)}]
+    return gather
 
 
 def test_a_batch_that_is_split_over_time_or_processes_has_the_same_losses(model):
@@ -103,10 +104,10 @@ def test_a_batch_that_is_split_over_time_or_processes_has_the_same_losses(model)
     first, second = (replace(batch_of(names), true_count=4) for names in ("ab", "cd"))
     trained = objective(model, flow)
     with torch.no_grad():
-        trained.step_starts([first, second], Processes())
+        trained.step_starts([first, second], alone)
         in_time = torch.cat([trained.loss(batch).per_sample for batch in (first, second)])
     torch.testing.assert_close(in_time, whole, rtol=1e-4, atol=1e-5)
-    of_two = [loss_of(model, flow, first, Two([second])), loss_of(model, flow, second, Two([first]))]
+    of_two = [loss_of(model, flow, first, beside(second)), loss_of(model, flow, second, beside(first))]
     torch.testing.assert_close(torch.cat([loss.per_sample for loss in of_two]), whole, rtol=1e-4, atol=1e-5)
 
 
