@@ -26,7 +26,6 @@ from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
 
-
 Gather = Callable[[Any], list[Any]]
 """Gives every process what each of them has, in their order."""
 
