@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from tests.golden_table.comparison import Comparison, agree
+from tests.golden_table.comparison import Comparison, agree, read_golden
+from tests.golden_table.files import metadata_of_runs
 from tests.golden_table.table import PAGE, compare_all, page
 
 
@@ -20,6 +24,32 @@ def test_every_figure_is_equal_or_different_for_a_reason(compared: dict[str, lis
 
 def test_the_page_is_what_the_command_writes(compared: dict[str, list[Comparison]]) -> None:
     assert PAGE.read_text(encoding="utf-8") == page(compared), "run `python -m tests.golden_table`"
+
+
+def test_another_folder_of_recordings_is_compared_as_it_is(tmp_path: Path):
+    names = read_golden("names.json.gz")
+    assert len(names["runs"]) == 37
+    names["runs"][0]["output_dir_top_level"][0] = "model-000009.safetensors"
+    (tmp_path / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    (found,) = compare_all(tmp_path).values()
+    assert [line.partition(":")[0] for c in found for line in c.unexplained] == [names["runs"][0]["label"]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "entries"),
+    [
+        ('class_tokens = "blue"', 'class_tokens = "green"', ["ss_datasets"]),
+        ("num_repeats = 2", "num_repeats = 3", ["ss_num_train_images", "ss_datasets"]),
+        ("batch_size = 2", "batch_size = 4", ["ss_datasets"]),
+    ],
+)
+def test_a_recorded_run_is_compared_by_the_datasets_that_it_describes(old: str, new: str, entries: list[str]):
+    data = read_golden("metadata_sd15.json.gz")
+    case = data["cases"]["sd15_dataset_config"]
+    assert old in case["dataset_toml"]
+    case["dataset_toml"] = case["dataset_toml"].replace(old, new)
+    (found,) = metadata_of_runs({"cases": {"changed": case}})
+    assert {line.partition(":")[0] for line in found.unexplained} >= set(entries)
 
 
 def test_a_reason_for_a_figure_that_agrees_is_a_failure() -> None:

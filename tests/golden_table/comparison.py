@@ -48,10 +48,13 @@ class Comparison:
         return self.equal + self.different.total() + len(self.unexplained)
 
 
-def read_golden(file: str) -> Any:
-    """The content of a golden file, .json or .json.gz."""
-    content = (GOLDEN / file).read_bytes()
-    return json.loads(gzip.decompress(content) if file.endswith(".gz") else content)
+def read_golden(file: str, folder: Path = GOLDEN) -> Any:
+    """The content of a golden file, packed or not; None where the folder has no such file."""
+    stem = file.split(".")[0]
+    for path in (folder / f"{stem}.json.gz", folder / f"{stem}.json"):
+        if path.is_file():
+            return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+    return None
 
 
 def agree(ours: Any, theirs: Any, relative: float = 0.0, absolute: float = 0.0) -> bool:

@@ -6,7 +6,7 @@ Each takes the content of its file and yields `Comparison`s; a file may have sev
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.golden_table import captions, files, images, networks, noise, optimizers, prompts
+from tests.golden_table import captions, files, images, networks, noise, optimizers, prompts, runs, textual_inversion
 from tests.golden_table.comparison import Comparison
 
 COMPARED: tuple[tuple[str, Callable[[Any], Iterable[Comparison]]], ...] = (
@@ -22,7 +22,8 @@ COMPARED: tuple[tuple[str, Callable[[Any], Iterable[Comparison]]], ...] = (
     ("lora_keys_sd2_diffusers.json.gz", networks.keys("sd2_diffusers")),
     ("lora_keys_sdxl.json.gz", networks.keys("sdxl")),
     ("lora_keys_block_dims.json.gz", networks.blocks),
-    ("file_names.json", files.file_names),
+    ("names.json.gz", runs.run_names),
+    ("ti.json.gz", textual_inversion.textual_inversion),
     ("metadata_sd15.json.gz", files.metadata_of_runs),
     ("metadata_sdxl.json.gz", files.metadata_of_runs),
     ("metadata_families.json.gz", files.metadata_of_families),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.golden_table.comparison import Comparison, read_golden
+from tests.golden_table.comparison import GOLDEN, Comparison, read_golden
 from tests.golden_table.rooms import COMPARED
 
 PAGE = Path(__file__).parents[2] / "docs" / "kohya_parity.md"
 
 HEAD = """# Beside sd-scripts, figure by figure
 
-Written by `python -m tests.golden_table`; a test fails when this page is not what that command writes.
+Written by `python -m tests.golden_table`; a test fails when this page is not what that command writes. With a folder,
+`python -m tests.golden_table FOLDER` compares other recordings in the same form, and writes nothing.
 
 The golden files in `tests/golden/` hold inputs and outputs of an unmodified sd-scripts (kohya-ss/sd-scripts, commit
 48d368fa). Every figure in them was put through this program. *Equal* counts those that agree within the tolerance;
@@ -23,11 +24,14 @@ five captions in which the word of an embedding is replaced: embeddings are trai
 """
 
 
-def compare_all() -> dict[str, list[Comparison]]:
-    """All comparisons, by golden file."""
+def compare_all(folder: Path = GOLDEN) -> dict[str, list[Comparison]]:
+    """All comparisons, by golden file; of another folder those whose files it has."""
     found: dict[str, list[Comparison]] = {}
     for file, compare in COMPARED:
-        found.setdefault(file, []).extend(compare(read_golden(file)))
+        data = read_golden(file, folder)
+        if data is not None:
+            found.setdefault(file, []).extend(compare(data))
+    assert folder != GOLDEN or found.keys() == {file for file, _ in COMPARED}
     return found
 
 

@@ -107,6 +107,11 @@ def check_trackers(spec: TrackerSpec) -> None:
             )
 
 
+def tensorboard_folder(spec: TrackerSpec, logging_dir: Path, stamp: str) -> Path:
+    """A run's own folder in `logging_dir`, by the time at which it began."""
+    return logging_dir / f"{spec.log_prefix or ''}{stamp}" / (spec.log_tracker_name or DEFAULT_PROJECT)
+
+
 def create_trackers(spec: TrackerSpec, config: Mapping[str, Any]) -> list[Tracker]:
     """The trackers asked for, which `check_trackers` has found. Raises `UserError` where one lacks its folder."""
     trackers: list[Tracker] = []
@@ -114,9 +119,7 @@ def create_trackers(spec: TrackerSpec, config: Mapping[str, Any]) -> list[Tracke
         if name == "tensorboard":
             if spec.logging_dir is None:
                 raise UserError(f"`log_with = {spec.log_with}` needs `logging_dir`, the folder for TensorBoard's files")
-            stamp = time.strftime("%Y%m%d%H%M%S")
-            folder = spec.logging_dir / f"{spec.log_prefix or ''}{stamp}" / (spec.log_tracker_name or DEFAULT_PROJECT)
-            trackers.append(TensorBoard(folder))
+            trackers.append(TensorBoard(tensorboard_folder(spec, spec.logging_dir, time.strftime("%Y%m%d%H%M%S"))))
         else:
             if spec.logging_dir is not None:
                 os.makedirs(spec.logging_dir, exist_ok=True)
