@@ -13,6 +13,9 @@ PROOFS = ("lora", "ac_lora", "rank_bed", "dual_pivot", "cross_init", "overfit")
 
 
 def prove(argv: Sequence[str]) -> None:
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: python -m miniworld.prove {' | '.join(PROOFS)} [--help]")
+        sys.exit(0)
     if not argv or argv[0] not in PROOFS:
         raise ConfigError(f"say what is to be proved: python -m miniworld.prove {' | '.join(PROOFS)}")
     importlib.import_module(f"miniworld.prove.{argv[0]}").prove(argv[1:])

@@ -6,6 +6,7 @@ train_network.py in a process of its own on the config that the batch kept. The 
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.benchmarks.batch_world import ROOT, World, records, weights
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     from safetensors.numpy import load_file
 
     with tempfile.TemporaryDirectory() as name:

@@ -7,6 +7,8 @@ the permutation test of KID find a shift? How often does an interval over 15 pro
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 from library.metrics.distances import frechet_distance, kernel_distance
@@ -52,6 +54,7 @@ def coverage(rng: np.random.Generator, sets: int = 2000, prompts: int = 15) -> t
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rng = np.random.default_rng(0)
     print("| n | FID of the same law | 1000 KID of the same law | KID finds the shift (p <= 0.05) |\n|---|---|---|---|")
     for n, times in SIZES.items():

@@ -9,6 +9,7 @@ less often than 95 times.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -113,6 +114,7 @@ def of_styles() -> Right:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found = {**of_people(), **of_styles()}
     print("| fault | trials | KID right | mean cosine right |\n|---|---|---|---|")
     passed = True

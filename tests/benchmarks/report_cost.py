@@ -6,6 +6,7 @@ the page, seconds on one core, and the most memory of the process. The limits ar
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ print(page.stat().st_size, time.process_time() - began, resource.getrusage(resou
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         moments = tuple(round(i * STEPS / (MOMENTS - 1)) for i in range(MOMENTS))
         log = make_run(

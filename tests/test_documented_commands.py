@@ -1,0 +1,58 @@
+"""Every command that README, docs/ and configs/ name is there and explains itself: each is started with --help."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "configs").glob("*.toml"),
+)
+COMMAND = re.compile(r"\bpython3? (?:-m (?P<module>[\w.]+\w)|(?P<script>[\w/]+\.py))")
+NOT_OURS = {"pip", "venv", "networks.NAME"}
+"""Modules of Python, and what stands for any name."""
+
+
+@cache
+def commands() -> dict[str, str]:
+    """{command: the first page that names it}"""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        for match in COMMAND.finditer(page.read_text(encoding="utf-8")):
+            name = match["module"] or match["script"]
+            if name not in NOT_OURS:
+                found.setdefault(name, page.name)
+    return found
+
+
+def start(command: str) -> None:
+    if command.endswith(".py"):
+        runpy.run_path(os.fspath(ROOT / command), run_name="__main__")
+    else:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_a_documented_command_explains_itself(command: str, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        start(command)
+    shown = capsys.readouterr()
+    assert not ended.value.code, f"{commands()[command]} names it: {shown.err}"
+    assert "usage" in shown.out
+
+
+def test_pages_name_commands():
+    assert {"train_network.py", "library.report", "tests.benchmarks.step_overhead"} <= commands().keys()
