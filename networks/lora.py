@@ -135,8 +135,12 @@ class LoRANetwork(nn.Module):
                 chosen = choose(name, is_wide_conv)
                 if chosen and name not in loras:
                     rank, alpha = chosen
-                    loras[name] = LoRAModule(name, child, self.multiplier, rank, alpha, *self.arguments.dropouts)
+                    loras[name] = self.make_module(name, child, rank, alpha)
         return list(loras.values())
+
+    def make_module(self, name, layer, rank, alpha):
+        """The module beside one layer."""
+        return LoRAModule(name, layer, self.multiplier, rank, alpha, *self.arguments.dropouts)
 
     @property
     def loras(self):
@@ -263,10 +267,14 @@ class LoRANetwork(nn.Module):
                 matched.setdefault(f"{lora.lora_name}.alpha", torch.tensor(float(lora.lora_dim)))
         return self.load_state_dict({k: t.reshape(own[k].shape) for k, t in matched.items()}, strict=False)
 
+    def tensors_to_save(self):
+        """The tensors of a file by name."""
+        return self.state_dict()
+
     def save_weights(self, file, dtype, metadata):
         """Write the tensors in `dtype` (None: as they are; alphas stay float32) as .safetensors, else as torch does."""
         tensors = {}
-        for name, tensor in self.state_dict().items():
+        for name, tensor in self.tensors_to_save().items():
             tensor = tensor.detach().to("cpu", copy=True)
             tensors[name] = tensor.to(dtype or tensor.dtype).contiguous() if tensor.dim() else tensor.float()
         if os.path.splitext(file)[1] == ".safetensors":

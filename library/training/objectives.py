@@ -87,6 +87,8 @@ class TextToImage:
         self._encode = encode
         self._device = device
         self._distance = distance
+        self.tell_timesteps: Sequence[Callable[[Tensor], None]] = ()
+        """Who is told the timesteps (batch,) of each batch before it goes through the model."""
 
     def train(self, training: bool) -> None:
         self._model.unet.train(training)
@@ -94,6 +96,10 @@ class TextToImage:
             text_encoder.train(training)
 
     def step_starts(self, micro_batches: Sequence[Batch], gather: Gather) -> None: ...
+
+    def _tell(self, timesteps: Tensor) -> None:
+        for listener in self.tell_timesteps:
+            listener(timesteps)
 
     def _embed(self, batch: Batch) -> TextEmbeddings:
         return batch.hidden.to(self._device) if batch.hidden is not None else self._encode(batch.captions)
@@ -163,6 +169,7 @@ class NoisePrediction(TextToImage):
         draws = [partial(batch.generator, i) for i in range(len(batch))]
         noise = [draw_noise(self._noise, latents, draw) for latents, draw in zip(batch.latents, draws, strict=True)]
         into_input = torch.stack([draw_input_noise(self._noise, n, d) for n, d in zip(noise, draws, strict=True)])
+        self._tell(timesteps)
         alpha_bar = self._move(self._alpha_bar[timesteps])
         latents = self._move(batch.latents)  # (batch, 4, height/8, width/8)
         text = self._embed(batch)

@@ -103,6 +103,7 @@ class RectifiedFlow(TextToImage):
     def _loss(self, batch: Batch, sigma: Tensor, noise: Tensor, away_from: Tensor | None = None) -> SampleLoss:
         latents, eps = self._move(batch.latents), self._move(noise)  # (batch, 4, height/8, width/8)
         timesteps = TIMESTEPS * sigma
+        self._tell(timesteps)
         prediction = self._predict(
             interpolated(latents, eps, self._move(sigma)), self._move(timesteps), self._embed(batch), batch
         )

@@ -17,8 +17,9 @@ from library.training.progress import Progress
 class Trainable(ABC):
     """Owner of trained parameters: its optimizer groups, what it does around a step, its state and its file.
 
-    The loop calls, in this order: `epoch_starts`; for every micro-batch `micro_batch_starts`; when an optimizer step's
-    gradients are complete and clipped `gradients_ready`; after it `after_step`; between two steps `on_progress`.
+    The loop calls, in this order: `epoch_starts`; for every micro-batch `micro_batch_starts`, then `on_timesteps`; when
+    an optimizer step's gradients are complete and clipped `gradients_ready`; after it `after_step`; between two steps
+    `on_progress`.
     """
 
     name: str
@@ -74,6 +75,9 @@ class Trainable(ABC):
     def epoch_starts(self) -> None: ...
 
     def micro_batch_starts(self) -> None: ...
+
+    def on_timesteps(self, timesteps: Tensor) -> None:
+        """The timesteps (batch,) of a micro-batch, on the CPU, before it goes through the model."""
 
     def gradients_ready(self) -> None: ...
 

@@ -83,12 +83,14 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
         """A pivot that moved nothing is never taken for a finished one."""
         return {MARK: mark} if trainable.findings().moved else {}
 
+    objective = build_objective(settings, pivot, system, footing, people)
+    objective.tell_timesteps = [trainable.on_timesteps]
     header = standing_header(settings, pivot, model, optimizers)
     return assemble(
         settings,
         footing,
         resumed,
-        objective=build_objective(settings, pivot, system, footing, people),
+        objective=objective,
         trainables=[trainable],
         batches=batches,
         clock=clock,

@@ -38,11 +38,15 @@ NOT_IN_LYCORIS = {
     "norms": "what it answers is 0 where nothing was scaled",
 }
 
+NO_NORMS = {"norms": "shrinking A and B does not shrink their difference to the start"}
+
 MODULES = [
     Listed("networks.lora", {}),
     Listed("networks.lora", {"conv_dim": "2", "conv_alpha": "1"}),
     Listed("networks.ac_lora", {"conv_dim": "2", "export_rank": "energy:1", "ac_mode": "product"}),
     Listed("networks.ac_lora", {"ac_mode": "product", "export_rank": "full"}),
+    Listed("networks.t_lora", {"conv_dim": "2"}),
+    Listed("networks.t_lora", {"t_start": "random"}, NO_NORMS),
     Listed("lycoris.kohya", {"algo": "loha", "preset": "attn-mlp"}, NOT_IN_LYCORIS),
 ]
 

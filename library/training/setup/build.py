@@ -89,6 +89,7 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         trainables, conditioner = build_trainables(checked, model, footing, say)
     check_room(settings["output_dir"], trainables)
     objective = build_objective(settings, model, conditioner, processes.device)
+    objective.tell_timesteps = [trainable.on_timesteps for trainable in trainables]
     with stopwatch.during("cache"):
         batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)

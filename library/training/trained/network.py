@@ -303,6 +303,10 @@ class NetworkTrainable(Trainable):
         if start := self._offered(OptionalOfNetwork.on_step_start):
             start(self._text_encoder, self._model.unet)
 
+    def on_timesteps(self, timesteps: Tensor) -> None:
+        if listen := self._offered(OptionalOfNetwork.on_timesteps):
+            listen(timesteps)
+
     def gradients_ready(self) -> None:
         for method in (OptionalOfNetwork.update_grad_norms, OptionalOfNetwork.update_norms):
             if update := self._offered(method):

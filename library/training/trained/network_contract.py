@@ -65,6 +65,9 @@ class OptionalOfNetwork(Protocol):
     def on_step_start(self, text_encoder: TextEncoders, unet: nn.Module) -> None:
         """Before the forward pass of each micro-batch."""
 
+    def on_timesteps(self, timesteps: Tensor) -> None:
+        """The timesteps (batch,) of the micro-batch, before its forward pass; fractions on a rectified flow's path."""
+
     def update_grad_norms(self) -> None:
         """Before each optimizer step, when gradients are there."""
 

@@ -93,7 +93,7 @@ class FlowScheduler(FlowMatchEulerDiscreteScheduler):
         return sample
 
 
-@pytest.mark.parametrize("module", ["networks.lora"])
+@pytest.mark.parametrize("module", ["networks.lora", "networks.t_lora"])
 def test_a_network_of_a_rectified_flow_is_drawn_by_the_pipeline_of_sdxl_with_a_flow_scheduler(
     module, train, contrasting, tmp_path, caplog
 ):
