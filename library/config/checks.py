@@ -6,6 +6,7 @@ Each check looks at a few options and yields what does not work, with what to do
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,8 +16,11 @@ from library.config.option import Settings
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.optimizer import finds_its_rate
 from library.config.options.sampling import FLOW_SAMPLERS
-from library.config.suggest import missing
+from library.config.suggest import missing, nearest
+from library.config.weights_header import kind_of
 from library.errors import Problem
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def problems(settings: Settings) -> list[Problem]:
@@ -49,6 +53,57 @@ def other_files_exist(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"{settings.place(name)}: {not_a_file(path)}")
 
 
+def files_are_what_they_are_given_as(settings: Settings) -> Iterator[Problem]:
+    """By the headers of safetensors; what they do not tell is found when the file is loaded."""
+    advice = {
+        "network": "a network (LoRA or another); give it as `network_weights` or `base_weights`",
+        "embedding": "an embedding; give it as `weights`",
+        "model": "a whole model; give it as `pretrained_model_name_or_path`",
+    }
+    given = [("pretrained_model_name_or_path", settings["pretrained_model_name_or_path"], "model")]
+    given.append(("network_weights", settings["network_weights"], "network"))
+    given += [("base_weights", path, "network") for path in settings["base_weights"] or []]
+    for name, value, wanted in given:
+        kind = kind_of(Path(value)) if value is not None and os.path.isfile(value) else None
+        if kind not in (None, wanted):
+            yield Problem(f"{settings.place(name)}: {value} is {advice[kind]}.")
+
+
+def network_module_is_spelled_right(settings: Settings) -> Iterator[Problem]:
+    """A module that is nowhere, where one of nearly the same name is; nothing is imported."""
+    name = settings["network_module"]
+    if name is None:
+        return
+    spelled = name.removeprefix("sd_scripts.")
+    config = settings["config_file"]
+    folders = [ROOT, Path.cwd(), *([config.absolute().parent] if config else []), *map(Path, sys.path)]
+    top, _, inner = spelled.partition(".")
+    if top != "networks" or not inner:
+        if _is_importable(top) or any(
+            (folder / top).is_dir() or (folder / f"{top}.py").is_file() for folder in folders
+        ):
+            return
+    elif any((folder / "networks" / inner.replace(".", "/")).with_suffix(end).exists()
+             for folder in folders for end in ("", ".py")):  # fmt: skip
+        return
+    ours = [f"networks.{file.stem}" for file in (ROOT / "networks").glob("*.py") if _makes_networks(file)]
+    beside = [file.stem for folder in folders[1:3] for file in folder.glob("*.py") if _makes_networks(file)]
+    guess = nearest(spelled, [*ours, *beside])
+    if guess:
+        yield Problem(f"{settings.place('network_module')} is {name!r}, which cannot be found; did you mean `{guess}`?")
+
+
+def _is_importable(top: str) -> bool:
+    try:
+        return find_spec(top) is not None  # of a name without dots: nothing is imported
+    except (ImportError, ValueError):
+        return False
+
+
+def _makes_networks(file: Path) -> bool:
+    return "def create_network(" in file.read_text(encoding="utf-8", errors="replace")
+
+
 def not_a_file(path: Path) -> str:
     return f"{path} is a folder, not a file." if os.path.isdir(path) else missing(path)
 
@@ -59,6 +114,10 @@ def there_is_an_output_folder(settings: Settings) -> Iterator[Problem]:
         yield Problem("`output_dir` is not set: the folder for everything that the run leaves.")
     elif os.path.exists(folder) and not os.path.isdir(folder):
         yield Problem(f"{settings.place('output_dir')}: {folder} is a file, not a folder.")
+    else:
+        parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not os.access(parent, os.W_OK):
+            yield Problem(f"{settings.place('output_dir')}: {parent} cannot be written; change its permissions.")
 
 
 def there_is_something_to_train(settings: Settings) -> Iterator[Problem]:
@@ -270,6 +329,8 @@ CHECKS = (
     there_is_a_model,
     model_files_exist,
     other_files_exist,
+    files_are_what_they_are_given_as,
+    network_module_is_spelled_right,
     there_is_an_output_folder,
     there_is_something_to_train,
     a_new_word_is_complete,

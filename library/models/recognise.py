@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from library.config.weights_header import EMBEDDING_MARKS, NETWORK_MARKS
 from library.errors import UserError
 from library.models.family import Family, PredictionType
 from library.models.single_file import SD1_TEXT_SHORT, SD2_TEXT, SDXL_TEXT_1, SDXL_TEXT_2, UNET, VAE
@@ -20,10 +21,10 @@ _EXPECTED = "Expected is a Stable Diffusion 1, 2 or XL model: a diffusers folder
 # The first line whose marks occur in a file's tensor names says what it is.
 _OTHER_THINGS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        ("lora_down", "lora_up", "lora_A.", "lora_B.", ".hada_w", ".lokr_w", "oft_unet_"),
+        NETWORK_MARKS,
         "a LoRA or another network file (give it as `network_weights` or `base_weights`)",
     ),
-    (("string_to_param", "emb_params"), "a textual inversion embedding"),
+    (EMBEDDING_MARKS, "a textual inversion embedding"),
     (("control_model.", "controlnet_cond_embedding."), "a ControlNet"),
     (("double_blocks.", "single_blocks."), "a Flux model, which is not supported"),
     (("joint_blocks.", "joint_transformer_blocks."), "a Stable Diffusion 3 model, which is not supported"),

@@ -1,5 +1,6 @@
 """What the options alone show to be wrong is told before any model is loaded."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,43 @@ def test_problems_of_options_and_datasets_are_told_together():
     text = str(error.value)
     for part in ("6 problems", "`--typo`", "`network_dim`", "`output_dir`", "`network_module`", "none does not exist"):
         assert part in text
+
+
+def header(name: str, *tensors: str) -> Path:
+    """A safetensors file of no numbers."""
+    text = json.dumps({tensor: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for tensor in tensors}).encode()
+    Path(name).write_bytes(len(text).to_bytes(8, "little") + text)
+    return Path(name)
+
+
+@pytest.mark.parametrize(
+    ("option", "tensor", "message"),
+    [
+        ("pretrained_model_name_or_path", "lora_unet_x.lora_down.weight", "is a network (LoRA or another); give it as"),
+        ("pretrained_model_name_or_path", "emb_params", "is an embedding; give it as `weights`"),
+        ("network_weights", "model.diffusion_model.out.2.bias", "is a whole model; give it as"),
+        ("base_weights", "emb_params", "is an embedding; give it as `weights`"),
+    ],
+)
+def test_a_file_that_is_given_as_another_kind_is_told_by_its_header(option, tensor, message):
+    (problem,) = found(**{option: header("other.safetensors", tensor)})
+    assert problem.startswith(f"`--{option}`: other.safetensors {message}")
+    assert found(network_weights=header("net.safetensors", "lora_unet_x.lora_down.weight")) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x04\0\0\0\0\0\0\0[1]x", b"PK\x03\x04" + b"\0" * 60])
+def test_a_file_whose_header_says_nothing_is_left_to_its_reader(content):
+    Path("model.safetensors").write_bytes(content)
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [("networks.lor", "networks.lora"), ("network.ac_lora", "networks.ac_lora"), ("my_netwerk", "my_network")],
+)
+def test_a_misspelt_network_module_is_told_with_the_nearest_and_nothing_is_imported(name, guess):
+    Path("my_network.py").write_text("1 / 0\n\n\ndef create_network():\n    pass\n", encoding="utf-8")
+    (problem,) = found(network_module=name)
+    assert problem == f"`--network_module` is '{name}', which cannot be found; did you mean `{guess}`?"
+    assert found(network_module=guess) == []
+    assert found(network_module="nothing.like_it") == []  # said when it is looked for, with all places
