@@ -12,15 +12,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
-from library.atomic import atomic, sweep_temporaries
+from library.atomic import sweep_temporaries
+from library.data.caches.cache_entry import BadEntry, read_entry, write_entry
 from library.data.caches.vae_encoding import Ready
 from library.data.images.image import Look
 from library.data.images.image_folder import Index, Known, open_index
 
-FORMAT = 1  # of the numbers in a file; another format makes other names, so that old files are never misread
+FORMAT = 2  # of the numbers in a file; another format makes other names, so that old files are never misread
 EXTENSION = ".safetensors"
 
 
@@ -35,10 +34,11 @@ def name_of(sha256: str, look: Look, flipped: bool, vae_hash: str, dtype: torch.
 
 @dataclass
 class CacheFolder:
-    """The cache of one image folder. `lengths`: the files that lie there now, with their lengths in bytes."""
+    """The cache of one image folder. `names`: the files that lie there; `sound`: those that were read and believed."""
 
     index: Index
-    lengths: dict[str, int] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    sound: set[str] = field(default_factory=set)
     changed: bool = False
     damaged: int = 0
 
@@ -52,35 +52,29 @@ class CacheFolder:
 
     def look(self) -> None:
         """See again which files there are (another process may have written some)."""
-        with os.scandir(self.index.where) as entries:
-            self.lengths = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(EXTENSION)}
+        self.names = {name for name in os.listdir(self.index.where) if name.endswith(EXTENSION)}
 
-    def has(self, name: str) -> bool:
-        """Whether a sound file of this name is there. One that the index does not know is read to find out."""
-        length = self.lengths.get(name)
-        if length is None:
-            return False
-        if self.index.latents.get(name) == length:
+    def has(self, name: str, look: Look) -> bool:
+        """Whether a sound file of this name is there, for a picture of this look. It is read once to find out."""
+        if name in self.sound:
             return True
-        try:
-            read_posterior(self.index.where / name)
-        except (OSError, SafetensorError, KeyError, ValueError):
-            self.damaged += 1
-            del self.lengths[name]
+        if name not in self.names:
             return False
-        self._note(name, length)
+        try:
+            read_posterior(self.index.where / name, look)
+        except BadEntry:
+            self.damaged += 1
+            self.names.discard(name)
+            return False
+        self.sound.add(name)
         return True
 
     def write(self, name: str, ready: Ready) -> None:
         """Keep one posterior with its mask. Raises UserError."""
-        tensors = {"posterior": ready.tensor.contiguous()}
-        if ready.mask is not None:
-            tensors["mask"] = ready.mask.contiguous()
-        content = save(tensors, metadata={"format": str(FORMAT)})
-        with atomic(self.index.where / name, durable=False) as temporary:
-            temporary.write_bytes(content)
-        self.lengths[name] = len(content)
-        self._note(name, len(content))
+        tensors = {"posterior": ready.tensor} | ({} if ready.mask is None else {"mask": ready.mask})
+        write_entry(self.index.where / name, tensors)
+        self.names.add(name)
+        self.sound.add(name)
 
     def know(self, name: str, known: Known) -> None:
         """Remember an image that was read."""
@@ -94,15 +88,11 @@ class CacheFolder:
             self.index.write()
             self.changed = False
 
-    def _note(self, name: str, length: int) -> None:
-        self.index.latents[name] = length
-        self.changed = True
 
-
-def read_posterior(path: Path) -> Ready:
-    """A posterior and its mask. Raises OSError, SafetensorError, KeyError, or ValueError where it is not finite."""
-    tensors = load(path.read_bytes())
-    posterior = tensors["posterior"]
-    if not posterior.isfinite().all():
-        raise ValueError("it holds NaN or infinite numbers")
-    return Ready(posterior, tensors.get("mask"))
+def read_posterior(path: Path, look: Look) -> Ready:
+    """A posterior and its mask, of a picture of this look. Raises BadEntry."""
+    _, choice, _, mask = look
+    height, width = choice.bucket[1] // 8, choice.bucket[0] // 8
+    shapes = {"posterior": (2, 4, height, width)} | ({"mask": (1, height, width)} if mask else {})
+    tensors = read_entry(path, shapes)
+    return Ready(tensors["posterior"], tensors.get("mask"))

@@ -13,18 +13,18 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from library.data.augmentation.image_augmentation import View
+from library.data.caches.cache_entry import BadEntry
 from library.data.caches.latent_files import CacheFolder, name_of, read_posterior
 from library.data.caches.vae_encoding import Encoder, Ready, encode_all, not_finite, read_as_seen, upright_pixels
 from library.data.dataset import Dataset
 from library.data.images.image import Look, Picture
 from library.data.images.image_folder import Known
 from library.data.images.masks import whole_mask
-from library.data.prefetch import ahead_of_time
+from library.data.prefetch import ahead_of_time, in_threads
 from library.errors import Problem, UserError, raise_all
 from library.image_files import BadImage, Header
 
@@ -142,10 +142,12 @@ class DiskLatents:
     def fetch(self, picture: Picture, view: View) -> Ready:
         path = self.files[picture.look, view.flipped]
         try:
-            return read_posterior(path)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            what = f"The cached latents of image '{picture.path}' cannot be read ({error})."
-            raise UserError(f"{what} Delete '{path}' and start again; it will be made anew.") from error
+            return read_posterior(path, picture.look)
+        except BadEntry as error:
+            what = f"The cached latents of image '{picture.path}' in '{path}' have changed during the run: {error}."
+            raise UserError(
+                f"{what} Start again, with --resume latest if there is a state: they are made anew."
+            ) from error
 
     def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
         mean, std = torch.stack([ready.tensor for ready in fetched]).float().unbind(1)
@@ -179,7 +181,9 @@ class DiskLatents:
         """What the index knows of a picture that has not changed and of which all posteriors are there."""
         folder = self.folders[picture.path.parent]
         known = folder.index.find(picture.path.name, picture.stamp)
-        if known and all(folder.has(self._name(picture, known.sha256, flipped)) for flipped in flips_of(picture)):
+        if known and all(
+            folder.has(self._name(picture, known.sha256, flipped), picture.look) for flipped in flips_of(picture)
+        ):
             return known
         return None
 
@@ -194,8 +198,7 @@ class DiskLatents:
     ) -> int:
         """File what is there, make what is not; how many were made."""
         unknown = []
-        for picture in pictures:
-            known = self._known(picture)
+        for picture, known in zip(pictures, in_threads(self._known, pictures, workers), strict=True):
             if known:
                 self._file(picture, known.sha256)
             else:
@@ -207,7 +210,8 @@ class DiskLatents:
 
         def wanted(picture: Picture, sha256: str) -> list[bool]:
             folder = self.folders[picture.path.parent]
-            return [flipped for flipped in flips_of(picture) if not folder.has(self._name(picture, sha256, flipped))]
+            names = {flipped: self._name(picture, sha256, flipped) for flipped in flips_of(picture)}
+            return [flipped for flipped, name in names.items() if not folder.has(name, picture.look)]
 
         made = 0
         jobs = encode_all(unknown, wanted, encoder, problems, batch_size=batch_size, workers=workers)
@@ -235,7 +239,7 @@ class DiskLatents:
             if cache.index.where.parent.resolve() != folder.resolve():
                 yield f"folder '{folder}' cannot be written; its latent cache is kept in '{cache.index.where}'"
         if damaged:
-            yield f"{damaged} files of the latent cache were damaged and have been made again"
+            yield f"{damaged} files of the latent cache were damaged or changed and have been made again"
 
 
 class LiveLatents:

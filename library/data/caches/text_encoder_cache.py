@@ -15,25 +15,24 @@ from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from tqdm import tqdm
 
-from library.atomic import atomic
 from library.data.augmentation.caption_augmentation import framed, may_be_dropped, only_wording
+from library.data.caches.cache_entry import BadEntry, read_entry, write_entry
 from library.data.dataset import Dataset
 from library.errors import UserError
 from library.models.text import TextEmbeddings
 
 EXTENSION = ".safetensors"
+FORMAT = 2  # of the files; another one makes other names
 
 
 class TextCache:
     """Embeddings in memory, and on disk if `folder` is given.
 
     `encode` turns captions into TextEmbeddings; `text_hash`, `clip_skip`, `max_token_length` and `weighted` say how.
-    `room`: how many bytes of embeddings are kept in memory; those longest unused are dropped first.
+    `shape`: (tokens, width) of an embedding, where it is known. `room`: how many bytes of embeddings are kept in memory; those longest unused are dropped first.
     """
 
     def __init__(
@@ -47,13 +46,16 @@ class TextCache:
         folder: Path | None = None,
         room: int = 2 << 30,
         dtype: torch.dtype = torch.float32,
+        shape: tuple[int, int] | None = None,
     ):
+        self.shape = shape
         self.encode, self.folder, self.room, self.dtype = encode, folder, room, dtype
         self.setting = (text_hash, clip_skip, max_token_length, str(dtype), *(("weighted",) if weighted else ()))
         self.kept: OrderedDict[str, TextEmbeddings] = OrderedDict()  # each of one row
         self.bytes = 0
         self.on_disk: set[str] | None = None
         self.filling = False
+        self.damaged = 0  # files that were not what had been written
 
     def embeddings(self, captions: Sequence[str]) -> TextEmbeddings:
         """The captions' embeddings as one float32 batch on the CPU. Encodes those that are not kept."""
@@ -89,12 +91,14 @@ class TextCache:
         if name not in self._names_on_disk() or self.folder is None:
             return None
         try:
-            tensors = load((self.folder / name).read_bytes())
+            tensors = read_entry(self.folder / name)
             row = TextEmbeddings(tensors["hidden"], tensors.get("pooled"))
-        except (OSError, SafetensorError, KeyError):
-            return None  # damaged: it is encoded and written anew
-        if not _is_finite(row):
-            return None  # as are numbers that could train nothing
+            if self.shape is not None and tuple(row.hidden.shape) != (1, *self.shape):
+                raise BadEntry(f"it holds {tuple(row.hidden.shape)}")
+        except (BadEntry, KeyError):
+            self._names_on_disk().discard(name)  # it is encoded and written anew
+            self.damaged += 1
+            return None
         self._keep(caption, row)
         return row
 
@@ -125,15 +129,14 @@ class TextCache:
         tensors = {"hidden": row.hidden} | ({} if row.pooled is None else {"pooled": row.pooled})
         name = self._name(caption)
         try:
-            with atomic(self.folder / name, durable=False) as temporary:
-                temporary.write_bytes(save(tensors))
+            write_entry(self.folder / name, tensors)
         except UserError as error:
             advice = "Use --cache_text_encoder_outputs without _to_disk to do without files."
             raise UserError(f"The cache of captions: {error}. {advice}") from error
         self._names_on_disk().add(name)
 
     def _name(self, caption: str) -> str:
-        parts = json.dumps([caption, *self.setting]).encode()
+        parts = json.dumps([FORMAT, caption, *self.setting]).encode()
         return f"text-{blake2b(parts, digest_size=16).hexdigest()}{EXTENSION}"
 
     def _names_on_disk(self) -> set[str]:

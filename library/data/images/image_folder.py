@@ -1,7 +1,8 @@
 """An image folder, and what is remembered about its images between two starts.
 
 `.pivot_cache/index.json` inside the folder holds each image's size in pixels and the hash of its bytes, valid as long
-as the file's size and modification time stay. With it a second start opens no image. Where the folder cannot be
+as the file's size and modification time stay. With it a second start opens no image. A checksum tells an index that
+was changed or cut off, which counts as none. Where the folder cannot be
 written, the same is kept in `{output_dir}/.pivot_cache/<name of the folder and a hash of its path>/`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +25,7 @@ from library.image_files import Header
 
 CACHE_FOLDER = ".pivot_cache"
 INDEX_FILE = "index.json"
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 
 class Stamp(NamedTuple):
@@ -70,11 +72,10 @@ class Known:
 
 @dataclass
 class Index:
-    """The memory of one image folder. `latents`: name of each cached file and its length in bytes."""
+    """The memory of one image folder."""
 
     where: Path
     images: dict[str, Known]
-    latents: dict[str, int]
 
     def find(self, name: str, stamp: Stamp) -> Known | None:
         """What is known about an image, if its file has not changed since."""
@@ -94,8 +95,8 @@ class Index:
             }
             for name, known in self.images.items()
         }
-        content = {"version": INDEX_VERSION, "images": images, "latents": self.latents}
-        with atomic(self.where / INDEX_FILE, durable=False) as temporary:
+        content = {"version": INDEX_VERSION, "crc32": _checksum(images), "images": images}
+        with atomic(self.where / INDEX_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -135,12 +136,15 @@ def read_index(places: Iterable[Path]) -> Index | None:
     for where in places:
         try:
             content = json.loads((where / INDEX_FILE).read_bytes())
-            if content["version"] == INDEX_VERSION:
-                images = {name: _known(entry) for name, entry in content["images"].items()}
-                return Index(where, images, {name: _number(length) for name, length in content["latents"].items()})
+            if content["version"] == INDEX_VERSION and content["crc32"] == _checksum(content["images"]):
+                return Index(where, {name: _known(entry) for name, entry in content["images"].items()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return None
+
+
+def _checksum(images: Any) -> str:
+    return f"{zlib.crc32(json.dumps(images, sort_keys=True).encode()):08x}"
 
 
 def _known(entry: dict[str, Any]) -> Known:
@@ -174,7 +178,7 @@ def open_index(folder: Path, fallback: Path | None) -> Index:
         return found
     for where in places:
         if can_be_written(where):
-            return Index(where, dict(found.images) if found else {}, {})
+            return Index(where, dict(found.images) if found else {})
     raise OSError(f"for '{folder}'; tried {', '.join(map(str, places))}")
 
 

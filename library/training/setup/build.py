@@ -225,7 +225,8 @@ def build_batches(
     if not train_text:
         place(model, device, unet=memory.lowram, text_encoders=True, keep_reserved=keep)
         with torch.no_grad(), footing.precision.autocast():
-            text = text_source(caches, dataset, conditioner, settings["output_dir"], show=processes.is_main)
+            text, more = text_source(caches, dataset, conditioner, settings["output_dir"], show=processes.is_main)
+        lines += more
     text_encoders = train_text or captions_to_come(dataset) is None
     place(model, device, text_encoders=text_encoders, keep_reserved=keep)
     for line in [*dataset.warnings, *lines]:

@@ -115,8 +115,9 @@ def hash_of_vae(model: StableDiffusion) -> str:
 
 def text_source(
     spec: CacheSpec, dataset: Dataset, conditioner: TextConditioner, output_dir: Path, *, show: bool
-) -> TextCache:
-    """Embeddings of a text encoder that is not trained: each caption once, in memory, and on disk if asked for."""
+) -> tuple[TextCache, list[str]]:
+    """Embeddings of a text encoder that is not trained: each caption once, in memory, and on disk if asked for; and
+    lines worth saying."""
     model = conditioner.model
     to_disk = spec.cache_text_encoder_outputs_to_disk
     cache = TextCache(
@@ -126,8 +127,10 @@ def text_source(
         max_token_length=conditioner.max_token_length,
         weighted=conditioner.weighted,
         folder=output_dir / CACHE_FOLDER if to_disk else None,
+        shape=(conditioner.max_token_length + 2, sum(e.config.hidden_size for e in model.text_encoders)),
     )
     captions = captions_to_come(dataset)
     if captions is not None:
         cache.fill(captions, progress=show)
-    return cache
+    damaged = f"{cache.damaged} files of the cache of captions were damaged or changed and have been made again"
+    return cache, [damaged] if cache.damaged else []

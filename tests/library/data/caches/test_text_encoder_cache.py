@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from library.data.caches.cache_entry import write_entry
 from library.data.caches.text_encoder_cache import TextCache
 from library.errors import UserError
 from library.models.text import TextEmbeddings
@@ -78,9 +79,25 @@ def test_a_file_that_holds_nan_is_made_again(tmp_path: Path, broken: str):
     TextCache(Letters(), folder=tmp_path).fill(["cat", "dog"], progress=False)
     for path in tmp_path.iterdir():
         tensors = {"pooled": torch.ones(1, 2)} | load_file(path)
-        save_file(tensors | {broken: torch.full_like(tensors[broken], torch.nan)}, path)
+        write_entry(path, tensors | {broken: torch.full_like(tensors[broken], torch.nan)})
     assert TextCache(Letters(), folder=tmp_path).fill(["cat", "dog"], progress=False) == 2
     assert TextCache(None, folder=tmp_path).embeddings(["cat"]).hidden.isfinite().all()
+
+
+def test_a_file_of_another_caption_or_with_a_flipped_bit_is_made_again_and_counted(tmp_path: Path):
+    TextCache(Letters(), folder=tmp_path).fill(["cat", "dog", "boat"], progress=False)
+    expected = TextCache(None, folder=tmp_path).embeddings(["cat", "dog", "boat"]).hidden
+    one, other, third = sorted(tmp_path.iterdir())
+    one.write_bytes(other.read_bytes())
+    content = bytearray(third.read_bytes())
+    content[-3] ^= 1
+    third.write_bytes(content)
+    cache = TextCache(Letters(), folder=tmp_path)
+    assert cache.fill(["cat", "dog", "boat"], progress=False) == cache.damaged == 2
+    write_entry(third, {"hidden": torch.zeros(1, 8, 2)})
+    cache = TextCache(Letters(), folder=tmp_path, shape=(8, 3))
+    assert cache.fill(["cat", "dog", "boat"], progress=False) == cache.damaged == 1
+    assert torch.equal(TextCache(None, folder=tmp_path).embeddings(["cat", "dog", "boat"]).hidden, expected)
 
 
 def test_captions_that_keep_changing_do_not_fill_the_memory():
