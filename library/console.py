@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from library.errors import UserError
+from library.formatting import visible
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class Console:
 
     def say(self, line: str, level: int = logging.INFO) -> None:
         """A line for people, to the side of what a command prints as its result."""
+        line = visible(line)
         if self._shows(line, level):
             tqdm.write(line, file=sys.stderr)
 
     def result(self, line: str) -> None:
         """A line of what came out, on the standard output."""
+        line = visible(line)
         if self._shows(line, logging.INFO):
             print(line)
 
@@ -69,4 +72,4 @@ class Console:
 def show_line(line: str) -> None:
     """A line worth knowing, once: only by the first of the processes that `accelerate launch` starts."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"note: {line}", file=sys.stderr)
+        print(f"note: {visible(line)}", file=sys.stderr)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from library.atomic import atomic, atomic_folder
 from library.errors import Problem, UserError
+from library.formatting import json_text
 from library.path_safety import path_inside
 
 Tensors = dict[str, Tensor]
@@ -38,7 +39,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, data: Any) -> None:
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json_text(data, indent=1) + "\n")
 
 
 # --- tensors

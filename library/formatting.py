@@ -1,8 +1,16 @@
-"""Formatting for people: durations, sizes, numbers, tables, and which of many are shown where only so many may be."""
+"""Formatting for people: durations, sizes, numbers, tables, texts from outside made printable, and which of many are
+shown where only so many may be."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
+from typing import Any
+
+# What HTML and UTF-8 cannot hold, what a terminal obeys, or what deceives an eye: control characters, halves of
+# surrogate pairs (a file's name that is not UTF-8 has them), and the marks that turn the direction of what follows.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def duration(seconds: float) -> str:
@@ -54,3 +62,18 @@ def from_end_to_end(count: int, most: int) -> list[int]:
     if most < 2:
         return [0][:most]
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen or written spelled out: a NUL becomes \\x00, a right-to-left override \\u202e."""
+    return _INVISIBLE.sub(lambda found: _spelled(ord(found[0])), text.replace("\r\n", "\n"))
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """JSON in UTF-8's own letters, with what cannot be seen or written as JSON's escapes: read, it is what it was."""
+    text = json.dumps(data, ensure_ascii=False, indent=indent)
+    return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _spelled(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -13,14 +13,26 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from library.config.image_folders import is_image_name
 
-FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
 """Pillow's name of a format and the extensions that announce it (MPO is a JPEG with a second picture behind it)."""
+
+READ = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""The formats that are read, whatever a file is called: Pillow alone would hand an EPS named a.png to Ghostscript. It
+opens an MPO as a JPEG."""
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -47,6 +59,14 @@ def discover(folder: Path) -> list[Path]:
         return sorted(Path(entry.path) for entry in entries if is_image_name(entry.name) and entry.is_file())
 
 
+def open_image(source: Path | str | BinaryIO) -> Image.Image:
+    """Open an image file of one of the formats in `READ`: the only place that calls Pillow's `open`.
+
+    Raises OSError (UnidentifiedImageError) for anything else, and what decoders raise on damaged bytes.
+    """
+    return Image.open(source, formats=READ)
+
+
 def measure(path: Path) -> Header:
     """The size of an image from its header alone. Raises BadImage.
 
@@ -55,7 +75,7 @@ def measure(path: Path) -> Header:
     """
     try:
         with open(path, "rb") as file:
-            image = Image.open(file)
+            image = open_image(file)
             if not _has_its_end(file, image.format):
                 image.load()
             width, height = image.size
@@ -80,7 +100,7 @@ def decode_alpha(path: Path, content: bytes) -> np.ndarray:
 
 def _decoded(path: Path, content: bytes, part: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     try:
-        image = Image.open(io.BytesIO(content))
+        image = open_image(io.BytesIO(content))
         image.load()
         return turned(part(image), orientation(image))
     except Exception as error:  # decoders fed with damaged bytes raise whatever they like
@@ -185,6 +205,8 @@ def _what_else_it_is(path: Path) -> str:
         return "it holds a web page; download the image itself"
     if text.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the real file with `git lfs pull`"
+    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "it holds PostScript (EPS); convert it to PNG or JPEG"
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
         return f"it holds {head[8:12].decode().upper()}; convert it to PNG or JPEG"
     return f"it begins with the bytes {head[:8].hex(' ')}; replace or remove it"

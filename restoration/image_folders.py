@@ -14,7 +14,7 @@ from torch import Tensor
 
 from library.atomic import atomic
 from library.errors import UserError
-from library.image_files import discover
+from library.image_files import discover, open_image
 
 MAKER = "made by"
 """The text of a PNG that says which weights made it."""
@@ -63,7 +63,7 @@ def write_png(path: Path, picture: np.ndarray | Image.Image, maker: str | None =
 def maker_of(path: Path) -> str | None:
     """What a picture says that it was made by; None where it does not, or cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.info.get(MAKER)
     except (OSError, SyntaxError, ValueError):
         return None

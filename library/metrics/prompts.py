@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from PIL import Image
-
 from library.config.suggest import did_you_mean, missing
 from library.errors import ConfigError, Problem
+from library.image_files import open_image
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def prompt_inside(picture: Path) -> str | None:
     ComfyUI's `prompt` is a graph in JSON, which names no prompt: None.
     """
     try:
-        with Image.open(picture) as file:
+        with open_image(picture) as file:
             texts = {name: str(file.info[name]) for name in ("prompt", "parameters") if name in file.info}
     except Exception:  # decoders fed with damaged bytes raise whatever they like; measuring it tells what is wrong
         return None

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from library.image_files import open_image
+
 PIXELS = 24
 MOST_COMPARED = 200
 """Training pictures that are looked at; of more they are taken evenly."""
@@ -66,7 +68,7 @@ def signature(picture: Path) -> Signature | None:
 
 @lru_cache(maxsize=1024)
 def _signature(picture: Path, mtime: int, size: int) -> Signature:
-    with Image.open(picture) as image:
+    with open_image(picture) as image:
         image.draft("RGB", (4 * PIXELS, 4 * PIXELS))
         upright = ImageOps.exif_transpose(image).convert("RGB")
         small = upright.resize((PIXELS, PIXELS), Image.Resampling.BOX)

@@ -13,7 +13,6 @@ the page's head allows no script and no file beside it, whatever were to stand i
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,12 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from library.atomic import atomic
-from library.formatting import file_size, number
+from library.formatting import file_size, number, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 LONGEST = 2000
 """Characters of a text that are shown; who wants the rest finds it in the run's files."""
-
-# What HTML cannot hold or an eye would be deceived by: control characters, halves of surrogate pairs, and the marks
-# that turn the direction of the text that follows.
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def render(template: Path, **context: Any) -> str:
@@ -46,18 +41,9 @@ def write_page(path: Path, html: str) -> None:
         temporary.write_text(html, encoding="utf-8", newline="\n")
 
 
-def visible(text: str) -> str:
-    """`text` with what cannot be seen or written spelled out: a NUL becomes \\x00, a right-to-left override \\u202e."""
-    return _INVISIBLE.sub(lambda found: _spelled(ord(found[0])), text.replace("\r\n", "\n"))
-
-
 def shortened(text: str, longest: int = LONGEST) -> str:
     """The beginning of a text that is too long to be read on a page, and how much is left out."""
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest:,} more characters)"
-
-
-def _spelled(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 @cache

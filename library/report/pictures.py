@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from library.image_files import open_image
+
 SIDE = 256
 """Pixels of the longer side of a picture on a page."""
 QUALITY = 80
@@ -28,7 +30,7 @@ def data_uri(picture: Path, largest_side: int = SIDE) -> str | None:
 
 @lru_cache(maxsize=512)
 def _encoded(picture: Path, largest_side: int, mtime: int, size: int) -> str:
-    with Image.open(picture) as image:
+    with open_image(picture) as image:
         image.draft("RGB", (largest_side, largest_side))  # a JPEG is decoded at a fraction of its size
         upright = ImageOps.exif_transpose(image)
         upright.thumbnail((largest_side, largest_side), Image.Resampling.LANCZOS)

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from library.report.page import visible
+from library.formatting import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from library.formatting import every_nth
+from library.image_files import open_image
 from library.report.nearest import MOST_COMPARED, nearest
 from library.report.pictures import data_uri
 from library.report.run_files import RunFiles
@@ -161,7 +160,7 @@ def _nearest(run: RunFiles, sample: Path, index: int, side: int) -> list[Frame]:
 def _shape_of(picture: Path | None) -> float:
     if picture is None:
         return 1.0
-    with Image.open(picture) as image:
+    with open_image(picture) as image:
         return round(min(2.0, max(0.6, image.width / image.height)), 2)
 
 
@@ -173,7 +172,7 @@ def _linked(frames: list[Frame]) -> list[Frame]:
 def texts_of(picture: Path) -> dict[str, str]:
     """What a picture file says of itself; only its header is read."""
     try:
-        with Image.open(picture) as image:
+        with open_image(picture) as image:
             return {str(name): text for name, text in image.info.items() if isinstance(text, str)}
     except (OSError, ValueError, SyntaxError):
         return {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from library.atomic import atomic
+from library.image_files import open_image
 
 MARGIN = 12
 TEXT = (70, 70, 70)
@@ -19,7 +20,7 @@ def write_before_after(before: Sequence[Path], after: Sequence[Path], path: Path
 
     `across` pairs stand in a row. The prompts come from the pictures' own text chunks.
     """
-    pairs = [(Image.open(b), Image.open(a)) for b, a in zip(before, after, strict=True)]
+    pairs = [(open_image(b), open_image(a)) for b, a in zip(before, after, strict=True)]
     width = max(picture.width for pair in pairs for picture in pair)
     height = max(picture.height for pair in pairs for picture in pair)
     scale = max(1, 256 // width)  # small models' pictures are enlarged to be looked at

@@ -22,6 +22,7 @@ from PIL import Image
 
 from library.errors import UserError
 from library.files import write_text
+from library.image_files import open_image
 from miniworld.identities import HELD_OUT
 from miniworld.pretrain_restorer.__main__ import RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF
@@ -170,7 +171,7 @@ def save_strip(pictures: np.ndarray, file: Path) -> None:
 def write_sheet(output: Path, person: str) -> None:
     """Input, B1 to B4 and truth, a row each, as far as they are there."""
     files = [strip_file(output, person, row) for row in SHEET]
-    strips = [np.asarray(Image.open(file)) for file in files if file.exists()]
+    strips = [np.asarray(open_image(file)) for file in files if file.exists()]
     if strips:
         Image.fromarray(np.concatenate(strips)).save(output / f"sheet-{person}.png")
 

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from library.command import run_command
 from library.console import Console, ConsoleSpec
 from library.errors import UserError
 
@@ -58,3 +59,18 @@ def test_a_run_is_told_at_the_level_that_was_asked_for(train, tmp_path, capsys):
     assert "DEBUG {'step': 1" in said
     assert "INFO Trained 1 steps" in said
     assert "Trained" not in capsys.readouterr().out
+
+
+def test_a_name_with_terminal_escapes_reaches_console_and_log_as_text(tmp_path, capsys):
+    name = "a\x1b]0;gone\x07\x1b[2J\udcff.png"
+    shown = r"image 'a\x1b]0;gone\x07\x1b[2J\udcff.png'"
+    Console().note(f"image '{name}'")
+    Console(ConsoleSpec(console_log_file=tmp_path / "log")).result(f"image '{name}'")
+    assert capsys.readouterr().err == f"note: {shown}\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8").endswith(f"INFO {shown}\n")
+
+    def refuse(argv):
+        raise UserError(f"image '{name}': is damaged")
+
+    assert run_command(refuse, []) == 1
+    assert capsys.readouterr().err == f"\nerror: {shown}: is damaged\n"

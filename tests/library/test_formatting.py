@@ -1,6 +1,9 @@
 """Numbers as people read them, and of many only so many, evenly."""
 
-from library.formatting import duration, every_nth, file_size, from_end_to_end, number
+import json
+import os
+
+from library.formatting import duration, every_nth, file_size, from_end_to_end, json_text, number, visible
 
 
 def test_figures_are_written_for_people():
@@ -26,3 +29,13 @@ def test_the_first_and_the_last_are_taken():
     assert from_end_to_end(101, 3) == [0, 50, 100]
     assert from_end_to_end(2, 3) == [0, 1]
     assert from_end_to_end(0, 3) == []
+
+
+def test_texts_from_outside_are_printable_and_json_gives_them_back():
+    name = os.fsdecode(b"caf\xe9 \x1b[31m\x9b2J\xe2\x80\xae.png")
+    assert visible(name) == r"caf\udce9 \x1b[31m\udc9b2J\u202e.png"
+    text = json_text({"name": name, "lines": "a\nb ü 猫"}, indent=1)
+    assert json.loads(text) == {"name": name, "lines": "a\nb ü 猫"}
+    assert "ü 猫" in text
+    assert text.encode("utf-8").isascii() is False
+    assert not any(ord(letter) < 32 and letter != "\n" for letter in text)

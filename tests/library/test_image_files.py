@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from library.image_files import ORIENTATION, BadImage, decode, discover, load, measure, turned
+from library.image_files import ORIENTATION, BadImage, decode, discover, load, measure, open_image, turned
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -189,3 +190,32 @@ def test_file_names_in_any_script_are_opened(tmp_path: Path):
 def test_decoding_does_not_depend_on_the_file_still_being_there(tmp_path: Path):
     content = encoded(Image.fromarray(noise(8, 8)), "PNG")
     assert np.array_equal(decode(tmp_path / "gone.png", content), noise(8, 8))
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_a_picture_that_is_postscript_is_named_and_starts_no_program(tmp_path: Path, monkeypatch):
+    def never(*arguments, **keywords):
+        raise AssertionError(f"{arguments} was started")
+
+    monkeypatch.setattr("subprocess.Popen", never)
+    (tmp_path / "a.png").write_bytes(EPS)
+    for read in (measure, load):
+        with pytest.raises(BadImage, match="holds PostScript"):
+            read(tmp_path / "a.png")
+    with pytest.raises(UnidentifiedImageError):
+        open_image(tmp_path / "a.png")
+
+
+def test_one_function_opens_pictures_and_nothing_else_does():
+    """Pillow's `open` without named formats tries all that it knows; OpenCV cannot open every name."""
+    root = Path(__file__).parents[2]
+    calls = re.compile(r"\bImage\.open\(|\bPIL\.Image\.open|\bcv2\.imread\(|\bread_image\(|import open as")
+    found = [
+        str(file.relative_to(root))
+        for wing in ("library", "restoration", "miniworld", "embeddings", "networks")
+        for file in (root / wing).rglob("*.py")
+        if calls.search(file.read_text(encoding="utf-8"))
+    ]
+    assert found == [str(Path("library", "image_files.py"))]

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from library.batch.jobs.ledger import Record
 from library.batch.results.logs import log_lines
+from library.image_files import open_image
 from library.path_safety import path_inside
 from library.report.pictures import data_uri
 
@@ -72,7 +71,7 @@ def _find(samples: Sequence[Sample], prompt: str, seed: str) -> Path | None:
 
 def _read(file: Path) -> Sample | None:
     try:
-        with Image.open(file) as picture:
+        with open_image(file) as picture:
             return Sample(file, str(picture.info.get("prompt", "")), str(picture.info.get("seed", "")))
     except OSError:
         return None  # tidied away

@@ -52,7 +52,8 @@ class CacheFolder:
 
     def look(self) -> None:
         """See again which files there are (another process may have written some)."""
-        self.names = {name for name in os.listdir(self.index.where) if name.endswith(EXTENSION)}
+        with os.scandir(self.index.where) as entries:
+            self.names = {entry.name for entry in entries if entry.name.endswith(EXTENSION) and entry.is_file()}
 
     def has(self, name: str, look: Look) -> bool:
         """Whether a sound file of this name is there, for a picture of this look. It is read once to find out."""

@@ -32,7 +32,8 @@ class TextCache:
     """Embeddings in memory, and on disk if `folder` is given.
 
     `encode` turns captions into TextEmbeddings; `text_hash`, `clip_skip`, `max_token_length` and `weighted` say how.
-    `shape`: (tokens, width) of an embedding, where it is known. `room`: how many bytes of embeddings are kept in memory; those longest unused are dropped first.
+    `shape`: (tokens, width) of an embedding, where it is known. `room`: how many bytes of embeddings are kept in
+    memory; those longest unused are dropped first.
     """
 
     def __init__(

@@ -44,6 +44,7 @@ class Listing:
     images: dict[str, Stamp]
     broken: tuple[str, ...] = ()  # links to images that are not there
     unreadable: bool = False
+    special: tuple[str, ...] = ()  # named pipes, sockets and devices
 
     @cached_property
     def by_stem(self) -> dict[str, str]:
@@ -101,11 +102,15 @@ class Index:
 
 
 def list_folder(folder: Path) -> Listing:
-    """One look at a folder; sub-folders are not entered. Raises OSError."""
-    names, images, broken = [], {}, []
+    """One look at a folder; sub-folders are not entered, and what is no file (a named pipe, whose reader would wait for
+    ever) is listed, but never taken as an image or a caption. Raises OSError."""
+    names, images, broken, special = [], {}, [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
+                continue
+            if not entry.is_file() and (not entry.is_symlink() or os.path.exists(entry.path)):
+                special.append(entry.name)
                 continue
             names.append(entry.name)
             if is_image_name(entry.name):
@@ -113,7 +118,13 @@ def list_folder(folder: Path) -> Listing:
                     images[entry.name] = stamp_of(entry)
                 except FileNotFoundError:
                     broken.append(entry.name)
-    return Listing(folder, frozenset(names), dict(sorted(images.items())), tuple(sorted(broken)))
+    return Listing(
+        folder,
+        frozenset(names),
+        dict(sorted(images.items())),
+        tuple(sorted(broken)),
+        special=tuple(sorted(special)),
+    )
 
 
 def stamp_of(file: os.DirEntry | Path) -> Stamp:
@@ -135,6 +146,8 @@ def read_index(places: Iterable[Path]) -> Index | None:
     """The first index that can be read; a damaged one, or one of another version, counts as none."""
     for where in places:
         try:
+            if not (where / INDEX_FILE).is_file():
+                continue
             content = json.loads((where / INDEX_FILE).read_bytes())
             if content["version"] == INDEX_VERSION and content["crc32"] == _checksum(content["images"]):
                 return Index(where, {name: _known(entry) for name, entry in content["images"].items()})

@@ -50,6 +50,10 @@ class FirstLook:
             for name in self.listings[folder].broken:
                 where = f"image '{folder / name}'"
                 self.problems.append(Problem("is a link to a file that is not there; mend or remove it", where))
+            special = self.listings[folder].special
+            if special:
+                said = f"{len(special)} named pipes, sockets or devices are not read, such as '{special[0]}'"
+                self.warnings.append(f"folder '{folder}': {said}")
         return self.listings[folder]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from library.image_files import FORMATS, explained, orientation, turned
+from library.image_files import FORMATS, explained, open_image, orientation, turned
 
 SIDE = 16  # pixels of the small picture, on a side
 MANY = 96  # files, from which on processes are worth their start
@@ -57,7 +57,7 @@ def look_at(path: Path) -> Sight:
     """Decode a file to its end. A JPEG is read whole, but only an eighth of its resolution is computed."""
     try:
         content = path.read_bytes()
-        image = Image.open(io.BytesIO(content))
+        image = open_image(io.BytesIO(content))
         format, mode, turn = image.format or "", image.mode, orientation(image)
         width, height = image.size
         frames = getattr(image, "n_frames", 1) if format != "MPO" else 1

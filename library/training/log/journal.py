@@ -18,6 +18,7 @@ from tqdm import tqdm
 from library.console import Console
 from library.files import write_text
 from library.findings import Findings, as_plain
+from library.formatting import json_text
 from library.training.clock import Clock
 from library.training.log.header import Opening
 from library.training.log.timing import Stopwatch, peak_memory
@@ -178,7 +179,7 @@ class Journal:
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._stream is not None:
             finite = {name: None if _is_not_finite(value) else value for name, value in line.items()}
-            self._stream.write(json.dumps(finite, ensure_ascii=False) + "\n")
+            self._stream.write(json_text(finite) + "\n")
             self._stream.flush()
 
     def _show(self, line: Mapping[str, Any]) -> None:

@@ -144,3 +144,14 @@ def test_a_folder_given_as_a_link_or_with_dots_has_the_same_sample_names(tmp_pat
     plain = build([make.dataset(make.subset(tmp_path / "3_cat"))])
     dotted = build([make.dataset(make.subset(tmp_path / "3_cat" / ".." / "3_cat" / "."))])
     assert [s.sample_id for s in plain.samples] == [s.sample_id for s in dotted.samples] == ["0/3_cat/a.png#0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_named_pipes_in_a_folder_are_named_and_never_read(tmp_path: Path, make):
+    make.picture(tmp_path / "a.png", caption=None)
+    for name in ("a.txt", "b.png"):
+        os.mkfifo(tmp_path / name)
+    dataset = build([make.dataset(make.subset(tmp_path, class_tokens="cat"))])
+    assert [picture.path.name for picture in dataset.pictures] == ["a.png"]
+    said = f"folder '{tmp_path}': 2 named pipes, sockets or devices are not read, such as 'a.txt'"
+    assert dataset.warnings == [said]

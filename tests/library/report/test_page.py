@@ -10,7 +10,8 @@ from jinja2 import TemplateAssertionError, UndefinedError
 from PIL import Image
 
 from library.errors import UserError
-from library.report.page import render, shortened, visible, write_page
+from library.formatting import visible
+from library.report.page import render, shortened, write_page
 from library.report.pictures import data_uri
 from library.report.plots import SERIES, label, new_figure, svg
 from tests.library.report.hostile import HOSTILE, Page

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from library.findings import Sheet
+from library.formatting import visible
 from library.report.__main__ import main
 from library.report.overview import state_of
-from library.report.page import visible
 from library.report.run_files import read_run
 from library.report.run_page import page_of, run_page, sheet_told, write_run_page
 from tests.library.report.a_run import DATA, VERDICT, findings_line, loss_at, make_run, picture, settings_line
