@@ -18,7 +18,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from library.config.image_folders import is_image_name
+from library.config.image_folders import HEIF, is_image_name
+
+if HEIF:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 FORMATS = {
     "PNG": (".png",),
@@ -27,10 +32,11 @@ FORMATS = {
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
+    "HEIF": HEIF,
 }
 """Pillow's name of a format and the extensions that announce it (MPO is a JPEG with a second picture behind it)."""
 
-READ = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+READ = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(("HEIF",) if HEIF else ()))
 """The formats that are read, whatever a file is called: Pillow alone would hand an EPS named a.png to Ghostscript. It
 opens an MPO as a JPEG."""
 

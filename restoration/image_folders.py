@@ -13,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from library.atomic import atomic
+from library.config.image_folders import about_passed_over, what_else_is_there
+from library.console import show_line
 from library.errors import UserError
 from library.image_files import discover, open_image
 
@@ -33,7 +35,9 @@ def find_pictures(source: Path | None, option: str) -> list[Path]:
         raise UserError(f"`{option} = {source}` does not exist; give a folder of pictures, or one picture")
     found = discover(source)
     if not found:
-        raise UserError(f"`{option} = {source}` holds no pictures (.png, .jpg, .webp or .bmp)")
+        raise UserError(f"`{option}` holds no pictures: {what_else_is_there(source)}")
+    if line := about_passed_over(source):
+        show_line(line)
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from library.config.option import DatasetTables, Origin, Settings
 from library.config.suggest import missing
 from library.errors import Problem, UserError
 
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-"""Taken in lower case or in upper case, not in a mixture of both, as sd-scripts does."""
+HEIF = (".heic", ".heif") if find_spec("pillow_heif") else ()
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", *HEIF)
+"""What counts as a picture everywhere here, in any case; HEIC only where the package pillow-heif can read it."""
+LOOKALIKES = (".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
+"""Pictures of other kinds, which are passed over and named."""
 
 
 def folder_tables(settings: Settings, problems: list[Problem], warnings: list[str]) -> DatasetTables:
@@ -92,9 +97,28 @@ def count_images(folder: Path) -> int:
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name counts as an image of its folder (hidden files do not)."""
-    extension = os.path.splitext(name)[1]
-    one_case = extension in (extension.lower(), extension.upper())
-    return one_case and extension.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS and not name.startswith(".")
+
+
+def lookalikes(names: Iterable[str]) -> list[str]:
+    """The names of pictures that are of a kind that is not read, sorted."""
+    endings = set(LOOKALIKES) - set(IMAGE_EXTENSIONS)
+    return sorted(n for n in names if os.path.splitext(n)[1].lower() in endings and not n.startswith("."))
+
+
+def about_passed_over(folder: Path) -> str | None:
+    """One line on pictures of other kinds and folders of pictures in a folder, of which nothing is taken."""
+    names = os.listdir(folder)
+    left = lookalikes(name for name in names if (folder / name).is_file())
+    inner = sorted(n for n in names if not n.startswith(".") and (folder / n).is_dir() and count_images(folder / n))
+    parts = []
+    if left:
+        kinds = ", ".join(f"{kind} ({n})" for kind, n in sorted(Counter(Path(n).suffix.lower() for n in left).items()))
+        advice = "install pillow-heif to read HEIC, or convert them" if ".heic" in kinds else "convert them to PNG"
+        parts.append(f"{len(left)} files are of a kind that is not read, {kinds}: {advice}")
+    if inner:
+        parts.append(f"folders inside are not searched, and there are pictures in {', '.join(map(repr, inner[:3]))}")
+    return f"'{folder}' is not taken whole: {'; '.join(parts)}" if parts else None
 
 
 def what_else_is_there(folder: Path) -> str:

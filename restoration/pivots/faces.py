@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from library.config.image_folders import about_passed_over, what_else_is_there
+from library.console import show_line
 from library.errors import Problem, UserError, raise_all
 from library.image_files import BadImage, discover, load, measure
 
@@ -40,7 +42,9 @@ def find_faces(folder: Path, option: str, prompt: str, side: int, person: str = 
         raise UserError(f"`{option} = {folder}` is not a folder; give one with pictures of faces")
     paths = discover(folder)
     if not paths:
-        raise UserError(f"`{option} = {folder}` holds no pictures (.png, .jpg, .webp or .bmp); put about ten into it")
+        raise UserError(f"`{option}` holds no pictures; put about ten into it: {what_else_is_there(folder)}")
+    if line := about_passed_over(folder):
+        show_line(line)
     problems = [problem for path in paths if (problem := _problem(path, side))]
     raise_all(problems)
     return [Face(path, prompt, person) for path in paths]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -84,6 +85,11 @@ def has_bucket(rule: Buckets, size: tuple[int, int]) -> bool:
     return True
 
 
+def _is_their_image(name: str) -> bool:
+    extension = os.path.splitext(name)[1]
+    return extension in (extension.lower(), extension.upper()) and extension.lower() not in (".tif", ".tiff")
+
+
 def folders(data: dict[str, Any]) -> Iterator[Comparison]:
     names = Comparison("folder names: repeats and class")
     for row in data["folder_names"]:
@@ -98,7 +104,11 @@ def folders(data: dict[str, Any]) -> Iterator[Comparison]:
         for file in discovery["files_in_folder"]:
             Path(name, file).parent.mkdir(exist_ok=True)
             Path(name, file).touch()
-        found.add("names", list(list_folder(Path(name)).images), discovery["found_in_order"])
+        ours, theirs = list(list_folder(Path(name)).images), discovery["found_in_order"]
+        more = [file for file in ours if not _is_their_image(file)]
+        found.add("names", [file for file in ours if file not in more], theirs)
+        because = "taken here too: TIFF, and extensions in a mixture of cases, which sd-scripts passes over in silence"
+        found.add("names of other images", more, [], because if more else None)
     yield found
 
     regularization = Comparison("visits of each regularization image")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from library.image_files import ORIENTATION, BadImage, decode, discover, load, measure, open_image, turned
+from library.config.image_folders import about_passed_over
+from library.image_files import ORIENTATION, BadImage, Header, decode, discover, load, measure, open_image, turned
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -23,8 +24,8 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
     return file.getvalue()
 
 
-def test_a_folder_is_read_by_kohyas_rules(tmp_path: Path):
-    """Names and order as recorded from sd-scripts 48d368fa, library/train_util.py:2847."""
+def test_a_folder_is_read_by_kohyas_rules_and_in_any_case_and_with_tiff(tmp_path: Path):
+    """Names and order as recorded from sd-scripts 48d368fa, library/train_util.py:2847, but for g.tiff and i.Png."""
     taken = [
         "A.JPG",
         "a.jpg",
@@ -33,12 +34,14 @@ def test_a_folder_is_read_by_kohyas_rules(tmp_path: Path):
         "cat_10_20_30_40.png",
         "d.webp",
         "e.bmp",
+        "g.tiff",
         "h.PNG",
+        "i.Png",
         "j.JPEG",
         "o p.png",
     ]
     taken += ["q[1].png", "r.WEBP", "s.BMP", "z10.png", "z2.png", "ä.png"]
-    left = ["f.gif", "g.tiff", "i.Png", "k.avif", "l.jxl", "m.txt", "n.png.txt", ".hidden.png", "u.heic"]
+    left = ["f.gif", "k.avif", "l.jxl", "m.txt", "n.png.txt", ".hidden.png", "u.heic"]
     for name in taken + left:
         (tmp_path / name).touch()
     (tmp_path / "sub.png").mkdir()
@@ -190,6 +193,20 @@ def test_file_names_in_any_script_are_opened(tmp_path: Path):
 def test_decoding_does_not_depend_on_the_file_still_being_there(tmp_path: Path):
     content = encoded(Image.fromarray(noise(8, 8)), "PNG")
     assert np.array_equal(decode(tmp_path / "gone.png", content), noise(8, 8))
+
+
+def test_a_tiff_is_read_and_what_is_passed_over_is_said_in_one_line(tmp_path: Path):
+    Image.fromarray(noise(24, 16)).save(tmp_path / "a.TIF", format="TIFF")
+    assert measure(tmp_path / "a.TIF") == Header((24, 16))
+    assert np.array_equal(load(tmp_path / "a.TIF"), noise(24, 16))
+    assert about_passed_over(tmp_path) is None
+    (tmp_path / "in").mkdir()
+    for name in ("b.gif", "c.AVIF", "d.gif", "in/e.png"):
+        (tmp_path / name).touch()
+    assert about_passed_over(tmp_path) == (
+        f"'{tmp_path}' is not taken whole: 3 files are of a kind that is not read, .avif (1), .gif (2): convert them "
+        "to PNG; folders inside are not searched, and there are pictures in 'in'"
+    )
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"

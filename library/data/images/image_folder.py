@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from library.atomic import atomic
-from library.config.image_folders import is_image_name
+from library.config.image_folders import is_image_name, lookalikes
 from library.image_files import Header
 
 CACHE_FOLDER = ".pivot_cache"
@@ -54,12 +54,7 @@ class Listing:
     @cached_property
     def unused(self) -> list[str]:
         """Files that look like images but are not taken as such."""
-        lookalikes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jxl")
-        return sorted(
-            name
-            for name in self.names - self.images.keys() - set(self.broken)
-            if name.lower().endswith(lookalikes) and not name.startswith(".")
-        )
+        return lookalikes(self.names)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from library.config.dataset_specs import SubsetSpec
+from library.config.image_folders import IMAGE_EXTENSIONS
 from library.data.images.captions import (
     OTHER_EXTENSIONS,
     BadCaption,
@@ -66,7 +67,7 @@ def images_of(subset: SubsetSpec, look: FirstLook) -> list[Found]:
     listing = look.listing(Path(subset.image_dir))
     if not listing.images and not listing.unreadable and not listing.broken:
         hint = f"; {len(listing.unused)} files there have other extensions" if listing.unused else ""
-        what = f"it holds no images (.png, .jpg, .jpeg, .webp, .bmp; sub-folders are not searched){hint}"
+        what = f"it holds no images ({', '.join(IMAGE_EXTENSIONS)}; sub-folders are not searched){hint}"
         look.problems.append(Problem(what, f"folder '{listing.folder}'"))
     elif listing.unused:
         said = f"{len(listing.unused)} files are not used, such as '{listing.unused[0]}'"

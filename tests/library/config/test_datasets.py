@@ -284,7 +284,7 @@ def test_a_dataset_without_images_ends_with_exit_code_1_and_what_is_there_instea
         (pictures / name).mkdir(parents=True)
     for name in ("texts/1_x/a.txt", "texts/1_x/b.gif", "deep/1_x/inner/a.png", "flat/a.png"):
         (pictures / name).touch()
-    looked_for = "looked for .png, .jpg, .jpeg, .webp, .bmp"
+    looked_for = "looked for .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff"
     for folder, ending in {
         "empty": f"{looked_for}; it is empty.",
         "texts": f"{looked_for}; found .gif (1), .txt (1).",
