@@ -26,7 +26,7 @@ from networks import ac_lora_report as report
 from networks.ac_lora_export import cut_modules, narrow, padded, read_file, refuse_what_is_no_product, with_one_alpha
 from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
-from networks.ac_lora_options import Options, read_options
+from networks.ac_lora_options import Options, name_of_base_module, read_options
 from networks.ac_lora_restart import Module, restart_modules
 from networks.ac_lora_schedule import REMEDY, announcement, is_due
 from networks.ac_lora_spectra import energy_threshold, separation_strength
@@ -41,7 +41,7 @@ STATE_VERSION = 1
 def known_options(arguments: Mapping[str, str]) -> Optional[dict[str, str]]:
     """The options that hold beside `arguments`: ours and the base module's. None if that does not say what it knows."""
     try:
-        options = getattr(base_module(arguments.get("base_module") or "networks.lora"), "OPTIONS", None)
+        options = getattr(base_module(name_of_base_module(arguments)), "OPTIONS", None)
     except ValueError:
         return None  # create_network says what is wrong
     return None if options is None else {**options, **OWN_OPTIONS}

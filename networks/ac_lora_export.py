@@ -152,6 +152,8 @@ def refuse_what_is_no_product(lora: Any) -> None:
         what = "has a kernel in lora_up"
     elif isinstance(getattr(lora, "scalar", None), nn.Parameter) or getattr(lora, "wd", False):
         what = "has a trained scale beside its factors (DoRA, use_scalar)"
+    elif getattr(lora, "start_down", None) is not None:
+        what = "subtracts where it started (t_start of networks.t_lora)"
     elif abs(float(lora.scale) * down.weight.shape[0] / float(lora.alpha) - 1) > 1e-4:
         what = f"is scaled by {float(lora.scale):g} and not by alpha / rank (rs_lora)"
     if what:

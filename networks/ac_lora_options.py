@@ -32,6 +32,7 @@ OPTIONS = {  # names of network_args; all values arrive as text
     "ac_first_epoch": "whether the first RESTART comes after the first epoch already (true)",
     "ac_seed": "seed of the noise (0)",
     "base_module": "the network module that makes the LoRA modules (networks.lora)",
+    "ac_timesteps": "off (default); on: fewer slots where it is noisy, as in networks.t_lora, and its t_min_rank",
     "export_rank": "what a file keeps: full, found (last RESTART), energy:<share> (default energy:0.999), or a rank",
     "rank_pattern": "train fixed ranks instead: JSON {module: rank}, a .json file, or the file of a finished run",
 }
@@ -113,6 +114,9 @@ def read_options(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
         read.number("ac_p_min", defaults["ac_p_min"], high=1),
         read.number("ac_p_max", defaults["ac_p_max"], high=1),
     )
+    by_timestep = read.choice("ac_timesteps", ("off", "on"), "off") == "on"
+    if by_timestep and own.get("base_module", MASKED) != MASKED:
+        read.problems.append(f"ac_timesteps = on takes its modules from {MASKED}; leave base_module out")
     if bounds[0] > bounds[1]:
         read.problems.append(
             f"ac_p_min = {bounds[0]:g} is above ac_p_max = {bounds[1]:g}; lower one or raise the other"
@@ -134,13 +138,24 @@ def read_options(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
         min_steps=read.number("ac_min_steps", 0 if asked else defaults["ac_min_steps"], kind=int),
         first_epoch=read.choice("ac_first_epoch", ("true", "false"), "true") == "true",
         seed=read.number("ac_seed", 0, kind=int),
-        base_module=str(own.get("base_module", "networks.lora")),
+        base_module=name_of_base_module(own),
         export=read.export("export_rank"),
         rank_pattern=read.rank_pattern("rank_pattern"),
     )
     if read.problems:
         raise ValueError("; ".join(read.problems))
     return options, rest
+
+
+MASKED = "networks.t_lora"
+"""The network module whose modules are masked by timestep; after a RESTART the first slots carry most."""
+
+
+def name_of_base_module(given: Mapping[str, Any]) -> str:
+    """The network module that makes the LoRA modules, by these network_args."""
+    if str(given.get("ac_timesteps") or "").strip().lower() == "on":
+        return MASKED
+    return str(given.get("base_module") or "networks.lora")
 
 
 class Reader:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from library.models.family import StableDiffusion
-from networks import lora, t_lora
+from library.training.progress import Progress
+from networks import ac_lora, lora, t_lora
 from networks.t_lora import active_rank, mask_of
 from tests.networks.test_contract import fresh_model, noise_pred, output, text_encoder_of
 
@@ -161,6 +162,39 @@ def test_more_slots_than_directions_are_refused():
     network = create(model, t_start="random")
     with pytest.raises(ValueError, match="scale_weight_norms cannot be used"):
         network.prepare_network(SimpleNamespace(scale_weight_norms=1.0))
+
+
+def test_ac_lora_by_timestep_masks_its_ordered_slots_and_keeps_its_files(tmp_path):
+    model = fresh_model()
+    encoder = text_encoder_of(model)
+    arguments = {"ac_timesteps": "on", "ac_mode": "product", "ac_p": "0.9", "t_min_rank": "1"}
+    network = ac_lora.create_network(1.0, RANK, RANK, model.vae, encoder, model.unet, **arguments)
+    network.apply_to(encoder, model.unet, False, True)
+    network.prepare_grad_etc(None, None)
+    with torch.no_grad():
+        for module in network.unet_loras:
+            module.lora_up.weight.normal_()
+    network.on_progress(Progress(epochs_done=1, total_epochs=2, global_step=50, total_steps=100, loss_sum=1.0,
+                                 relative_mse_sum=1.0, count=2, optimizer=None))  # fmt: skip
+    for module in network.unet_loras:
+        a, b = module.lora_down.weight.flatten(1), module.lora_up.weight.flatten(1)
+        kept = int(network.restarts[-1]["ranks"][module.lora_name])
+        energies = (a.norm(dim=1) * b.norm(dim=0))[:kept]
+        assert (energies.diff() <= 1e-6).all()  # what the first slots carry is largest
+    network.train()
+    network.on_timesteps(torch.tensor([999, 999]))
+    noise_pred(model).square().mean().backward()
+    assert all(not module.lora_up.weight.grad[:, 1:].any() for module in network.unet_loras)
+    network.save_weights(str(tmp_path / "t.safetensors"), None, {})
+    assert set(load_file(tmp_path / "t.safetensors")) == set(network.state_dict()) - {"_extra_state"}
+    with pytest.raises(ValueError, match="subtracts where it started"):
+        ac_lora.create_network(
+            1.0, RANK, 1, model.vae, encoder, model.unet, base_module="networks.t_lora", t_start="random"
+        )
+    with pytest.raises(ValueError, match="leave base_module out"):
+        ac_lora.create_network(
+            1.0, RANK, 1, model.vae, encoder, model.unet, ac_timesteps="on", base_module="networks.lora"
+        )
 
 
 def test_a_run_tells_it_the_timesteps_and_resumes_exactly(train, tmp_path, monkeypatch):
