@@ -1,4 +1,4 @@
-"""Batches: what one forward pass needs, prepared ahead of time by a few threads.
+"""The data loader: batches, each with what one forward pass needs, prepared ahead of time by a few threads.
 
 Nothing here has a state that would have to be saved: (seed, epoch, step) name a batch completely.
 """

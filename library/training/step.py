@@ -1,4 +1,5 @@
-"""One optimizer step: forward and backward over its micro-batches, one exchange between processes, the update."""
+"""One optimizer step with gradient accumulation: forward and backward over its micro-batches, one exchange between
+processes, the update."""
 
 from __future__ import annotations
 

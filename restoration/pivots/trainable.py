@@ -11,8 +11,9 @@ from torch import nn
 
 from library.config.option import Settings
 from library.config.values import plugin_arguments
+from library.training.runtime.attention_backend import choose_attention
 from library.training.runtime.environment import Footing
-from library.training.runtime.memory import MemorySpec, choose_attention
+from library.training.runtime.memory import MemorySpec
 from library.training.setup.build import SAVED_AS
 from library.training.trainables import Trainable
 from library.training.trained.full_module import ModuleTrainable
@@ -40,7 +41,7 @@ def build_trainable(
     """G, a network by the plugin on G, or E; on its device, with attention and checkpointing as the options ask."""
     memory, device, dtype = settings.take(MemorySpec), footing.processes.device, SAVED_AS[settings["save_precision"]]
     for module in (system.unet, system.encoder):
-        if line := choose_attention(module, memory, device):
+        if line := choose_attention(module, device, xformers=memory.xformers, mem_eff_attn=memory.mem_eff_attn):
             say(line)
     if memory.gradient_checkpointing:
         system.unet.enable_gradient_checkpointing()

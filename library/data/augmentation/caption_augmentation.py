@@ -1,4 +1,5 @@
-"""What is said about a sample in an epoch: line, prefix and suffix, choices, tags, dropout.
+"""Caption augmentation, the text of a sample in an epoch: prefix and suffix, wildcards, caption shuffle (of tags), and
+caption dropout.
 
 The order of events, and every result without a random draw, are those of sd-scripts but for three things: prefix and
 suffix go around every line of a caption of several lines, a divider of fixed tags never stays in the text, and a third

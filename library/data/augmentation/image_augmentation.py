@@ -1,4 +1,4 @@
-"""How one visit sees its picture: mirrored, cut anywhere or around a face, in slightly other colours.
+"""Image augmentation: flip, random crop, a crop around a face, slightly other colours.
 
 Each of these is drawn for itself, so that switching one on leaves the others as they were. What a cache holds was seen
 upright or mirrored, cut from the middle: the other ways need the picture itself at every visit.

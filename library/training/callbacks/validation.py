@@ -1,4 +1,5 @@
-"""The loss on pictures that are held out, always on the same noise: does the run still learn, or only remember?"""
+"""Validation: the loss on pictures that are held out, always on the same noise. Does the run still learn, or only
+remember?"""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from library.data.batches import Batch
 from library.data.dataset import Dataset
 from library.errors import UserError
+from library.training.callbacks.early_stopping import describe_stop, should_stop
 from library.training.callbacks.overfit_verdict import Course, Verdict, judge, mean
 from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.objectives import SampleLoss
@@ -101,16 +103,12 @@ class Validation:
 
     @property
     def has_seen_enough(self) -> bool:
-        """Whether the loss has not come down for as many measurements as the run is to wait."""
-        return self._spec.early_stop and self.course.since_lowest >= self._spec.early_stop_patience
+        """Whether the run is to end early."""
+        return self._spec.early_stop and should_stop(self.course, self._spec.early_stop_patience)
 
     def why_enough(self, clock: Clock) -> str:
         """A sentence for the end that comes early."""
-        return (
-            f"ended at step {clock.global_step} of {clock.total_steps}: the held-out loss has not come down for "
-            f"{self.course.since_lowest} measurements, since step {self.course.step} (`early_stop_patience` = "
-            f"{self._spec.early_stop_patience})"
-        )
+        return describe_stop(self.course, self._spec.early_stop_patience, clock)
 
     def measure_if_due(self, work: Work) -> bool:
         """Log the validation loss, without a trace in the run: nothing here draws from torch's own generator.

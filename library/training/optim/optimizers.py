@@ -1,4 +1,4 @@
-"""The optimizer of a run and its learning rates."""
+"""The optimizer of a run, its learning rates, and gradient clipping."""
 
 from __future__ import annotations
 

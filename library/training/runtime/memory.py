@@ -11,6 +11,8 @@ from torch import nn
 
 from library.models.family import StableDiffusion
 from library.models.float8 import store_in_float8
+from library.training.runtime.attention_backend import choose_attention
+from library.training.runtime.gradient_checkpointing import checkpoint_gradients
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def save_memory(
 
     Raises nothing: where a switch has no effect on this device, a line says so.
     """
-    lines = [choose_attention(model.unet, spec, device)]
+    lines = [choose_attention(model.unet, device, xformers=spec.xformers, mem_eff_attn=spec.mem_eff_attn)]
     if spec.gradient_checkpointing:
         checkpoint_gradients(model, train_text_encoder)
     if spec.fp8_base or spec.fp8_base_unet:
@@ -61,35 +63,6 @@ def store_base_in_float8(model: StableDiffusion, *, text_encoders: bool) -> str:
     return (
         f"{layers} layers of the model are kept in 8-bit floats: {before / 2**20:,.1f} MiB became {after / 2**20:,.1f}"
     )
-
-
-def choose_attention(unet: nn.Module, spec: MemorySpec, device: torch.device) -> str | None:
-    """Set the U-Net's attention; a line where another backend than the one asked for is used.
-
-    PyTorch's scaled dot product attention is what diffusers uses by default: it needs no option.
-    """
-    if spec.mem_eff_attn:
-        return "mem_eff_attn: PyTorch's scaled dot product attention is used, which needs less memory and is faster"
-    if not spec.xformers:
-        return None
-    if device.type != "cuda":
-        return "xformers needs a CUDA device: PyTorch's scaled dot product attention is used instead"
-    try:
-        unet.enable_xformers_memory_efficient_attention()  # pyright: ignore[reportCallIssue]
-    except (ImportError, ModuleNotFoundError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        return f"xformers cannot be used ({reason}): PyTorch's scaled dot product attention is used instead"
-    return None
-
-
-def checkpoint_gradients(model: StableDiffusion, train_text_encoder: bool) -> None:
-    """Recompute activations in the backward pass instead of keeping them."""
-    model.unet.enable_gradient_checkpointing()
-    if train_text_encoder:
-        for text_encoder in model.text_encoders:
-            name = "activation_checkpointing_enable"  # transformers' new name for it; 5.17 has the old one only
-            enable = getattr(text_encoder, name, text_encoder.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
 
 
 def place(
