@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from library.config.option import Group, Option, Settings
+from library.config.option import JOB, NOTHING, PICTURES, THROUGH, Group, Option, Settings
 from library.config.options.averaging import AVERAGES
 from library.config.options.config import CONFIG
 from library.config.options.logging import LOGGING
@@ -40,7 +40,7 @@ RESTORER = Group("The restorer", (
     *picked(MODEL, "", "pretrained_model_name_or_path v2 v_parameterization tokenizer_cache_dir"),
     Option("controlnet_model_name_or_path", path_or_name, None,
            "the restorer's ControlNet E, of any layout; nothing if the model's file or folder has it",
-           known_as=("controlnet", "controlnet_path", "encoder")),
+           known_as=("controlnet", "controlnet_path", "encoder"), decides=THROUGH),
     Option("cleaner",                    path_or_name, None,
            "file of the cleaner before it (SwinIR ...), none, or bicubic; else the restorer's own, if it has one",
            known_as=("preprocess_model", "stage1")),
@@ -49,14 +49,15 @@ IDENTITY = Group("The person", (
     Option("prompt",                     str,   None,  'what stands for the person: "a photo of a sks woman"',
            known_as=("instance_prompt",)),
     Option("class_prompt",               str,   None,  "what stands for people like them (else prompt without token)"),
-    Option("token",                      str,   "sks", "the word in the prompt that means this person"),
+    Option("token",                      str,   "sks", "the word in the prompt that means this person",
+           recorded_late=True),
     Option("reference_dir",              Path,  None,  "folder of about ten pictures of the person, aligned",
-           known_as=("instance_data_dir", "references", "refs")),
+           known_as=("instance_data_dir", "references", "refs"), decides=PICTURES),
     Option("reg_data_dir",               Path,  None,
            "folder of other faces, which keep the rest of the model as it is (prior preservation)",
-           known_as=("class_data_dir",)),
+           known_as=("class_data_dir",), decides=PICTURES),
     Option("num_class_images",           int,   200,   "how many of them G draws where reg_data_dir is not given",
-           minimum=1),
+           minimum=1, decides=THROUGH),
     Option("resolution",                 int,   None,  "side of the pictures (else what the model was trained on)",
            minimum=64),
 ))
@@ -65,25 +66,28 @@ PIVOTS = Group("Training", (
            "ControlNet around the U-Net; both, one after the other", choices=(TEXT, MODEL_PIVOT, BOTH),
            shapes_tensors=True),
     Option("text_learning_rate",         float, 8e-6,  "learning rate of step 1", minimum=0,
-           in_tables=(("text_pivot", "learning_rate"),)),
+           in_tables=(("text_pivot", "learning_rate"),), decides=THROUGH),
     Option("text_max_train_steps",       int,   2500,  "optimizer steps of step 1", minimum=1,
-           in_tables=(("text_pivot", "max_train_steps"),)),
+           in_tables=(("text_pivot", "max_train_steps"),), decides=JOB),
     Option("prior_loss_weight",          float, 1.0,   "weight of the prior preservation loss; 0 is none", minimum=0),
     Option("in_context",                 bool,  True,  "train G inside the restorer (eq. 6); false is eq. 5"),
     Option("model_learning_rate",        float, 5e-5,  "learning rate of step 2", minimum=0,
-           in_tables=(("model_pivot", "learning_rate"),)),
+           in_tables=(("model_pivot", "learning_rate"),), decides=THROUGH),
     Option("model_max_train_steps",      int,   800,   "optimizer steps of step 2", minimum=1,
-           in_tables=(("model_pivot", "max_train_steps"),)),
-    Option("train_data_dir",             Path,  None,  "step 2 on this folder of faces instead of the references"),
+           in_tables=(("model_pivot", "max_train_steps"),), decides=JOB),
+    Option("train_data_dir",             Path,  None,  "step 2 on this folder of faces instead of the references",
+           decides=PICTURES),
     Option("identities",                 str,   None,
-           "step 2 on several people, each FOLDER=THEIR_G.safetensors", nargs="*"),
+           "step 2 on several people, each FOLDER=THEIR_G.safetensors", nargs="*", recorded_late=True),
     Option("high_noise_text",            str,   "prompt",
            "what G reads in step 2 at noise levels where eq. 8 reads nothing: prompt or null",
            choices=("prompt", "null")),
-    Option("unet_weights",               Path,  None,  "G_p of step 1 (else OUTPUT_NAME_G in output_dir)"),
+    Option("unet_weights",               Path,  None,  "G_p of step 1 (else OUTPUT_NAME_G in output_dir)",
+           decides=THROUGH),
     Option("train_batch_size",           int,   1,     "pictures per step; step 1 adds as many of the prior",
            minimum=1, known_as=("batch_size",)),
-    Option("cache_conditions",           bool,  True,  "degrade and encode all pictures before the first step"),
+    Option("cache_conditions",           bool,  True,  "degrade and encode all pictures before the first step",
+           decides=NOTHING),
     *picked(LOSS, "", "min_timestep max_timestep zero_terminal_snr"),
 ))
 NETWORK_ON_G = picked(NETWORK, "A network on G instead of all its weights (step 1; our addition)",
@@ -97,8 +101,8 @@ SAVING_HERE = picked(SAVING, "Saving and resuming",
     "resume_with_changes", save_precision="fp16")
 PREVIEWS = Group("Previews", (
     Option("sample_every_n_steps",       period, None, "restore some references, degraded, after each nth step",
-           minimum=1),
-    Option("sample_at_first",            bool,  False, "the same before training"),
+           minimum=1, decides=JOB),
+    Option("sample_at_first",            bool,  False, "the same before training", decides=JOB),
 ))
 _STAGE = (
     Option("blur_share",                 float, None,  "how often there is a blur", minimum=0, maximum=1),
@@ -131,18 +135,19 @@ SAMPLING = Group("How pictures are restored", (
            "share of the steps, from noise on, in which nobody in particular is restored (eq. 8)",
            minimum=0, maximum=1),
     Option("guidance_scale",             float, 1.0,   "w of eq. 8: 1 is the person alone", minimum=0,
-           known_as=("w", "cfg_scale", "guidance")),
+           known_as=("w", "cfg_scale", "guidance"), decides=JOB),
     Option("steps",                      int,   50,    "steps from noise to picture", minimum=1, maximum=1000,
-           known_as=("sample_steps", "num_inference_steps")),
-    Option("passes",                     int,   1,     "more than 1: restore the restored picture again", minimum=1),
+           known_as=("sample_steps", "num_inference_steps"), decides=JOB),
+    Option("passes",                     int,   1,     "more than 1: restore the restored picture again", minimum=1,
+           decides=JOB),
     Option("color_fix",                  str,   "wavelet", "colours from the degraded picture",
-           choices=("wavelet", "adain", "none"), known_as=("colour_fix", "color_fix_type")),
+           choices=("wavelet", "adain", "none"), known_as=("colour_fix", "color_fix_type"), decides=JOB),
 ))
 FILES = Group("Files", (
     Option("input",                      Path,  None,  "folder of pictures, or one picture"),
     Option("output",                     Path,  None,  "folder to write; names are kept, pictures become .png"),
     Option("skip_existing",              bool,  False, "go on where an earlier call stopped"),
-))
+), decides=NOTHING)
 RESTORING = Group("Restoring", (
     Option("blind",                      bool,  False, "without the person: the restorer as it was (eq. 4)"),
     Option("encoder_weights",            Path,  None,  "E_pr of step 2 (else OUTPUT_NAME_E in output_dir, if there)"),
@@ -156,13 +161,13 @@ RESTORING = Group("Restoring", (
     Option("edit",                       str,   None,  'words added to the prompt: "smiling"'),
     Option("device",                     str,   None,  "cpu or cuda (else cuda where there is one)",
            choices=("cpu", "cuda")),
-))
+), decides=NOTHING)
 DETECTOR = Group("Finding faces", (
     Option("face_detector",              Path,  None,  "OpenCV's YuNet (face_detection_yunet_2023mar.onnx)"),
     Option("min_face",                   int,   64,    "faces smaller than this are left alone, pixels", minimum=8),
     Option("min_sharpness",              float, 20.0,
            "prepare: reject faces blurrier than this (variance of the Laplacian)", minimum=0),
-))
+), decides=NOTHING)
 EVALUATION = Group("Evaluation", (
     Option("restored",                   Path,  None,  "folder of restored pictures (else output)"),
     Option("reference",                  Path,  None,  "folder of the undamaged pictures, of the same names"),
@@ -172,7 +177,7 @@ EVALUATION = Group("Evaluation", (
     Option("lpips_heads",                Path,  None,  "the heads of LPIPS (alex.pth); else those of torchmetrics"),
     Option("fid_model",                  Path,  None,  "Inception, for FID (pt_inception-2015-12-05-6726825d.pth)"),
     Option("columns",                    str,   None,  "further folders on the sheet, each NAME=FOLDER", nargs="*"),
-))
+), decides=NOTHING)
 # fmt: on
 
 EVERYTHING = (

@@ -14,30 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from library.config.option import Option, by_name
+from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.files import file_hash, legacy_file_hash, tensor_hashes
 
 Metadata = dict[str, str]
 
-OWN_OPTIONS = """
-    learning_rate text_encoder_lr unet_lr lr_scheduler lr_warmup_steps max_grad_norm max_train_steps
-    gradient_checkpointing gradient_accumulation_steps mixed_precision full_fp16 fp8_base fp8_base_unet lowram
-    network_module network_dim network_alpha network_dropout scale_weight_norms
-    output_name training_comment seed clip_skip max_token_length cache_latents
-    noise_offset noise_offset_random_strength adaptive_noise_scale multires_noise_iterations multires_noise_discount
-    ip_noise_gamma ip_noise_gamma_random_strength zero_terminal_snr
-    min_snr_gamma loss_type huber_schedule huber_scale huber_c prior_loss_weight
-    caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate face_crop_aug_range
-    resize_interpolation validation_seed validation_split max_validation_steps validate_every_n_epochs
-    validate_every_n_steps
-""".split()  # noqa: SIM905 (each is written as `ss_` and its own name)
-
-WRITTEN_WHERE_SET = """
-    ema_decay ema_update_every
-    flow_model flow_timestep_distribution flow_logit_mean flow_logit_std flow_uniform_static_ratio flow_uniform_shift
-    flow_uniform_base_pixels flow_use_ot contrastive_flow_matching cfm_lambda
-    vae_custom_scale vae_custom_shift vae_reflection_padding immiscible_noise
-""".split()  # noqa: SIM905
-
+OPTIONS = by_name(ALL_TRAIN_NETWORK)
 FOLDER_OPTIONS = ("color_aug", "flip_aug", "random_crop", "shuffle_caption", "keep_tokens", "bucket_no_upscale")
 
 SUBSET_OPTIONS = """
@@ -139,11 +122,18 @@ class RunFacts:
 
 
 def training_metadata(
-    settings: Mapping[str, Any], model: ModelFacts, datasets: Sequence[DatasetFacts], run: RunFacts
+    settings: Mapping[str, Any],
+    model: ModelFacts,
+    datasets: Sequence[DatasetFacts],
+    run: RunFacts,
+    declared: Mapping[str, Option] = OPTIONS,
 ) -> Metadata:
-    """All entries that stay the same during a run; `settings` are the options' values by name."""
-    facts: dict[str, Any] = {f"ss_{name}": _plain(settings.get(name)) for name in OWN_OPTIONS}
-    facts |= {f"ss_{name}": settings[name] for name in WRITTEN_WHERE_SET if settings.get(name)}
+    """All entries that stay the same during a run; `settings` are the values of the `declared` options by name."""
+    facts: dict[str, Any] = {
+        f"ss_{name}": _plain(settings.get(name))
+        for name, option in declared.items()
+        if option.in_metadata and (option.of_sd_scripts or settings.get(name))
+    }
     if model.is_flow:
         facts["ss_flow_model"] = True
     facts |= {

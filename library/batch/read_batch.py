@@ -86,7 +86,7 @@ def _bring_up_one(ledger: Ledger, prepared: Prepared, key: Key, settings: Settin
             return
         old = ledger.read(job.name)
         folder = ledger.output_dir / job.name
-        if old.key not in ("", key.hash) and old.state in job_state.FAILURES:
+        if not key.agrees(old.key, old.parts) and old.state in job_state.FAILURES:
             ledger.set_aside(old)  # states of another configuration, which nothing can go on from
         new = job_state.brought_up(old, job, key, settings["retry"], folder)
         if settings["verify"] and new.state == DONE:

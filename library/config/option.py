@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,25 @@ class Needs:
         """To be read after "without"."""
         first = f"`{self.name}`" + (f" = {' or '.join(map(str, self.among))}" if self.among else "")
         return " or ".join([first, *(f"`{other}`" for other in self.others)])
+
+
+class Decides(Enum):
+    """What another value of an option makes another one: the rest of a run, or only what is left of it.
+
+    A state of another value is refused where it decides the `RESULT`, and a batch's job is another job. `THROUGH`: the
+    same, but what is compared is what comes of it (a dataset, weights), not the value. `PICTURES`: says where pictures
+    lie, which are compared wherever that is. `JOB`: how far a run goes and what files it leaves, so that a state may be
+    gone on from, while a batch's job is another one. `NOTHING`: where, how fast, and what is shown meanwhile.
+    """
+
+    RESULT = "result"
+    THROUGH = "through"
+    PICTURES = "pictures"
+    JOB = "job"
+    NOTHING = "nothing"
+
+
+RESULT, THROUGH, PICTURES, JOB, NOTHING = Decides
 
 
 @dataclass(frozen=True)
@@ -85,20 +105,47 @@ class Option:
     models: Models | None = None  # that it is meant for; said when it is set on another one
     idle_with: str | None = None  # a switch that leaves it without effect; said at start when both are set
     secret: bool = False  # never written to a file
+    decides: Decides = RESULT
+    in_metadata: bool = False  # its value is written into a network's file, as ss_NAME
+    of_sd_scripts: bool = True  # False: an option of this project
+    recorded_late: bool = False  # states of earlier versions do not tell it, so nothing can be said against them
     shapes_tensors: bool = False  # a state's tensors are made for its value, which cannot change at a resume
 
     @property
     def is_flag(self) -> bool:
         return self.type is bool
 
+    @property
+    def has_result(self) -> bool:
+        """Whether a state is compared by its value."""
+        return self.decides is RESULT and not self.inert
+
+    @property
+    def makes_a_job(self) -> bool:
+        """Whether a batch's job is another job with another value."""
+        return self.decides not in (PICTURES, NOTHING) and not self.inert
+
 
 class Group(tuple[Option, ...]):
-    """Options that `--help` shows together under a title."""
+    """Options that `--help` shows together under a title.
+
+    `decides` is for those of them that do not say it; without `of_sd_scripts` all are of this project.
+    """
 
     title: str
 
-    def __new__(cls, title: str, options: Iterable[Option]) -> Group:
-        group = super().__new__(cls, options)
+    def __new__(
+        cls, title: str, options: Iterable[Option], decides: Decides = RESULT, of_sd_scripts: bool = True
+    ) -> Group:
+        completed = (
+            replace(
+                option,
+                decides=decides if option.decides is RESULT else option.decides,
+                of_sd_scripts=option.of_sd_scripts and of_sd_scripts,
+            )
+            for option in options
+        )
+        group = super().__new__(cls, completed)
         group.title = title
         return group
 

@@ -12,17 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from library.config.option import Group, Option
-from library.config.options.averaging import AVERAGES
-from library.config.options.embeddings import EMBEDDINGS
-from library.config.options.flow import FLOW
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.sd_scripts_differences import DIFFERS
 from library.config.values import written_form
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from-sd-scripts.md"
-ONLY_HERE = ("explain", "strict_config", "plan", "sdxl", "early_stop", "early_stop_patience", "save_best", "report")
-ONLY_HERE += ("vae_custom_scale", "vae_custom_shift", "vae_reflection_padding", "immiscible_noise")
-ONLY_HERE += tuple(option.name for group in (EMBEDDINGS, AVERAGES, FLOW) for option in group)
 BEGIN, END = "<!-- options: begin -->", "<!-- options: end -->"
 WORKS, DIFFERENT, INERT, REFUSED = "works", "differs", "no effect", "refused"
 
@@ -51,7 +45,7 @@ def row(option: Option) -> str:
 
 def tables() -> Iterator[str]:
     """One table for each group of options, counted first."""
-    kohyas = [option for group in ALL_TRAIN_NETWORK for option in group if option.name not in ONLY_HERE]
+    kohyas = [option for group in ALL_TRAIN_NETWORK for option in group if option.of_sd_scripts]
     names = sum(1 + len(option.aliases) for option in kohyas)
     counts = {what: sum(status(option) == what for option in kohyas) for what in (WORKS, DIFFERENT, INERT, REFUSED)}
     yield (
@@ -59,13 +53,13 @@ def tables() -> Iterator[str]:
         f"on purpose, {counts[INERT]} have no effect and say so at the start, {counts[REFUSED]} is refused."
     )
     for group in ALL_TRAIN_NETWORK:
-        mine = [option for option in group if option.name not in ONLY_HERE]
+        mine = [option for option in group if option.of_sd_scripts]
         if mine:
             title = group.title if isinstance(group, Group) else "Options"
             yield f"\n### {title}\n\n| option | here | what it does | default | remark |\n|---|---|---|---|---|"
             yield from map(row, mine)
     yield "\n### Only here\n\n| option | what it does | default |\n|---|---|---|"
-    for option in (option for group in ALL_TRAIN_NETWORK for option in group if option.name in ONLY_HERE):
+    for option in (option for group in ALL_TRAIN_NETWORK for option in group if not option.of_sd_scripts):
         default = "" if option.default in (None, "", False) else f"`{written_form(option.default)}`"
         yield f"| `{option.name}` | {option.help} | {default} |"
 

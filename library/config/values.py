@@ -46,6 +46,11 @@ def read_value(option: Option, raw: Any) -> Any:
     return in_range(option, value)
 
 
+def is_path(option: Option) -> bool:
+    """Whether an option names a file or folder of this machine."""
+    return option.type in (path_or_name, Path)
+
+
 def is_unset(option: Option, raw: Any) -> bool:
     """Configs made by graphical programs write "", [] or false for "nothing here"."""
     if raw is None or raw == "" or raw == []:

@@ -19,7 +19,6 @@ from library.training.runtime.environment import Footing, stand
 from library.training.runtime.memory import place
 from library.training.saving.fingerprint import digest_of_weights, fingerprint
 from library.training.saving.resume import read_position
-from library.training.saving.state_differences import PATHS_OF_MODELS
 from library.training.setup.assemble import (
     Resumed,
     assemble,
@@ -36,7 +35,7 @@ from restoration.pivots.header import metadata_writer, standing_header
 from restoration.pivots.memory_budget import budget, count_of
 from restoration.pivots.objective import Restoration, text_timesteps
 from restoration.pivots.person import People, Person, base_mark, class_prompt_of, give_weights
-from restoration.pivots.pivot import DECISIVE, MARK, decided_by, person_file, settings_of
+from restoration.pivots.pivot import MARK, decided_by, person_file, settings_of
 from restoration.pivots.samples import build_previews
 from restoration.pivots.trainable import build_trainable, freeze, network_plugin, untrained
 from restoration.pivots.training_pictures import TrainingPictures, find_training_pictures
@@ -167,9 +166,8 @@ def fingerprint_of(
     options: dict[str, Any] = settings.values | {"seed": footing.seed}
     if options["cleaner"] and Path(options["cleaner"]).is_file():
         options["cleaner"] = Path(options["cleaner"])  # a file and not a name: its content counts
-    averages = ("ema_decay", "ema_update_every")  # a state holds them, while a pivot's own file is not decided by them
-    decisive = [name for name in (*DECISIVE, *averages) if name not in PATHS_OF_MODELS]
-    return fingerprint(options, decisive, system.model, footing.geometry) | {
+    return fingerprint(options, settings.options, system.model, footing.geometry) | {
+        "learning_rate": options["learning_rate"],  # the pivot's own
         "weights of E": digest_of_weights([system.encoder]) if pivot == TEXT else None,
         "pictures": {face.sample_id: file_hash(face.path) for face in [*pictures.faces, *pictures.prior]},
     }

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from library.config.option import Settings
+from library.config.option import THROUGH, Option, Settings
+from library.config.options.averaging import AVERAGES
 from library.errors import UserError
 from library.files import file_hash, read_metadata
 from library.training.saving.file_names import SavingSpec, states_of
 from library.training.saving.resume import LATEST, is_state, read_position
 from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT
 
-DECISIVE = (
-    *("pretrained_model_name_or_path", "controlnet_model_name_or_path", "cleaner", "prompt", "class_prompt", "pivot"),
-    *("seed", "mixed_precision", "learning_rate", "prior_loss_weight", "in_context", "high_noise_text", "gamma"),
-    *("min_timestep", "max_timestep", "train_batch_size"),
-    *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
-    *("resolution", "v_parameterization", "zero_terminal_snr"),
-    *(option.name for option in OPTIMIZER_HERE if not option.is_flag),
-    *(option.name for option in DEGRADATION),
-)
+FIRST_MARK = """
+    pretrained_model_name_or_path controlnet_model_name_or_path cleaner prompt class_prompt pivot seed mixed_precision
+    learning_rate prior_loss_weight in_context high_noise_text gamma min_timestep max_timestep train_batch_size
+    network_module network_dim network_alpha network_args network_dropout scale_weight_norms resolution
+    v_parameterization zero_terminal_snr
+""".split()  # noqa: SIM905 (a fact about files of earlier versions, in the order of their digests: never to be changed)
+OF_STEP_2 = ("identities", "unet_weights")  # they count with what their files hold
+FOLDERS = ("reference_dir", "reg_data_dir", "train_data_dir")
 FILES = {"text": "_G", "model": "_E"}
 """What is added to `output_name` for the file, the log and the states of a pivot."""
 MARK = "pivot_settings"
@@ -47,13 +47,41 @@ def person_file(settings: Settings) -> Path:
 
 
 def decided_by(settings: Settings, pivot: str) -> str:
-    """A digest of all that decides a pivot's result but its length: options, pictures, and for step 2 its G_p."""
+    """A digest of all that decides a pivot's result but its length: options, pictures, and for step 2 its G_p.
+
+    An option at its default is left out, so that one that comes later makes no older file another one.
+    """
     own = settings_of(settings, pivot)
-    facts: dict[str, Any] = {name: own[name] for name in DECISIVE}
-    for name in ("reference_dir", "reg_data_dir", "train_data_dir"):
-        facts[name] = list(_contents(settings[name])) if settings[name] else None
+    names = [name for name, option in own.options.items() if _decides_a_pivot(option) and own[name] != option.default]
+    rate = {"learning_rate": own["learning_rate"], "pivot": pivot}
+    return _digest({name: own[name] for name in sorted(names)} | rate | _facts(settings, own, pivot))
+
+
+def _decides_a_pivot(option: Option) -> bool:
+    """Whether it decides a pivot's own file; its average lies in another, and a rate is known by the pivot's own."""
+    if option in AVERAGES or option.inert or option.name in OF_STEP_2:
+        return False
+    return option.has_result or (option.decides is THROUGH and not option.in_tables)
+
+
+def decided_by_before(settings: Settings, pivot: str) -> str:
+    """The same as files of earlier versions have it, so that none of them is trained anew."""
+    own = settings_of(settings, pivot)
+    groups = (OPTIMIZER_HERE, DEGRADATION)
+    names = [*FIRST_MARK, *(o.name for group in groups for o in group if not o.is_flag)]
+    return _digest({name: own[name] for name in names} | _facts(settings, own, pivot))
+
+
+def _facts(settings: Settings, own: Settings, pivot: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name in FOLDERS:
+        facts[name] = list(_contents(own[name])) if own[name] else None
     if pivot != TEXT:
-        facts |= {"identities": settings["identities"], "G": _mark_of(person_file(settings))}
+        facts |= {"identities": own["identities"], "G": _mark_of(person_file(settings))}
+    return facts
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
 
 
@@ -73,7 +101,7 @@ def is_finished(settings: Settings, pivot: str) -> bool:
     if any(_is_unfinished(state, file, own["max_train_steps"]) for state in states_of(spec)):
         return False
     finished = int(header.get("ss_steps", 0)) >= own["max_train_steps"]
-    return finished and header.get(MARK) == decided_by(settings, pivot)
+    return finished and header.get(MARK) in (decided_by(settings, pivot), decided_by_before(settings, pivot))
 
 
 def _is_unfinished(state: Path, file: Path, steps: int) -> bool:

@@ -16,7 +16,9 @@ from library.config.checks import problems as option_problems
 from library.config.checks import there_is_something_to_train
 from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Option, Settings, Written, by_name
+from library.config.options.config import CONFIG
 from library.config.options.logging import LOGGING
+from library.config.options.plan import PLAN
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import settle
 from library.config.toml_file import toml_text
@@ -24,7 +26,7 @@ from library.config.values import path_or_name, written_form
 from library.errors import Problem, UserError
 
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-STAYS_WITH_THE_BATCH = ("config_file", "output_config", "explain", "strict_config", "plan")
+STAYS_WITH_THE_BATCH = tuple(option.name for option in (*CONFIG, *PLAN))
 PICTURES = ("train_data_dir", "dataset_config", "in_json")
 ALONE = "train_network.py --config_file"
 

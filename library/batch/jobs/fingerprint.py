@@ -15,24 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from library.batch.jobs.config import OPTIONS, PICTURES, STAYS_WITH_THE_BATCH, Prepared
+from library.batch.jobs.config import OPTIONS, Prepared
 from library.batch.jobs.ledger import write_json
 from library.config.dataset_specs import DatasetPlan, SubsetSpec
 from library.config.datasets import plan_datasets
 from library.config.image_folders import is_image_name
 from library.config.option import Settings
-from library.config.options.logging import LOGGING
-from library.config.values import path_or_name, written_form
+from library.config.values import is_path, written_form
 from library.errors import UserError
 
 VERSION = 1  # of what is written here: another version makes other keys
-ELSEWHERE = {
-    *("output_dir", "output_name", "resume", "reg_data_dir", "tokenizer_cache_dir", *PICTURES, *STAYS_WITH_THE_BATCH),
-    *("max_data_loader_n_workers", "lowram", "highvram", "disable_mmap_load_safetensors", "ddp_timeout"),
-    *("cache_latents", "cache_latents_to_disk", "vae_batch_size", "cache_text_encoder_outputs"),
-    *("cache_text_encoder_outputs_to_disk", *(option.name for option in LOGGING)),
-}
-"""Options that change where or how fast, not what."""
 MODEL = "pretrained_model_name_or_path"
 WINDOW, WINDOWS = 1 << 16, 64
 
@@ -48,12 +40,19 @@ class Key:
     def hash(self) -> str:
         return _digest(json.dumps([VERSION, asdict(self)], sort_keys=True, default=str).encode())
 
+    def agrees(self, key: str, parts: Mapping[str, Any]) -> bool:
+        """Whether a record with this hash and these parts is of this job; one without a hash is of none yet."""
+        return key in ("", self.hash) or (bool(parts) and not self.differences(parts))
+
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """One line for each part in which an older key (`asdict` of it) differs from this one."""
+        """One line for each part in which an older key (`asdict` of it) differs from this one.
+
+        Keys of earlier versions have options that decide nothing.
+        """
         lines = []
         old, new = other.get("options", {}), json.loads(json.dumps(self.options))
         for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
+            if old.get(name) != new.get(name) and (name not in OPTIONS or OPTIONS[name].makes_a_job):
                 lines.append(f"{name} was {_shown(old, name)} and is {_shown(new, name)}")
         old = other.get("contents", {})
         return lines + [
@@ -106,7 +105,7 @@ def key_of(prepared: Prepared, digests: Digests) -> Key:
     """The key of a job. Raises `UserError` where there is no picture."""
     contents = {}
     for name, value in _deciding(prepared.settings):
-        if _is_a_path(name):
+        if is_path(prepared.settings.options[name]):
             paths = value if isinstance(value, list) else [value]
             contents[name] = "".join(digests.of(Path(path)) for path in paths)
     contents["the pictures"] = _pictures_digest(prepared, digests)
@@ -115,21 +114,16 @@ def key_of(prepared: Prepared, digests: Digests) -> Key:
 
 def options_of(prepared: Prepared) -> dict[str, Any]:
     """The options of a key: what is set, decides the result, and names no file."""
-    options = {name: written_form(value) for name, value in _deciding(prepared.settings) if not _is_a_path(name)}
+    settings = prepared.settings
+    options = {name: written_form(value) for name, value in _deciding(settings) if not is_path(settings.options[name])}
     return options | {"method trains": prepared.job.trains}
 
 
 def _deciding(settings: Settings) -> Iterator[tuple[str, Any]]:
     """(name, value) of the options that are set to something else than their default and change the result."""
-    for name, option in OPTIONS.items():
-        if name in ELSEWHERE or not settings.explicit(name) or option.inert:
-            continue
-        if settings[name] != option.default:
+    for name, option in settings.options.items():
+        if option.makes_a_job and settings.explicit(name) and settings[name] != option.default:
             yield name, settings[name]
-
-
-def _is_a_path(name: str) -> bool:
-    return OPTIONS[name].type in (path_or_name, Path)
 
 
 def _pictures_digest(prepared: Prepared, digests: Digests) -> str:

@@ -26,7 +26,7 @@ def brought_up(record: Record, job: Job, key: Key, retry: str | None, folder: Pa
 
     `folder` is where the job's outputs are looked for. What was done, and whose files are gone, is done again.
     """
-    is_same = record.key in ("", key.hash)
+    is_same = key.agrees(record.key, record.parts)
     record = replace(
         record, dataset=job.dataset.name, method=job.method, seed=job.seed, key=key.hash, parts=asdict(key)
     )
@@ -42,7 +42,7 @@ def refuse_other_jobs(found: Sequence[tuple[Record, Key]]) -> None:
     problems = []
     for record, key in found:
         has_files = record.state == DONE or any(attempt.steps for attempt in record.attempts)
-        if record.key in ("", key.hash) or not has_files or record.state in FAILURES:
+        if key.agrees(record.key, record.parts) or not has_files or record.state in FAILURES:
             continue
         changes = key.differences(record.parts) or ["the version of the ledger has changed"]
         what = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")

@@ -1,6 +1,6 @@
 """The captions and how they are varied."""
 
-from library.config.option import Group, Models, Option
+from library.config.option import THROUGH, Group, Models, Option
 from library.config.values import count_or_none, token_count
 
 SKIPS_LAYERS = Models(
@@ -11,25 +11,30 @@ SKIPS_LAYERS = Models(
 # fmt: off
 CAPTIONS = Group("Captions", (
     Option("caption_extension",          str,   ".caption", "ending of caption files", aliases=("caption_extention",),
-           known_as=("caption_ext", "caption_file_extension")),
+           known_as=("caption_ext", "caption_file_extension"), decides=THROUGH),
     Option("shuffle_caption",            bool,  False, "shuffle the tags of a caption each time",
-           known_as=("shuffle_tags", "shuffle_captions")),
-    Option("keep_tokens",                int,   0,     "tags at the beginning that stay in place", minimum=0),
-    Option("keep_tokens_separator",      str,   "",    "text that divides fixed from shuffled tags, e.g. |||"),
-    Option("caption_separator",          str,   ",",   "text between tags"),
-    Option("secondary_separator",        str,   None,  "text between tags that stay together"),
-    Option("enable_wildcard",            bool,  False, "choose one of {a|b} and one of several caption lines"),
-    Option("caption_prefix",             str,   None,  "text before each caption"),
-    Option("caption_suffix",             str,   None,  "text after each caption"),
+           known_as=("shuffle_tags", "shuffle_captions"), decides=THROUGH),
+    Option("keep_tokens",                int,   0,     "tags at the beginning that stay in place", minimum=0,
+           decides=THROUGH),
+    Option("keep_tokens_separator",      str,   "",    "text that divides fixed from shuffled tags, e.g. |||",
+           decides=THROUGH),
+    Option("caption_separator",          str,   ",",   "text between tags", decides=THROUGH),
+    Option("secondary_separator",        str,   None,  "text between tags that stay together", decides=THROUGH),
+    Option("enable_wildcard",            bool,  False, "choose one of {a|b} and one of several caption lines",
+           decides=THROUGH),
+    Option("caption_prefix",             str,   None,  "text before each caption", decides=THROUGH),
+    Option("caption_suffix",             str,   None,  "text after each caption", decides=THROUGH),
     Option("caption_dropout_rate",       float, 0.0,   "share of steps in which an image has no caption",
-           minimum=0, maximum=1),
-    Option("caption_dropout_every_n_epochs", int, 0,   "each nth epoch has no captions", minimum=0),
-    Option("caption_tag_dropout_rate",   float, 0.0,   "share of tags left out", minimum=0, maximum=1),
-    Option("token_warmup_min",           int,   1,     "tags at the beginning of the run", minimum=0),
+           minimum=0, maximum=1, decides=THROUGH, in_metadata=True),
+    Option("caption_dropout_every_n_epochs", int, 0,   "each nth epoch has no captions", minimum=0,
+           decides=THROUGH, in_metadata=True),
+    Option("caption_tag_dropout_rate",   float, 0.0,   "share of tags left out", minimum=0, maximum=1,
+           decides=THROUGH, in_metadata=True),
+    Option("token_warmup_min",           int,   1,     "tags at the beginning of the run", minimum=0, decides=THROUGH),
     Option("token_warmup_step",          float, 0,     "steps, or share of the run, until all tags are used",
-           minimum=0),
-    Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225"),
+           minimum=0, decides=THROUGH),
+    Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225", in_metadata=True),
     Option("weighted_captions",          bool,  False, "read (tag:1.3) as a weight"),
     Option("clip_skip",                  count_or_none, None, "take the text encoder's nth layer from the end",
-           minimum=1, models=SKIPS_LAYERS),
+           minimum=1, models=SKIPS_LAYERS, in_metadata=True),
 ))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Option
+from library.config.option import NOTHING, Group, Option
 
 # fmt: off
 CONFIG = Group("Configuration", (
@@ -10,7 +10,8 @@ CONFIG = Group("Configuration", (
            known_as=("config",)),
     Option("output_config",              bool, False, "write the options of the command line to config_file and stop"),
     Option("explain",                    bool, False,
-           "print every value with where it comes from, and what has no effect, and stop; loads no model"),
+           "print every value with where it comes from, and what has no effect, and stop; loads no model",
+           of_sd_scripts=False),
     Option("strict_config",              bool, False, "treat unknown keys of the config file as errors",
-           known_as=("strict",)),
-))
+           known_as=("strict",), of_sd_scripts=False),
+), decides=NOTHING)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Option
+from library.config.option import JOB, Group, Option
 from library.config.values import key_value
 
 # fmt: off
@@ -34,5 +34,5 @@ EMBEDDINGS = Group("Embedding", (
            known_as=("stop_embedding_training_after", "stop_training_after")),
     Option("network_start_step",         int,   0,     "train the network only from this step on", minimum=0),
     Option("bundle_embeddings",          bool,  False,
-           "put the vectors into the network's file too, for web UIs; diffusers then refuses it"),
-))
+           "put the vectors into the network's file too, for web UIs; diffusers then refuses it", decides=JOB),
+), of_sd_scripts=False)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Option
+from library.config.option import NOTHING, Group, Option
 
 # fmt: off
 LOGGING = Group("Logging", (
@@ -14,10 +14,11 @@ LOGGING = Group("Logging", (
     Option("wandb_run_name",             str,  None,  "name of the run for wandb"),
     Option("wandb_api_key",              str,  None,  "key for wandb; better left to `wandb login`", secret=True),
     Option("log_config",                 bool, False, "tell trackers all options, without secrets"),
-    Option("report",                     bool, True,  "write the run's page, {output_name}-report.html"),
+    Option("report",                     bool, True,  "write the run's page, {output_name}-report.html",
+           of_sd_scripts=False),
     Option("console_log_level",          str,  None,  "how much to say; DEBUG shows every step",
            choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
     Option("console_log_file",           Path, None,  "say it into a file instead"),
     Option("console_log_simple",         bool, False, "say it without colours",
            inert="what is said here has no colours anyway"),
-))
+), decides=NOTHING)

@@ -1,6 +1,6 @@
 """What the file says about itself (modelspec)."""
 
-from library.config.option import Group, Option
+from library.config.option import JOB, Group, Option
 from library.config.values import path_or_name
 
 # fmt: off
@@ -16,4 +16,4 @@ METADATA = Group("Metadata", (
     Option("metadata_trigger_phrase",    str, None, "words that call it"),
     Option("metadata_preprocessor",      str, None, "preprocessor that it needs"),
     Option("metadata_is_negative_embedding", str, None, "whether it is a negative embedding"),
-))
+), decides=JOB)

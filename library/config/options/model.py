@@ -1,26 +1,32 @@
 """The model that is trained on."""
 
-from library.config.option import Group, Option
+from library.config.option import NOTHING, THROUGH, Group, Option
 from library.config.values import path_or_name
 
 # fmt: off
 MODEL = Group("Model", (
     Option("pretrained_model_name_or_path", path_or_name, None, "the model: a file, or a diffusers folder",
-           known_as=("model", "model_path", "base_model", "pretrained_model", "ckpt")),
+           known_as=("model", "model_path", "base_model", "pretrained_model", "ckpt"), decides=THROUGH),
     Option("v2",                         bool,         False, "Stable Diffusion 2.x (checked against the weights)",
-           known_as=("is_v2", "sd2")),
+           known_as=("is_v2", "sd2"), decides=NOTHING),
     Option("sdxl",                       bool,         False, "Stable Diffusion XL (checked against the weights)",
-           known_as=("is_sdxl", "sdxl_model")),
+           known_as=("is_sdxl", "sdxl_model"), decides=NOTHING, of_sd_scripts=False),
     Option("v_parameterization",         bool,         False, "the model predicts v (checked against its config)",
            known_as=("v_prediction", "vpred")),
     Option("vae",                        path_or_name, None,  "another VAE than the model's own: a file or a folder",
-           known_as=("vae_path",)),
-    Option("vae_custom_scale",           float,        None,  "latents = (z - shift) * scale: that (else the model's)"),
-    Option("vae_custom_shift",           float,        None,  "the shift (else the model's)"),
-    Option("vae_reflection_padding",     bool,         False, "the VAE's convolutions pad by reflection"),
+           known_as=("vae_path",), decides=THROUGH),
+    Option("vae_custom_scale",           float,        None,  "latents = (z - shift) * scale: that (else the model's)",
+           of_sd_scripts=False, in_metadata=True),
+    Option("vae_custom_shift",           float,        None,  "the shift (else the model's)",
+           of_sd_scripts=False, in_metadata=True),
+    Option("vae_reflection_padding",     bool,         False, "the VAE's convolutions pad by reflection",
+           of_sd_scripts=False, in_metadata=True),
     Option("no_half_vae",                bool,         False, "keep the VAE in float32 (SDXL's needs it)",
-           known_as=("sdxl_no_half_vae",)),
-    Option("tokenizer_cache_dir",        path_or_name, None,  "folder with tokenizers, for machines without a network"),
-    Option("lowram",                     bool,         False, "load models straight to the device"),
-    Option("disable_mmap_load_safetensors", bool,      False, "read model files whole, not mapped into memory"),
+           known_as=("sdxl_no_half_vae",), recorded_late=True),
+    Option("tokenizer_cache_dir",        path_or_name, None,  "folder with tokenizers, for machines without a network",
+           decides=NOTHING),
+    Option("lowram",                     bool,         False, "load models straight to the device",
+           decides=NOTHING, in_metadata=True),
+    Option("disable_mmap_load_safetensors", bool,      False, "read model files whole, not mapped into memory",
+           decides=NOTHING),
 ))

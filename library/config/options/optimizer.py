@@ -1,6 +1,6 @@
 """The optimizer and the learning rate over the run."""
 
-from library.config.option import Group, Needs, Option
+from library.config.option import JOB, Group, Needs, Option
 from library.config.values import count_or_none, key_value, one_or_more, steps_or_ratio
 
 SCHEDULERS = (
@@ -24,18 +24,19 @@ OPTIMIZER = Group("Optimizer and learning rate", (
     Option("optimizer_args",             key_value, None,  "further arguments, e.g. weight_decay=0.1", nargs="*",
            known_as=("optimizer_arguments", "optimizer_extra_args")),
     Option("use_8bit_adam",              bool,      False, "old for optimizer_type = AdamW8bit",
-           implies=(("optimizer_type", "AdamW8bit"),)),
+           implies=(("optimizer_type", "AdamW8bit"),), decides=JOB),
     Option("use_lion_optimizer",         bool,      False, "old for optimizer_type = Lion",
-           implies=(("optimizer_type", "Lion"),)),
+           implies=(("optimizer_type", "Lion"),), decides=JOB),
     Option("learning_rate",              float,     2e-6,  "learning rate of what has none of its own",
-           minimum=0, known_as=("lr",)),
-    Option("max_grad_norm",              float,     1.0,   "gradients are clipped to this norm; 0 is off", minimum=0),
+           minimum=0, known_as=("lr",), in_metadata=True),
+    Option("max_grad_norm",              float,     1.0,   "gradients are clipped to this norm; 0 is off", minimum=0,
+           in_metadata=True),
     Option("lr_scheduler",               str,       "constant", "how the learning rate changes", choices=SCHEDULERS,
-           known_as=("scheduler",)),
+           known_as=("scheduler",), in_metadata=True),
     Option("lr_scheduler_type",          str,       "",    "class of a scheduler, in place of lr_scheduler"),
     Option("lr_scheduler_args",          key_value, None,  "its arguments", nargs="*"),
     Option("lr_warmup_steps",            steps_or_ratio, 0, "steps in which the rate rises, or their share (10%)",
-           known_as=("lr_warmup", "warmup_steps", "warmup", "lr_warmup_ratio", "warmup_ratio")),
+           known_as=("lr_warmup", "warmup_steps", "warmup", "lr_warmup_ratio", "warmup_ratio"), in_metadata=True),
     Option("lr_decay_steps",             steps_or_ratio, 0, "steps in which it falls (warmup_stable_decay)",
            needs=Needs("lr_scheduler", ("warmup_stable_decay",))),
     Option("lr_scheduler_num_cycles",    one_or_more, 1,   "restarts of cosine_with_restarts",

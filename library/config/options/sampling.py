@@ -1,6 +1,6 @@
 """Sample images while the run goes on."""
 
-from library.config.option import Group, Needs, Option
+from library.config.option import JOB, Group, Needs, Option
 from library.config.values import period, prompts_or_file
 
 # Those with "k_" are the same samplers as those without.
@@ -32,4 +32,4 @@ SAMPLING = Group("Samples", (
     Option("sample_at_first",            bool,   False,  "make samples before training", needs=PROMPTS),
     Option("sample_sampler",             str,    "ddim", "how they are made", choices=SAMPLERS, known_as=("sampler",),
            other_words=ELSEWHERE, needs=PROMPTS),
-))
+), decides=JOB)

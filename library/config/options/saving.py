@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Needs, Option
+from library.config.option import JOB, NOTHING, Group, Needs, Option
 from library.config.values import count_or_none, file_name, path_or_name, period
 
 UPLOAD = "nothing is uploaded; copy the files where you want them"
@@ -10,9 +10,9 @@ UPLOAD = "nothing is uploaded; copy the files where you want them"
 # fmt: off
 SAVING = Group("Saving and resuming", (
     Option("output_dir",                 Path,   None,  "folder of everything that the run leaves",
-           known_as=("output", "output_folder", "out_dir")),
+           known_as=("output", "output_folder", "out_dir"), decides=NOTHING),
     Option("output_name",                file_name, None,  "name of the files, without folder and ending",
-           known_as=("name", "model_name")),
+           known_as=("name", "model_name"), decides=NOTHING, in_metadata=True),
     Option("save_model_as",              str,    "safetensors", "kind of the network file",
            choices=("ckpt", "pt", "safetensors")),
     Option("save_precision",             str,    None,  "precision in the file (else that of training)",
@@ -29,9 +29,9 @@ SAVING = Group("Saving and resuming", (
            known_as=("save_training_state",)),
     Option("save_state_on_train_end",    bool,   False, "the same at the end only"),
     Option("resume",                     path_or_name, None, "state to go on from: its folder, or `latest`",
-           known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir")),
+           known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir"), decides=NOTHING),
     Option("resume_with_changes",        bool,   False, "go on from a state of other rates or data; each is said",
-           needs=Needs("resume")),
+           needs=Needs("resume"), decides=NOTHING, of_sd_scripts=False),
     Option("initial_epoch",              count_or_none, None,  "begin a new run at this epoch (from 1)", minimum=1),
     Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0),
     Option("skip_until_initial_step",    bool,   False, "begin in the middle of an epoch",
@@ -46,4 +46,4 @@ SAVING = Group("Saving and resuming", (
     Option("resume_from_huggingface",    bool,   False, "resume from an uploaded state",
            inert="nothing is downloaded; give --resume a folder"),
     Option("async_upload",               bool,   False, "upload while training", inert=UPLOAD),
-))
+), decides=JOB)

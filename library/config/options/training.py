@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from library.config.option import Group, Option
+from library.config.option import JOB, NOTHING, THROUGH, Group, Option
 from library.config.values import count_or_none, one_or_more
 
 DEEPSPEED = "DeepSpeed is not supported: networks are too small to need it"
@@ -14,34 +14,40 @@ DYNAMO_BACKENDS = ("no", "eager", "aot_eager", "inductor", "aot_ts_nvfuser", "nv
 # fmt: off
 TRAINING = Group("Training", (
     Option("max_train_steps",            int,   1600,  "optimizer steps, unless max_train_epochs is given", minimum=1,
-           known_as=("steps", "train_steps", "num_train_steps")),
+           known_as=("steps", "train_steps", "num_train_steps"), decides=JOB, in_metadata=True),
     Option("max_train_epochs",           count_or_none, None,  "passes over all images with their repeats", minimum=1,
-           known_as=("epoch", "epochs", "num_epochs", "num_train_epochs", "max_epochs")),
-    Option("seed",                       int,   None,  "makes the run repeatable; left out, one is drawn", minimum=0),
-    Option("mixed_precision",            str,   "no",  "precision of the computation", choices=("no", "fp16", "bf16")),
-    Option("full_fp16",                  bool,  False, "weights and gradients in float16 too", shapes_tensors=True),
+           known_as=("epoch", "epochs", "num_epochs", "num_train_epochs", "max_epochs"), decides=JOB),
+    Option("seed",                       int,   None,  "makes the run repeatable; left out, one is drawn", minimum=0,
+           in_metadata=True),
+    Option("mixed_precision",            str,   "no",  "precision of the computation", choices=("no", "fp16", "bf16"),
+           in_metadata=True),
+    Option("full_fp16",                  bool,  False, "weights and gradients in float16 too", shapes_tensors=True,
+           in_metadata=True),
     Option("full_bf16",                  bool,  False, "weights and gradients in bfloat16 too", shapes_tensors=True),
-    Option("fp8_base",                   bool,  False, "keep the model in 8-bit floats"),
-    Option("fp8_base_unet",              bool,  False, "keep the U-Net in 8-bit floats"),
-    Option("gradient_checkpointing",     bool,  False, "compute activations twice: less memory, slower"),
+    Option("fp8_base",                   bool,  False, "keep the model in 8-bit floats", in_metadata=True),
+    Option("fp8_base_unet",              bool,  False, "keep the U-Net in 8-bit floats", in_metadata=True),
+    Option("gradient_checkpointing",     bool,  False, "compute activations twice: less memory, slower",
+           decides=NOTHING, in_metadata=True),
     Option("cpu_offload_checkpointing",  bool,  False, "keep checkpointed activations in the computer's memory",
            inert="it does not work for Stable Diffusion in sd-scripts either"),
     Option("gradient_accumulation_steps", one_or_more, 1,     "batches that make one optimizer step", minimum=1,
-           known_as=("gradient_accumulation", "grad_accumulation_steps", "accumulation_steps")),
+           known_as=("gradient_accumulation", "grad_accumulation_steps", "accumulation_steps"),
+           decides=THROUGH, in_metadata=True),
     Option("max_data_loader_n_workers",  int,   8,     "threads that prepare batches", minimum=0,
-           known_as=("num_workers", "max_data_loader_workers", "dataloader_num_workers")),
+           known_as=("num_workers", "max_data_loader_workers", "dataloader_num_workers"), decides=NOTHING),
     Option("persistent_data_loader_workers", bool, False, "keep what prepares the batches",
            inert="threads prepare the batches here, and they stay"),
     Option("xformers",                   bool,  False, "attention by xformers, where it can run",
-           known_as=("use_xformers",)),
+           known_as=("use_xformers",), decides=NOTHING),
     Option("sdpa",                       bool,  False, "attention by PyTorch",
            inert="PyTorch's own attention is what is used anyway"),
-    Option("mem_eff_attn",               bool,  False, "attention in less memory"),
+    Option("mem_eff_attn",               bool,  False, "attention in less memory", decides=NOTHING),
     Option("torch_compile",              bool,  False, "compile the model", inert=COMPILING),
     Option("dynamo_backend",             str,   "inductor", "what compiles it",
            choices=DYNAMO_BACKENDS, inert=COMPILING),
-    Option("highvram",                   bool,  False, "keep memory instead of giving it back early"),
-    Option("ddp_timeout",                count_or_none, None,  "minutes that processes wait for each other", minimum=1),
+    Option("highvram",                   bool,  False, "keep memory instead of giving it back early", decides=NOTHING),
+    Option("ddp_timeout",                count_or_none, None,  "minutes that processes wait for each other", minimum=1,
+           decides=NOTHING),
     Option("ddp_gradient_as_bucket_view", bool, False, "an option of DistributedDataParallel",
            inert="networks are not wrapped in DistributedDataParallel"),
     Option("ddp_static_graph",           bool,  False, "an option of DistributedDataParallel",

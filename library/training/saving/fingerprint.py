@@ -26,7 +26,7 @@ from library.adapters.metadata import (
     training_metadata,
 )
 from library.adapters.modelspec import modelspec
-from library.config.option import Settings
+from library.config.option import Option, Settings
 from library.data.dataset import Dataset, Sample
 from library.data.sample_order import Geometry
 from library.files import file_hash
@@ -44,29 +44,6 @@ from library.training.saving.state_differences import (
     Details,
     Expected,
     Fingerprint,
-)
-
-# Options that decide what the remaining steps do. Others, such as how often is saved, may change at a resume. The base
-# model is known by its weights, wherever it lies.
-DECISIVE = (
-    *("seed", "mixed_precision", "full_fp16", "full_bf16", "clip_skip"),
-    *("fp8_base", "fp8_base_unet"),
-    *("network_module", "network_dim", "network_alpha", "network_args", "network_dropout", "scale_weight_norms"),
-    *("network_train_unet_only", "network_train_text_encoder_only", "unet_lr", "text_encoder_lr", "learning_rate"),
-    *("optimizer_type", "optimizer_args", "max_grad_norm", "max_token_length", "min_timestep", "max_timestep"),
-    *("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_args"),
-    *("lr_decay_steps", "lr_scheduler_timescale", "lr_scheduler_min_lr_ratio", "network_weights", "base_weights"),
-    *("token_string", "num_vectors_per_token", "init_word", "weights", "embedding_initializer", "initializer_args"),
-    *("embedding_lr", "reg_weight", "embedding_start_step", "embedding_stop_step", "network_start_step"),
-    *("use_object_template", "use_style_template", "caption_template", "lr_scheduler_type", "weighted_captions"),
-    *("v_parameterization", "prior_loss_weight", "loss_type", "huber_schedule", "huber_c", "huber_scale"),
-    *("min_snr_gamma", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "debiased_estimation_loss"),
-    *("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale", "zero_terminal_snr"),
-    *("flow_model", "flow_timestep_distribution", "flow_logit_mean", "flow_logit_std", "flow_uniform_static_ratio"),
-    *("flow_uniform_shift", "flow_uniform_base_pixels", "flow_use_ot", "contrastive_flow_matching", "cfm_lambda"),
-    *("vae_custom_scale", "vae_custom_shift", "vae_reflection_padding", "immiscible_noise"),
-    *("ema_decay", "ema_update_every", "ema_validate"),
-    *("multires_noise_iterations", "multires_noise_discount", "ip_noise_gamma", "ip_noise_gamma_random_strength"),
 )
 
 
@@ -115,11 +92,16 @@ def optimizer_text(optimizer: torch.optim.Optimizer, arguments: Mapping[str, Any
 
 
 def metadata_writer(
-    options: Mapping[str, Any], model: StableDiffusion, dataset: Dataset, run: RunFacts, title: str
+    options: Mapping[str, Any],
+    declared: Mapping[str, Option],
+    model: StableDiffusion,
+    dataset: Dataset,
+    run: RunFacts,
+    title: str,
 ) -> Callable[[Clock, str], Metadata]:
     """A function that gives the metadata of a file of a kind ("lora", ...) written at the clock's place."""
     base = model_facts(model, options)
-    fixed = training_metadata(options, base, dataset_facts(dataset), run)
+    fixed = training_metadata(options, base, dataset_facts(dataset), run, declared)
 
     def metadata(clock: Clock, kind: str) -> Metadata:
         at = saving_metadata(fixed, epoch=clock.epochs_done, steps=clock.global_step, finished_at=time.time())
@@ -138,17 +120,22 @@ def metadata_writer(
 
 
 def fingerprint(
-    options: Mapping[str, Any], decisive: Sequence[str], model: StableDiffusion, geometry: Geometry
+    options: Mapping[str, Any], declared: Mapping[str, Option], model: StableDiffusion, geometry: Geometry
 ) -> dict[str, Any]:
-    """What a state must agree with: the `decisive` options, the base model, and how an epoch is cut.
+    """What a state must agree with: the options that decide the result, the base model, and how an epoch is cut.
 
     The length of the run is not part of it: a run may be resumed to go on for longer.
     """
     return (
-        {name: _by_content(options[name]) for name in decisive}
+        facts_of_options(options, declared)
         | {MODEL: digest_of_weights(model.modules.values()), SOURCE: str(options[PATHS_OF_MODELS[0]])}
         | _facts_of_steps(geometry)
     )
+
+
+def facts_of_options(options: Mapping[str, Any], declared: Mapping[str, Option]) -> dict[str, Any]:
+    """The values of those options that a state is compared by."""
+    return {name: _by_content(options[name]) for name, option in declared.items() if option.has_result}
 
 
 def check_settings_of_state(
@@ -158,15 +145,23 @@ def check_settings_of_state(
     options = settings.effective()
     if options["seed"] is None:
         options["seed"] = theirs.get("seed")
-    ours = {name: _by_content(options[name]) for name in DECISIVE} | _facts_of_steps(geometry) | _facts_of_data(dataset)
+    ours = facts_of_options(options, settings.options) | _facts_of_steps(geometry) | _facts_of_data(dataset)
     expected = expected_state(settings, ours, data_details(dataset))
-    expected.changes(state, {name: theirs.get(name) for name in ours}, read_details(state))
+    expected.changes(state, {name: theirs[name] for name in ours if name in theirs}, read_details(state))
 
 
 def expected_state(settings: Settings, ours: Fingerprint, details: Details | None = None) -> Expected:
-    """What a run of these settings expects of the state that it goes on from."""
+    """What a run of these settings expects of the state that it goes on from.
+
+    A state that does not tell an option is one of a time without it, in which its default was in use.
+    """
+    presumed = {
+        name: ours[name] if option.recorded_late else _by_content(option.default)
+        for name, option in settings.options.items()
+        if option.has_result and name in ours
+    }
     fixed = frozenset(name for name, option in settings.options.items() if option.shapes_tensors)
-    return Expected(ours, details or {}, fixed, bool(settings["resume_with_changes"]))
+    return Expected(ours, details or {}, fixed, bool(settings["resume_with_changes"]), presumed)
 
 
 def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str, Any]:

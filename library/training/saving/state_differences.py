@@ -44,17 +44,19 @@ class Expected:
     """What a run expects of the state that it goes on from.
 
     A state whose differences touch nothing `fixed`, the options that give its tensors their shapes, may be gone on from
-    `with_changes`. `details` are what digests in the fingerprint were made of.
+    `with_changes`. `details` are what digests in the fingerprint were made of; `presumed` is what a state means that
+    says nothing.
     """
 
     fingerprint: Fingerprint
     details: Details = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     with_changes: bool = False
+    presumed: Fingerprint = field(default_factory=dict)
 
     def changes(self, folder: Path, theirs: Fingerprint, details: Details) -> list[Difference]:
         """The differences of the state in `folder` that this run takes on purpose. Raises `UserError` for others."""
-        found = list(differences(theirs, self.fingerprint, details, self.details))
+        found = list(differences({**self.presumed, **theirs}, self.fingerprint, details, self.details))
         fixed = [difference.name for difference in found if difference.name in self.fixed]
         if found and (fixed or not self.with_changes):
             raise UserError(_refusal(folder, found, fixed))

@@ -43,7 +43,6 @@ from library.training.runtime.memory import MemorySpec, on_device, place, save_m
 from library.training.runtime.mixed_precision import DTYPES
 from library.training.saving.file_names import SavingSpec
 from library.training.saving.fingerprint import (
-    DECISIVE,
     check_settings_of_state,
     data_details,
     dataset_fingerprint,
@@ -121,8 +120,10 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         batches=batches,
         clock=clock,
         optimizers=optimizers,
-        metadata=metadata_writer(options, model, dataset, facts, title=settings.take(SavingSpec).last_stem),
-        fingerprint=fingerprint(options, DECISIVE, model, footing.geometry)
+        metadata=metadata_writer(
+            options, settings.options, model, dataset, facts, title=settings.take(SavingSpec).last_stem
+        ),
+        fingerprint=fingerprint(options, settings.options, model, footing.geometry)
         | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
         details=data_details(dataset),
         previews=build_previews(checked, model, conditioner, processes),

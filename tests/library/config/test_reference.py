@@ -10,7 +10,7 @@ import pytest
 
 from library.config.option import by_name, with_aliases
 from library.config.options.train_network import ALL_TRAIN_NETWORK
-from library.config.reference import BEGIN, INERT, ONLY_HERE, PAGE, page, row, status
+from library.config.reference import BEGIN, INERT, PAGE, page, row, status
 from library.config.sd_scripts_differences import DIFFERS
 from tests.library.config.every_option.cases import CASES
 from train_network import main
@@ -40,7 +40,8 @@ def test_no_option_of_sd_scripts_is_missing_from_the_page():
     table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition("### Only here")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     assert sorted(name for cell in rows for name in re.findall(r"`(\w+)`", cell)) == sorted(KOHYA)
-    assert set(OPTIONS) - set(ONLY_HERE) == {BY_ANY_NAME[name].name for name in KOHYA}
+    kohyas = {name for name, option in OPTIONS.items() if option.of_sd_scripts}
+    assert kohyas == {BY_ANY_NAME[name].name for name in KOHYA}
 
 
 def test_the_page_is_what_the_command_writes():
