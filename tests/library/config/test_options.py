@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from library.config.option import Group, Option, Settings, by_name, with_aliases
-from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 
@@ -15,10 +14,7 @@ KOHYA = json.loads((Path(__file__).parents[2] / "golden" / "sd_scripts_options.j
     "options"
 ]
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-OURS = {
-    *("explain", "strict_config", "plan", "sdxl", "save_best", "early_stop", "early_stop_patience", "report"),
-    *(option.name for option in EMBEDDINGS),
-}
+OURS = {name for name, option in OPTIONS.items() if not option.of_sd_scripts}
 
 
 def settings_of(*argv: str) -> Settings:

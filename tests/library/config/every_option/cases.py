@@ -233,6 +233,7 @@ SAVING = {
     "save_state": shows(True, "files", **STEPS),
     "save_state_on_train_end": shows(True, "files"),
     "resume": shows("{trained-state}", "log", max_train_steps=4),
+    "resume_with_changes": shows(True, "log", resume="{trained-state}", max_train_steps=4, learning_rate=5e-4),
     "initial_epoch": shows(2, "log", **EPOCHS),
     "initial_step": shows(2, "log", max_train_steps=4),
     "skip_until_initial_step": shows(True, "log", initial_step=1),
