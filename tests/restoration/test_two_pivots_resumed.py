@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load_file
 
+from restoration.pivots.pivot import decided_by, decided_by_before
+from restoration.train import read_settings
+
 
 def test_step_2_is_trained_again_when_step_1_went_on(person, tmp_path):
     e = tmp_path / "out" / "ana_E.safetensors"
@@ -31,3 +34,16 @@ def test_a_resumed_step_2_is_the_straight_one(person, tmp_path):
     assert person(output_dir=b, model_max_train_steps=6, resume="latest", **g) == 0
     one, other = (load_file(out / "ana_E.safetensors") for out in (a, b))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_file_of_an_earlier_version_with_its_own_digest_is_still_taken_for_finished(words):
+    one, other = read_settings(words()), read_settings(words(gamma=0.25))
+    assert decided_by_before(one, "text") != decided_by(one, "text")
+    assert decided_by_before(one, "text") != decided_by_before(other, "text")
+    assert decided_by(one, "text") != decided_by(other, "text")
+
+
+def test_what_the_other_pivot_is_trained_with_decides_nothing(words):
+    one, other = read_settings(words()), read_settings(words(model_learning_rate=0.5))
+    assert decided_by(one, "text") == decided_by(other, "text")
+    assert decided_by(one, "model") != decided_by(other, "model")

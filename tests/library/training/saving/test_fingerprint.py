@@ -1,4 +1,4 @@
-"""Each option decides or says that it does not: a state of another value is refused, and a batch's job is another one."""
+"""Each option decides or says that it does not: whether a state is refused, and whether a job is another job."""
 
 from __future__ import annotations
 
