@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.step_overhead import measure
+
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
@@ -56,3 +58,8 @@ def test_a_documented_command_explains_itself(command: str, monkeypatch, capsys)
 
 def test_pages_name_commands():
     assert {"train_network.py", "library.report", "tests.benchmarks.step_overhead"} <= commands().keys()
+
+
+def test_the_overhead_of_the_loop_is_measured_on_both_sides():
+    turns = measure(steps=1, rounds=1, only=None)
+    assert len(turns.ours) == len(turns.bare) == 1

@@ -85,25 +85,10 @@ def measure(steps: int, rounds: int, only: str | None) -> Turns:
     from library.training.setup.checks import check_before_loading
 
     with tempfile.TemporaryDirectory() as output:
-        argv = [
-            "--config_file",
-            str(CONFIG),
-            "--output_dir",
-            output,
-            "--sample_prompts",
-            "",
-            "--max_train_epochs",
-            "999",
-        ]
-        argv += [
-            "--no-sample_at_first",
-            "--sample_every_n_epochs",
-            "0",
-            "--lr_scheduler",
-            "constant",
-            "--lr_warmup_steps",
-            "0",
-        ]
+        argv = ["--config_file", str(CONFIG), "--output_dir", output, "--max_train_epochs", "999"]
+        argv += ["--network_module", "networks.lora", "--network_args"]  # the peer's steps make no RESTART
+        argv += ["--sample_prompts", "", "--no-sample_at_first", "--sample_every_n_epochs", "0"]
+        argv += ["--lr_scheduler", "constant", "--lr_warmup_steps", "0"]
         settings = parse(argv, *ALL_TRAIN_NETWORK, prog="step_overhead", description="")
         run = build_run(check_before_loading(settings, plan_datasets(settings), print), lambda line: None)
         turns: Any = Turns(run, steps, rounds, only)
