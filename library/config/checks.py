@@ -12,10 +12,11 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from library.config.optimizer_table import known
 from library.config.option import Settings
 from library.config.options.embeddings import EMBEDDINGS
-from library.config.options.optimizer import finds_its_rate
 from library.config.options.sampling import FLOW_SAMPLERS
+from library.config.schedule_rules import ScheduleSpec, schedule_problems
 from library.config.suggest import missing, nearest
 from library.config.weights_header import kind_of
 from library.errors import Problem
@@ -232,19 +233,9 @@ def precisions_agree(settings: Settings) -> Iterator[Problem]:
 
 
 def warm_up_fits(settings: Settings) -> Iterator[Problem]:
-    warm_up, custom, name = settings["lr_warmup_steps"], settings["lr_scheduler_type"], settings["lr_scheduler"]
+    warm_up = settings["lr_warmup_steps"]
     if not warm_up:
         return
-    if custom:
-        yield Problem(
-            f"{settings.place('lr_warmup_steps')}: {custom} brings its own schedule (`lr_scheduler_type`); leave the "
-            "warm-up out."
-        )
-    elif name in ("constant", "piecewise_constant"):
-        yield Problem(
-            f"{settings.place('lr_warmup_steps')}: the scheduler `{name}` has no warm-up; "
-            "use `constant_with_warmup`, or leave the warm-up out."
-        )
     steps = settings["max_train_steps"]
     if settings["max_train_epochs"] is None and isinstance(warm_up, int) and warm_up >= steps:
         yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
@@ -256,7 +247,7 @@ def the_optimizer_is_named_once(settings: Settings) -> Iterator[Problem]:
 
 
 def adaptive_rates_are_one(settings: Settings) -> Iterator[Problem]:
-    if not finds_its_rate(settings["optimizer_type"]) or settings["network_module"] is None:
+    if not known(settings["optimizer_type"]).finds_its_rate or settings["network_module"] is None:
         return
     rate = settings["learning_rate"]
     rates: set[float] = set()
@@ -273,18 +264,11 @@ def adaptive_rates_are_one(settings: Settings) -> Iterator[Problem]:
 
 
 def schedules_have_their_numbers(settings: Settings) -> Iterator[Problem]:
-    given = [argument.partition("=")[0].strip() for argument in settings["lr_scheduler_args"] or ()]
-    if settings["lr_scheduler_type"]:
-        return
-    name, ratio = settings["lr_scheduler"], "lr_scheduler_min_lr_ratio"
-    if name == "cosine_with_min_lr" and settings[ratio] is None and not {"min_lr", "min_lr_rate"} & set(given):
-        yield Problem(f"{settings.place('lr_scheduler')} = {name} needs `{ratio}`, for example 0.1.")
-    if name == "piecewise_constant" and "step_rules" not in given:
-        yield Problem(
-            f"{settings.place('lr_scheduler')} = {name} needs `lr_scheduler_args`, for example "
-            'step_rules="1:100,0.1:200,0.01".'
-        )
-    if name == "adafactor" and not settings["optimizer_type"].lower().endswith("adafactor"):
+    for name, why in schedule_problems(settings.take(ScheduleSpec)):
+        yield Problem(settings.place(name) + why)
+    name = settings["lr_scheduler"]
+    of_adafactor = settings["optimizer_type"].lower().endswith("adafactor")
+    if name == "adafactor" and not settings["lr_scheduler_type"] and not of_adafactor:
         yield Problem(f"{settings.place('lr_scheduler')} = {name} is only for `optimizer_type` = Adafactor.")
 
 

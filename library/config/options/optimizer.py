@@ -11,12 +11,6 @@ CYCLIC = Needs("lr_scheduler", ("cosine_with_restarts", "cosine_with_min_lr", "w
 WITH_MINIMUM = Needs("lr_scheduler", ("cosine_with_min_lr", "warmup_stable_decay"))
 
 
-def finds_its_rate(name: str) -> bool:
-    """Whether an optimizer of this name (or class) adapts one learning rate for all that it trains."""
-    last = name.rpartition(".")[2].lower()
-    return last == "prodigy" or last.startswith("dadapt")
-
-
 # fmt: off
 OPTIMIZER = Group("Optimizer and learning rate", (
     Option("optimizer_type",             str,       "",    "AdamW (the default), AdamW8bit, Prodigy, ..., or a class",

@@ -12,34 +12,17 @@ import importlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from library.config.options.optimizer import SCHEDULERS
+from library.config.schedule_rules import WITHOUT_WARMUP, ScheduleSpec, schedule_problems
 from library.errors import UserError
 
 Multiplier = Callable[[int], float]
 Schedule = Callable[[int], Sequence[Mapping[str, Any]]]
 """Step (0-based) -> what each parameter group is set to for it."""
-
-WITHOUT_WARMUP = ("constant", "piecewise_constant")
-
-
-@dataclass(frozen=True)
-class ScheduleSpec:
-    """The options that shape the learning rate over the run; field names are the options'."""
-
-    lr_scheduler: str = "constant"
-    lr_scheduler_type: str = ""
-    lr_scheduler_args: Sequence[str] | None = None
-    lr_warmup_steps: float = 0
-    lr_decay_steps: float = 0
-    lr_scheduler_num_cycles: int = 1
-    lr_scheduler_power: float = 1.0
-    lr_scheduler_timescale: int | None = None
-    lr_scheduler_min_lr_ratio: float | None = None
 
 
 def as_steps(value: float, total_steps: int) -> int:
@@ -69,11 +52,8 @@ def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
 
 def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim.Optimizer) -> Schedule:
     """What each group of `optimizer` is set to at every step. Raises `UserError` for what cannot work in this run."""
+    refuse_problems(spec)
     if spec.lr_scheduler_type:
-        if spec.lr_warmup_steps:
-            raise UserError(
-                f"`lr_scheduler_type = {spec.lr_scheduler_type}` brings its own schedule; leave `lr_warmup_steps` out"
-            )
         arguments = parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args")
         return custom_schedule(spec.lr_scheduler_type, arguments, total_steps, optimizer)
     multiplier = learning_rate_multiplier(spec, total_steps, optimizer.defaults["lr"])
@@ -86,11 +66,17 @@ def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim
     return schedule
 
 
+def refuse_problems(spec: ScheduleSpec) -> None:
+    for name, why in schedule_problems(spec):
+        raise UserError(f"`{name}`{why}")
+
+
 def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate: float) -> Multiplier:
     """The factor on every group's learning rate in effect at step k (0-based), from transformers' schedules.
 
     Raises `UserError` for an unknown name, for a warm-up where the schedule has none or that is longer than the run.
     """
+    refuse_problems(spec)
     name = spec.lr_scheduler
     warmup = as_steps(spec.lr_warmup_steps, total_steps)
     decay = as_steps(spec.lr_decay_steps, total_steps)
@@ -101,8 +87,6 @@ def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate
         )
     if name not in SCHEDULERS:
         raise UserError(f"`lr_scheduler = {name}` is not a schedule; known are {', '.join(SCHEDULERS)}")
-    if warmup and name in WITHOUT_WARMUP:
-        raise UserError(f"`lr_scheduler = {name}` has no warm-up; use constant_with_warmup, or lr_warmup_steps = 0")
     for option, steps in (("lr_warmup_steps", warmup), ("lr_decay_steps", decay)):
         if steps > total_steps:
             raise UserError(
@@ -125,10 +109,6 @@ def _specific_arguments(spec: ScheduleSpec, total_steps: int, warmup: int, decay
     if spec.lr_scheduler == "inverse_sqrt":
         return {"timescale": spec.lr_scheduler_timescale}
     if spec.lr_scheduler == "cosine_with_min_lr":
-        if spec.lr_scheduler_min_lr_ratio is None and not any(
-            a.startswith("min_lr") for a in spec.lr_scheduler_args or ()
-        ):
-            raise UserError("`lr_scheduler = cosine_with_min_lr` needs `lr_scheduler_min_lr_ratio`")
         ratio = spec.lr_scheduler_min_lr_ratio
         return {"num_cycles": spec.lr_scheduler_num_cycles / 2} | ({} if ratio is None else {"min_lr_rate": ratio})
     if spec.lr_scheduler == "warmup_stable_decay":

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from library.config.options.optimizer import finds_its_rate
+from library.config.optimizer_table import known
 from library.errors import UserError
 from library.training.optim.lr_schedulers import Schedule, parse_arguments
-from library.training.optim.registry import known, optimizer_class
+from library.training.optim.registry import optimizer_class
 from library.training.optim.state import load_exactly
 from library.training.runtime.mixed_precision import Precision
 
@@ -47,8 +47,7 @@ class OptimizerSpec:
     @property
     def has_own_rates(self) -> bool:
         """Whether the optimizer finds its learning rate itself, so that no schedule is laid over it."""
-        schedule_free = known(self.name).class_name.endswith("ScheduleFree")
-        return schedule_free or bool(self.arguments.get("relative_step", False))
+        return known(self.name).averages_weights or bool(self.arguments.get("relative_step", False))
 
 
 def trial_optimizer(spec: OptimizerSpec) -> torch.optim.Optimizer:
@@ -71,7 +70,7 @@ def create_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> t
         arguments["lr"] = None
         for group in groups:
             group["lr"] = None  # Adafactor refuses a rate beside its own
-    if finds_its_rate(chosen.__name__) and len(rates - {0.0}) > 1:
+    if known(spec.name).finds_its_rate and len(rates - {0.0}) > 1:
         raise UserError(
             f"`optimizer_type = {spec.name}` finds one learning rate for all, but there are groups with "
             f"{', '.join(f'{rate:g}' for rate in sorted(rates))}; give the same rate to all of them, usually 1.0"
@@ -89,7 +88,7 @@ def create_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> t
 
 
 def _advice(spec: OptimizerSpec, rates: set[float]) -> Iterator[str]:
-    if finds_its_rate(spec.name) and max(rates) <= 0.1:
+    if known(spec.name).finds_its_rate and max(rates) <= 0.1:
         yield f"{spec.name} multiplies the rate that it finds by `learning_rate`, which is {max(rates):g}; 1.0 is usual"
     if spec.arguments.get("relative_step"):
         yield f"{spec.name} sets its own learning rate (relative_step): the options for the rate have no effect"

@@ -86,6 +86,16 @@ def test_a_sound_config_has_no_problem():
             {"lr_scheduler": "cosine", "lr_warmup_steps": 1600},
             "`--lr_warmup_steps` is 1600, but the run has only 1600 steps.",
         ),
+        (
+            {"optimizer_type": "prodigyplus.ProdigyPlusScheduleFree", "learning_rate": 1, "unet_lr": 0.5},
+            "`--optimizer_type` = prodigyplus.ProdigyPlusScheduleFree finds one learning rate for all, but 0.5 and 1 "
+            "are asked for: give `unet_lr`, `text_encoder_lr` and `learning_rate` the same value, usually 1.",
+        ),
+        (
+            {"lr_scheduler": "piecewise_constant"},
+            "`--lr_scheduler` = piecewise_constant needs `lr_scheduler_args`, for example "
+            'step_rules="1:100,0.1:200,0.01".',
+        ),
         ({"loss_type": "huber", "huber_c": 0}, "`--huber_c` is 0, but must be above 0; 0.1 and 1 are usual."),
         (
             {"min_timestep": 500, "max_timestep": 500},

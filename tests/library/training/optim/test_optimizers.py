@@ -1,15 +1,17 @@
 """Every optimizer that kohya's names offer: it steps, it resumes exactly, and it refuses early what it cannot do."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from library.config.optimizer_table import KNOWN, NAMES, known
 from library.errors import UserError
 from library.files import read_tensors, write_tensors
 from library.training.optim import registry
 from library.training.optim.optimizers import Optimizers, OptimizerSpec, create_optimizer, trial_optimizer
-from library.training.optim.registry import KNOWN, NAMES, optimizer_class
+from library.training.optim.registry import optimizer_class
 from library.training.optim.state import join_optimizer_state, split_optimizer_state
 from library.training.runtime.distributed import CPU
 from library.training.runtime.mixed_precision import Precision
@@ -18,7 +20,7 @@ PACKAGES = {place.class_name: place.package for place in KNOWN.values()}
 
 
 def spec_of(name: str) -> OptimizerSpec:
-    pytest.importorskip(PACKAGES.get(registry.known(name).class_name, "").replace("-", "_") or "torch")
+    pytest.importorskip(PACKAGES.get(known(name).class_name, "").replace("-", "_") or "torch")
     adaptive = name.lower().startswith(("prodigy", "dadapt"))
     return OptimizerSpec(name, learning_rate=1.0 if adaptive else 1e-2)
 
@@ -95,6 +97,24 @@ def test_two_rates_for_an_optimizer_that_finds_one_are_refused_and_zero_is_none(
     with pytest.raises(UserError, match=r"0\.5, 1; give the same rate"):
         create_optimizer(spec, groups)
     create_optimizer(spec, [{"params": [p], "lr": rate} for p, rate in zip(parameters, (1.0, 0.0), strict=True)])
+
+
+class ProdigyPlusScheduleFree(torch.optim.SGD):
+    """Stands for the class of a package that nobody has to install."""
+
+
+def test_a_class_path_of_prodigys_kin_gets_its_check_and_its_advice():
+    name = f"{__name__}.{ProdigyPlusScheduleFree.__name__}"
+    assert known("prodigyplus.ProdigyPlusScheduleFree") == replace(known(name), module="prodigyplus")
+    spec = OptimizerSpec(name, learning_rate=1e-4)
+    assert spec.has_own_rates
+    _, notes = create_optimizer(spec, [{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": 1e-4}])
+    assert any("1.0 is usual" in note for note in notes)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in (1.0, 0.5)]
+    with pytest.raises(UserError, match=r"0\.5, 1; give the same rate"):
+        create_optimizer(spec, groups)
+    others = ("AdamW", "torch.optim.SGD", "dadaptation.DAdaptAdam")
+    assert [known(other).finds_its_rate for other in others] == [False, False, True]
 
 
 def test_an_adaptive_optimizer_logs_what_it_makes_of_the_rate_and_advises_one():

@@ -1,0 +1,46 @@
+"""The options of the learning rate's schedule, and what cannot go together in them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+WITHOUT_WARMUP = ("constant", "piecewise_constant")
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """The options that shape the learning rate over the run; field names are the options'."""
+
+    lr_scheduler: str = "constant"
+    lr_scheduler_type: str = ""
+    lr_scheduler_args: Sequence[str] | None = None
+    lr_warmup_steps: float = 0
+    lr_decay_steps: float = 0
+    lr_scheduler_num_cycles: int = 1
+    lr_scheduler_power: float = 1.0
+    lr_scheduler_timescale: int | None = None
+    lr_scheduler_min_lr_ratio: float | None = None
+
+    @property
+    def argument_names(self) -> set[str]:
+        return {argument.partition("=")[0].strip() for argument in self.lr_scheduler_args or ()}
+
+
+def schedule_problems(spec: ScheduleSpec) -> Iterator[tuple[str, str]]:
+    """What is wrong whatever the run's length is: the option, and the rest of a sentence that begins with its place."""
+    name = spec.lr_scheduler
+    if spec.lr_scheduler_type:
+        if spec.lr_warmup_steps:
+            why = f"{spec.lr_scheduler_type} brings its own schedule (`lr_scheduler_type`); leave the warm-up out."
+            yield "lr_warmup_steps", f": {why}"
+        return
+    if spec.lr_warmup_steps and name in WITHOUT_WARMUP:
+        advice = "use `constant_with_warmup`, or leave the warm-up out."
+        yield "lr_warmup_steps", f": the scheduler `{name}` has no warm-up; {advice}"
+    ratio, given = spec.lr_scheduler_min_lr_ratio, spec.argument_names
+    if name == "cosine_with_min_lr" and ratio is None and not {"min_lr", "min_lr_rate"} & given:
+        yield "lr_scheduler", f" = {name} needs `lr_scheduler_min_lr_ratio`, for example 0.1."
+    if name == "piecewise_constant" and "step_rules" not in given:
+        example = 'step_rules="1:100,0.1:200,0.01".'
+        yield "lr_scheduler", f" = {name} needs `lr_scheduler_args`, for example {example}"
