@@ -1,4 +1,4 @@
-"""`python -m miniworld.prove WHAT`: each proof is a module beside this one, with a function `prove`."""
+"""`python -m miniworld.prove WHAT`: a proof is a module beside this one or in `variants`, with a function `prove`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from library.command import run_command
 from library.errors import ConfigError
 
-PROOFS = ("lora", "ac_lora", "rank_bed", "dual_pivot", "cross_init", "overfit")
+VARIANTS = ("averages", "t_lora", "flow")
+"""Those of the folder `variants`."""
+PROOFS = ("lora", "ac_lora", "rank_bed", "dual_pivot", "cross_init", "overfit", *VARIANTS)
 
 
 def prove(argv: Sequence[str]) -> None:
@@ -18,7 +20,8 @@ def prove(argv: Sequence[str]) -> None:
         sys.exit(0)
     if not argv or argv[0] not in PROOFS:
         raise ConfigError(f"say what is to be proved: python -m miniworld.prove {' | '.join(PROOFS)}")
-    importlib.import_module(f"miniworld.prove.{argv[0]}").prove(argv[1:])
+    folder = "variants." if argv[0] in VARIANTS else ""
+    importlib.import_module(f"miniworld.prove.{folder}{argv[0]}").prove(argv[1:])
 
 
 if __name__ == "__main__":

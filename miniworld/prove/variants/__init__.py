@@ -1,0 +1,1 @@
+"""Proofs of ways of training: averaged weights, rank by timestep, rectified flow."""
