@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from library.config.image_folders import HEIF, is_image_name
 
 if HEIF:
-    from pillow_heif import register_heif_opener
+    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
 
     register_heif_opener()
 

@@ -131,8 +131,8 @@ class TLoRAModule(LoRAModule):
             if self.training and self.rank_dropout:
                 kept = torch.rand((x.shape[0], self.lora_dim), device=x.device) > self.rank_dropout
                 mask = mask * self._shaped(kept / (1 - self.rank_dropout), x)
-        if self.training and self.dropout:
-            mask = nn.functional.dropout(torch.ones_like(mask) if mask is None else mask, p=self.dropout)
+            if self.training and self.dropout:
+                mask = nn.functional.dropout(mask, p=self.dropout)
         update = self._update(x, self.lora_down, self.lora_down.weight, self.lora_up.weight, mask)
         if self.start_down is not None:
             update = update - self._update(x, self.lora_down, self.start_down, self.start_up, mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,10 @@ def test_more_training_pictures_begin_with_the_usual_ones_and_show_no_test_conte
     assert len(training_pictures("woodcut", 8)) == 8
 
 
+def matrix_of(layer: Any) -> torch.Tensor:
+    return layer.weight.detach().flatten(1)
+
+
 def test_a_teacher_differs_by_a_matrix_of_its_rank_and_size_in_every_layer_that_a_lora_adapts(base):
     unet, teacher = copy.deepcopy(base.unet), Teacher((1, 2), size=0.5)
     ranks = planted_ranks(unet, teacher)
@@ -64,8 +69,8 @@ def test_a_teacher_differs_by_a_matrix_of_its_rank_and_size_in_every_layer_that_
     plant(unet, teacher)
     before = adapted_layers(base.unet)
     for name, layer in list(adapted_layers(unet).items())[::3]:
-        old = before[name].weight.detach().flatten(1)
-        values = torch.linalg.svdvals(layer.weight.detach().flatten(1) - old)
+        old = matrix_of(before[name])
+        values = torch.linalg.svdvals(matrix_of(layer) - old)
         assert int((values > 1e-4 * values[0]).sum()) == ranks[name]
         assert float(values.norm() / old.norm()) == pytest.approx(0.5, abs=1e-4)
 
@@ -74,7 +79,7 @@ def test_a_falling_spectrum_falls(base):
     unet = copy.deepcopy(base.unet)
     plant(unet, Teacher((2,), falls=True))
     name, layer = next(iter(adapted_layers(unet).items()))
-    values = torch.linalg.svdvals((layer.weight - adapted_layers(base.unet)[name].weight).detach().flatten(1))
+    values = torch.linalg.svdvals(matrix_of(layer) - matrix_of(adapted_layers(base.unet)[name]))
     assert float(values[1] / values[0]) == pytest.approx(2**-0.7, abs=1e-4)
 
 

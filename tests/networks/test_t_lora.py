@@ -174,8 +174,8 @@ def test_ac_lora_by_timestep_masks_its_ordered_slots_and_keeps_its_files(tmp_pat
     with torch.no_grad():
         for module in network.unet_loras:
             module.lora_up.weight.normal_()
-    network.on_progress(Progress(epochs_done=1, total_epochs=2, global_step=50, total_steps=100, loss_sum=1.0,
-                                 relative_mse_sum=1.0, count=2, optimizer=None))  # fmt: skip
+    optimizer = torch.optim.SGD([torch.zeros(1)])
+    network.on_progress(Progress(1, 2, 50, 100, loss_sum=1.0, relative_mse_sum=1.0, count=2, optimizer=optimizer))
     for module in network.unet_loras:
         a, b = module.lora_down.weight.flatten(1), module.lora_up.weight.flatten(1)
         kept = int(network.restarts[-1]["ranks"][module.lora_name])

@@ -64,5 +64,5 @@ def checksum(name: str, tensors: Mapping[str, Tensor]) -> str:
     for key in sorted(tensors):
         tensor = tensors[key]
         value = zlib.crc32(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
-        value = zlib.crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensor.detach().reshape(-1).view(torch.uint8).numpy().data, value)
     return f"{value:08x}"

@@ -124,8 +124,8 @@ def _captions(subset: SubsetSpec, listing: Listing, look: FirstLook) -> dict[str
         look.warnings.append(f"folder '{listing.folder}': {said}")
     if blank:
         instead = f"the class tokens '{subset.class_tokens}'" if subset.class_tokens else "an empty caption"
-        files = f"{len(blank)} caption files begin" if len(blank) > 1 else f"the caption file of '{blank[0]}' begins"
-        look.warnings.append(f"folder '{listing.folder}': {files} with a blank line; {instead} will be used")
+        which = f"{len(blank)} caption files begin" if len(blank) > 1 else f"the caption file of '{blank[0]}' begins"
+        look.warnings.append(f"folder '{listing.folder}': {which} with a blank line; {instead} will be used")
     return captions
 
 

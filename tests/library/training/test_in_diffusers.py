@@ -36,7 +36,7 @@ def _ours(model_folder, weights, sampler="ddim") -> np.ndarray:
     return np.asarray(picture).astype(int)
 
 
-def _theirs(model_folder, weights, scheduler=DDIMScheduler, **changes) -> tuple[np.ndarray, int]:
+def _theirs(model_folder, weights, scheduler: Any = DDIMScheduler, **changes) -> tuple[np.ndarray, int]:
     """diffusers' picture, and how many layers it put the file's tensors on."""
     pipeline: Any = DiffusionPipeline.from_pretrained(model_folder)
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **changes)

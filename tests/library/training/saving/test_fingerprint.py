@@ -129,7 +129,7 @@ def test_an_option_that_decides_has_no_list_to_be_added_to(world: Path, tmp_path
     assert "--p2_gamma" in help_text(groups, "train_network.py", "")
     assert "p2_gamma" in explanation(other, groups, [])
     assert row(MADE_UP[0]).startswith("| `p2_gamma` |")
-    run = RunFacts("1", 0.0, 1, 1, 1, "AdamW", {}, 4, 1, 0)
+    run = RunFacts(1, 0.0, 1, 1, 1, "AdamW", {}, 4, 1, 0)
     facts = training_metadata(other.effective(), ModelFacts("sd1", False, "m"), [], run, other.options)
     assert facts["ss_p2_gamma"] == "1.0"
 
