@@ -187,7 +187,7 @@ def _explained(path: Path) -> Iterator[None]:
             number = int(found[1])  # as safetensors says it
         if number in NO_ROOM:
             raise NoRoom(
-                f"`{path}` could not be written: there is no room left on the disk; make room and start again, with "
+                f"`{path}` could not be written: there is no room left on the disk; free some and start again, with "
                 "--resume latest if there is a state"
             ) from error
         if isinstance(cause, PermissionError):

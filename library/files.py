@@ -254,7 +254,7 @@ def check_free_space(folder: Path | str, need: int) -> list[Problem]:
     if free >= need:
         return []
     text = f"the disk of `{folder}` has {_size(free)} left, but {_size(need)} will be written"
-    return [Problem(f"{text}; make room, or choose another folder")]
+    return [Problem(f"{text}; free some space, or choose another folder")]
 
 
 # --- how

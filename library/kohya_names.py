@@ -1,7 +1,7 @@
 """The names of kohya's own `library` that network modules written for sd-scripts import.
 
 Such a module says `from library.utils import setup_logging`; here `library` is another package. Once `offer()` has been
-called, the few names below can be imported as they can there, also from inside a function while a file is saved. A room
+called, the few names below can be imported as they can there, also from inside a function while a file is saved. A file
 of ours would win over one of the same name, and any other name of kohya's stays unknown: `unknown_import` tells which.
 """
 
@@ -48,7 +48,7 @@ OFFERED: dict[str, Sequence[Any]] = {
     "library.train_util": [precalculate_safetensors_hashes],
     "library.sdxl_original_unet": [SdxlUNet2DConditionModel, InferSdxlUNet2DConditionModel],
 }
-NAMES = {room: [thing.__name__ for thing in things] for room, things in OFFERED.items()}
+NAMES = {module: [thing.__name__ for thing in things] for module, things in OFFERED.items()}
 
 
 class _Offer(MetaPathFinder, Loader):
@@ -113,10 +113,10 @@ def _imported(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def _is_offered(name: str) -> bool:
-    room, _, thing = name.rpartition(".")
-    return name in OFFERED or thing in NAMES.get(room, ())
+    module, _, thing = name.rpartition(".")
+    return name in OFFERED or thing in NAMES.get(module, ())
 
 
 def offered_text() -> str:
     """The offered names in one line."""
-    return ", ".join(f"{room}.{name}" for room, names in NAMES.items() for name in names)
+    return ", ".join(f"{module}.{name}" for module, names in NAMES.items() for name in names)

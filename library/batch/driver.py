@@ -229,7 +229,7 @@ class Driver:
                     raise
 
     def _pausing_for_disk(self) -> bool:
-        """Wait while there is less room than asked for; True if the batch was stopped meanwhile."""
+        """Wait while there is less disk space than asked for; True if the batch was stopped meanwhile."""
         said = False
         while (free := shutil.disk_usage(self.ledger.output_dir).free) < self.limits.min_free_disk:
             if not said:

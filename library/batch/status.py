@@ -33,9 +33,9 @@ def show_status(batch: Batch) -> None:
 
 
 def show_plan(batch: Batch, *, counts: bool = False) -> None:
-    """Every job with its state, the room and the time that it takes, where its file goes, and what is set for it.
+    """Every job with its state, the disk space and the time that it takes, where its file goes, and what is set for it.
 
-    `counts`: where no job alike is done, the room is counted as `train_network.py --plan` does, which needs torch.
+    `counts`: where no job alike is done, disk space is counted as `train_network.py --plan` does, which needs torch.
     """
     records = batch.records
     known = [(prepared, batch.ledger.read(prepared.job.name)) for prepared in batch.everyone]
@@ -85,7 +85,7 @@ def output_of(prepared: Prepared) -> str:
 
 
 def to_come(records: Sequence[Record], expected: Sequence[Forecast], output_dir: Path) -> str:
-    """What the jobs that are left take together, as far as it is known, and the room that there is."""
+    """What the jobs that are left take together, as far as it is known, and the disk space that there is."""
     left = [forecast for record, forecast in zip(records, expected, strict=True) if not settled(record)]
     if not left:
         return "Nothing is left to do."

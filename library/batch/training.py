@@ -1,4 +1,4 @@
-"""One attempt at a job in this process: trained by the same rooms as train_network.py, on the resident model."""
+"""One attempt at a job in this process: trained by the same code as train_network.py, on the resident model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the data room gets to know of a run: its datasets and their subsets, under kohya's names."""
+"""Dataset specs, what `library/data` gets to know of a run: its datasets and their subsets, under kohya's names."""
 
 from __future__ import annotations
 

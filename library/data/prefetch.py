@@ -1,4 +1,4 @@
-"""Work done ahead of time by a few threads: the one pool of the data rooms."""
+"""Work done ahead of time by a few threads: prefetching for all of `library/data`."""
 
 from __future__ import annotations
 

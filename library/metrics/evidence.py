@@ -71,7 +71,7 @@ class Evidence:
         mine, theirs = (sorted(paths, key=file_hash) for paths in (self.generated, self.references))
         return self.store.of(network, mine), self.store.of(network, theirs)
 
-    # --- networks by the name of their weights; a network's room is imported when it is asked for
+    # --- networks by the name of their weights; a network's file is imported when it is asked for
 
     def clip(self, name: str) -> Any:
         from library.metrics.networks.transformer import load_clip

@@ -1,6 +1,6 @@
 """The configs of the published models, for single files, which hold weights alone.
 
-They lie beside this room as data (`configs/*.json`), one file a family, with one entry for each part.
+They lie beside this file as data (`configs/*.json`), one file a family, with one entry for each part.
 """
 
 from __future__ import annotations

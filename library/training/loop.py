@@ -30,7 +30,7 @@ def fit(run: Run) -> None:
                     measured = take_step(run, micro_batches)
                     run.clock.tick()
                     run.journal.record(measured)
-                    if any(room.due(run.clock) for room in (run.validation, run.checkpoints, run.previews)):
+                    if any(part.due(run.clock) for part in (run.validation, run.checkpoints, run.previews)):
                         run.journal.record(read_the_rest(run))
                     run.guard.check(run.journal.last_bad_step)
                     if run.validation.measure_if_due(run):

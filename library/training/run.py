@@ -14,7 +14,7 @@ from library.training.work import Work
 
 @dataclass(kw_only=True)
 class Run(Work):
-    """The work of a training, and the rooms around its step."""
+    """The work of a training, and what surrounds its step."""
 
     checkpoints: Checkpoints
     previews: Previews

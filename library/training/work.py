@@ -36,7 +36,7 @@ class BatchSource(Protocol):
 
 @dataclass(kw_only=True)
 class Work:
-    """One objective, some trainables, and what every room around the step knows of them."""
+    """One objective, some trainables, and what everything around the step knows of them."""
 
     objective: Objective
     trainables: Sequence[Trainable]

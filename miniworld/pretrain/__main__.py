@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     unet_recipe = unet.Recipe(steps("unet", size.unet_steps), minutes("unet"), size.unet_batch)
     counts = {"validation": 512, "art": 2000, "train": options.drawings or size.drawings}
 
-    rooms: dict[str, Callable[[], object]] = {
+    stages: dict[str, Callable[[], object]] = {
         "drawings": lambda: draw_all(folder, seed, counts, processes),
         "tokenizer": lambda: write_tokenizer(VOCABULARY, folder / "tokenizer"),
         "vae": lambda: launch(vae.train, processes, device, folder, seed, vae_recipe),
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "assemble": lambda: assemble(folder, options.output),
     }
     for stage in STAGES if options.stage == "all" else (options.stage,):
-        rooms[stage]()
+        stages[stage]()
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -54,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     steps = options.steps or (None if options.minutes else size.steps)
     recipe = encoder.Recipe(steps, options.minutes, faces, options.batch or size.batch)
 
-    rooms: dict[str, Callable[[], object]] = {
+    stages: dict[str, Callable[[], object]] = {
         "faces": lambda: encode_faces(folder, options.model, seed, faces, versions, processes, device),
         "encoder": lambda: launch(encoder.train, processes, device, folder, options.model, seed, recipe),
         "assemble": lambda: assemble(folder, options.model, options.output),
         "measure": lambda: measure(folder, options.model, options.output, seed, device),
     }
     for stage in STAGES if options.stage == "all" else (options.stage,):
-        rooms[stage]()
+        stages[stage]()
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

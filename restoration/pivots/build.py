@@ -1,4 +1,4 @@
-"""A pivot put together from its settings, out of the pieces that every training of this house is made of."""
+"""A pivot put together from its settings, out of the parts that every training here is made of."""
 
 from __future__ import annotations
 

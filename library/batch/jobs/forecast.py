@@ -1,4 +1,4 @@
-"""How much room and time a job takes: what it took where it is done, else what finished jobs alike took.
+"""How much disk space and time a job takes: what it took where it is done, else what finished jobs alike took.
 
 Alike are jobs of equal options but for the pictures, the seed and the length. Nothing is guessed: where no job alike is
 done, nothing is known. Imports no torch.

@@ -1,1 +1,1 @@
-"""Every option of the main job, declared once: one room per group."""
+"""Every option of the main job, declared once: one file per group."""

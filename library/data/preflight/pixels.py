@@ -1,6 +1,6 @@
 """What a whole image file tells once it is decoded: whether it is sound, and what it looks like in a few bytes.
 
-Imports little: processes that look at files side by side start with this room.
+Imports little: processes that look at files side by side start with this file.
 """
 
 from __future__ import annotations

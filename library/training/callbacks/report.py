@@ -36,7 +36,7 @@ class RunReport:
         """
         if self._log is None or work.clock.finished:
             return
-        if any(room.due(work.clock) for room in self._shown):
+        if any(part.due(work.clock) for part in self._shown):
             self._write(work, running=True)
 
     def write(self, work: Work) -> None:

@@ -1,4 +1,4 @@
-"""A run put together from an objective, trainables and batches: what every command of the house does alike."""
+"""A run put together from an objective, trainables and batches: what every command does alike."""
 
 from __future__ import annotations
 

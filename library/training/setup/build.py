@@ -1,4 +1,4 @@
-"""A network training put together from its settings: each part made by its own room, in the order in which they need
+"""A network training put together from its settings: each part made by its own file, in the order in which they need
 each other."""
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def build_batches(
     train_text = runs_text_encoder(checked)
     caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
     device, keep = processes.device, memory.highvram
-    # With lowram the device has more room than the computer: the U-Net stays on it while the others work.
+    # With lowram the device has more memory than the computer: the U-Net stays on it while the others work.
     place(model, device, unet=memory.lowram, keep_reserved=keep)
     latents, lines = latent_source(caches, dataset, model, processes, settings["output_dir"])
     text = None
