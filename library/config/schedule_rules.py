@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from library.config.spec import declared, spec
 
 WITHOUT_WARMUP = ("constant", "piecewise_constant")
 
 
-@dataclass(frozen=True)
+@spec
 class ScheduleSpec:
     """The options that shape the learning rate over the run; field names are the options'."""
 
-    lr_scheduler: str = "constant"
-    lr_scheduler_type: str = ""
-    lr_scheduler_args: Sequence[str] | None = None
-    lr_warmup_steps: float = 0
-    lr_decay_steps: float = 0
-    lr_scheduler_num_cycles: int = 1
-    lr_scheduler_power: float = 1.0
-    lr_scheduler_timescale: int | None = None
-    lr_scheduler_min_lr_ratio: float | None = None
+    lr_scheduler: str = declared
+    lr_scheduler_type: str = declared
+    lr_scheduler_args: Sequence[str] | None = declared
+    lr_warmup_steps: float = declared
+    lr_decay_steps: float = declared
+    lr_scheduler_num_cycles: int = declared
+    lr_scheduler_power: float = declared
+    lr_scheduler_timescale: int | None = declared
+    lr_scheduler_min_lr_ratio: float | None = declared
 
     @property
     def argument_names(self) -> set[str]:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from library.config.spec import declared, spec
 from library.diffusion.schedule import per_sample, velocity
 
 
-@dataclass(frozen=True)
+@spec
 class LossSpec:
     """The options that choose the distance between prediction and target; field names are the options'."""
 
-    loss_type: str = "l2"  # l2, l1, huber, smooth_l1
-    huber_schedule: str = "snr"  # constant, exponential, snr
-    huber_c: float = 0.1
-    huber_scale: float = 1.0
+    loss_type: str = declared  # l2, l1, huber, smooth_l1
+    huber_schedule: str = declared  # constant, exponential, snr
+    huber_c: float = declared
+    huber_scale: float = declared
 
     @property
     def has_threshold(self) -> bool:

@@ -7,27 +7,28 @@ changes none of its numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
+from library.config.spec import declared, spec
 
-@dataclass(frozen=True)
+
+@spec
 class NoiseSpec:
     """The options that shape timestep and noise; field names are the options'."""
 
-    min_timestep: int | None = None
-    max_timestep: int | None = None  # exclusive
-    noise_offset: float | None = None
-    noise_offset_random_strength: bool = False
-    adaptive_noise_scale: float | None = None
-    multires_noise_iterations: int | None = None
-    multires_noise_discount: float = 0.3
-    immiscible_noise: int | None = None
-    ip_noise_gamma: float | None = None
-    ip_noise_gamma_random_strength: bool = False
+    min_timestep: int | None = declared
+    max_timestep: int | None = declared  # exclusive
+    noise_offset: float | None = declared
+    noise_offset_random_strength: bool = declared
+    adaptive_noise_scale: float | None = declared
+    multires_noise_iterations: int | None = declared
+    multires_noise_discount: float = declared
+    immiscible_noise: int | None = declared
+    ip_noise_gamma: float | None = declared
+    ip_noise_gamma_random_strength: bool = declared
 
 
 Draws = Callable[[str], Generator]

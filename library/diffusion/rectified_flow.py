@@ -6,12 +6,12 @@ x_0 is the picture's latent, eps the noise, and sigma in [0, 1] the place on the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor
 
+from library.config.spec import declared, spec
 from library.diffusion.noise import Draws
 from library.diffusion.schedule import per_sample
 
@@ -22,21 +22,21 @@ USUAL_SHIFT = 2.5
 """What rectified-flow models of SDXL are usually drawn with, where nothing says otherwise."""
 
 
-@dataclass(frozen=True)
+@spec
 class FlowSpec:
     """The options on rectified flow; field names are the options'."""
 
-    flow_timestep_distribution: str | None = None  # logit_normal, uniform; None: logit_normal
-    flow_logit_mean: float | None = None
-    flow_logit_std: float | None = None
-    flow_uniform_static_ratio: float | None = None
-    flow_uniform_shift: bool = False
-    flow_uniform_base_pixels: int | None = None
-    flow_use_ot: bool = False
-    contrastive_flow_matching: bool = False
-    cfm_lambda: float | None = None
-    min_timestep: int | None = None
-    max_timestep: int | None = None  # exclusive
+    flow_timestep_distribution: str | None = declared  # logit_normal, uniform; None: logit_normal
+    flow_logit_mean: float | None = declared
+    flow_logit_std: float | None = declared
+    flow_uniform_static_ratio: float | None = declared
+    flow_uniform_shift: bool = declared
+    flow_uniform_base_pixels: int | None = declared
+    flow_use_ot: bool = declared
+    contrastive_flow_matching: bool = declared
+    cfm_lambda: float | None = declared
+    min_timestep: int | None = declared
+    max_timestep: int | None = declared  # exclusive
 
     @property
     def is_uniform(self) -> bool:

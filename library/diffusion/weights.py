@@ -6,25 +6,24 @@ the rescaled one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from library.config.spec import declared, spec
 from library.errors import UserError
 
 LARGEST_SNR = 1000.0
 """Where `debiased_weight` and `noise_prediction_scale` stop telling almost clean samples apart, as kohya's trainer."""
 
 
-@dataclass(frozen=True)
+@spec
 class WeightSpec:
     """The options that weigh timesteps; field names are the options'."""
 
-    min_snr_gamma: float | None = None
-    scale_v_pred_loss_like_noise_pred: bool = False
-    v_pred_like_loss: float | None = None
-    debiased_estimation_loss: bool = False
+    min_snr_gamma: float | None = declared
+    scale_v_pred_loss_like_noise_pred: bool = declared
+    v_pred_like_loss: float | None = declared
+    debiased_estimation_loss: bool = declared
 
 
 def timestep_weights(spec: WeightSpec, snr: Tensor, prediction_type: str) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from library.config.spec import declared, spec
 from library.errors import UserError
 
 
@@ -85,15 +86,15 @@ class Clock:
         return self.step_in_epoch == 0 or bool(every_n_steps and self.global_step % every_n_steps == 0)
 
 
-@dataclass(frozen=True)
+@spec
 class LengthSpec:
     """The options on where a run begins and ends; field names are the options'."""
 
-    max_train_steps: int | None = None
-    max_train_epochs: int | None = None
-    initial_epoch: int | None = None
-    initial_step: int | None = None
-    skip_until_initial_step: bool = False
+    max_train_steps: int | None = declared
+    max_train_epochs: int | None = declared
+    initial_epoch: int | None = declared
+    initial_step: int | None = declared
+    skip_until_initial_step: bool = declared
 
 
 def new_clock(spec: LengthSpec, steps_per_epoch: int, *, resumed: bool, say: Callable[[str], None]) -> Clock:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from library.config.spec import declared, spec_of
 from library.errors import UserError
 from library.files import file_hash
 from library.image_files import discover, load
@@ -21,6 +22,7 @@ from library.metrics.quality import psnr, ssim
 from library.metrics.weights import Weights
 from restoration.image_folders import at_size, to_tensor
 from restoration.measuring.identity import Embedder, face_network, likeness
+from restoration.options import EVALUATION
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 """By name: a picture and its original, uint8 of one size."""
@@ -40,14 +42,14 @@ class Measures:
             self.each.setdefault(name, {})[measure] = value
 
 
-@dataclass(frozen=True)
+@spec_of(EVALUATION)
 class Tools:
     """What the measures need beside pictures; each may be absent."""
 
-    lpips_weights: Path | None = None
-    lpips_heads: Path | None = None
-    fid_model: Path | None = None
-    identity_model: Path | None = None
+    lpips_weights: Path | None = declared
+    lpips_heads: Path | None = declared
+    fid_model: Path | None = declared
+    identity_model: Path | None = declared
     embed: Embedder | None = None
     """Instead of `identity_model`: a network of one's own."""
 

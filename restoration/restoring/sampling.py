@@ -9,14 +9,15 @@ E does not read the prompt, so one evaluation of it serves both branches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from library.config.spec import declared, spec_of
 from library.data.keys import key
+from restoration.options import RUN, SAMPLING
 from restoration.restoring.colour import COLOUR_FIXES
 from restoration.system.cleaner import Cleaner, no_cleaner, padded_to
 from restoration.system.system import System
@@ -24,17 +25,17 @@ from restoration.system.system import System
 MULTIPLE = 64  # pixels: sides are padded to this, which every level of the U-Net can halve
 
 
-@dataclass(frozen=True)
+@spec_of(SAMPLING, RUN)
 class Sampling:
     """How pictures are restored; field names are the options'. The defaults are the paper's and DiffBIR's."""
 
-    gamma: float = 0.5
-    guidance_scale: float = 1.0
+    gamma: float = declared
+    guidance_scale: float = declared
     """w of eq. 8: 1 is the conditional branch alone."""
-    steps: int = 50
-    passes: int = 1
-    color_fix: str = "wavelet"
-    seed: int = 231
+    steps: int = declared
+    passes: int = declared
+    color_fix: str = declared
+    seed: int = declared
 
 
 def eq_8(null: Tensor | None, prompted: Tensor | None, w: float) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from library.config.spec import declared, spec
 from library.errors import UserError
 from library.path_safety import path_inside
 from library.sampling.before_after import write_before_after
@@ -15,14 +15,14 @@ from library.training.work import Work
 Draw = Callable[[int | None, int], list[Path]]
 
 
-@dataclass(frozen=True)
+@spec
 class PreviewSpec:
     """The options on sample pictures; field names are the options'."""
 
-    sample_every_n_steps: int | None = None
-    sample_every_n_epochs: int | None = None
-    sample_at_first: bool = False
-    sample_sampler: str = "ddim"
+    sample_every_n_steps: int | None = declared
+    sample_every_n_epochs: int | None = declared
+    sample_at_first: bool = declared
+    sample_sampler: str = declared
 
     @property
     def interval(self) -> Interval | None:

@@ -4,13 +4,13 @@ remember?"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from library.config.spec import declared, spec
 from library.data.batches import Batch
 from library.data.dataset import Dataset
 from library.errors import UserError
@@ -27,18 +27,18 @@ TIMESTEPS = 4
 """How many timesteps every picture is measured at, as in kohya's trainer."""
 
 
-@dataclass(frozen=True)
+@spec
 class ValidationSpec:
     """The options on validation; field names are the options'."""
 
-    validate_every_n_steps: int | None = None
-    validate_every_n_epochs: int | None = None
-    max_validation_steps: int | None = None
-    save_best: bool = False
-    early_stop: bool = False
-    early_stop_patience: int = 5
-    min_timestep: int | None = None
-    max_timestep: int | None = None
+    validate_every_n_steps: int | None = declared
+    validate_every_n_epochs: int | None = declared
+    max_validation_steps: int | None = declared
+    save_best: bool = declared
+    early_stop: bool = declared
+    early_stop_patience: int = declared
+    min_timestep: int | None = declared
+    max_timestep: int | None = declared
 
     @property
     def intervals(self) -> tuple[Interval, ...]:

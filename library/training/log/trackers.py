@@ -7,27 +7,27 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from library.config.spec import declared, spec
 from library.errors import UserError
 
 DEFAULT_PROJECT = "network_train"
 
 
-@dataclass(frozen=True)
+@spec
 class TrackerSpec:
     """The options on logging; field names are the options'."""
 
-    logging_dir: Path | None = None
-    log_with: str | None = None
-    log_prefix: str | None = None
-    log_tracker_name: str | None = None
-    log_tracker_config: Path | None = None
-    wandb_run_name: str | None = None
-    wandb_api_key: str | None = None
-    log_config: bool = False
+    logging_dir: Path | None = declared
+    log_with: str | None = declared
+    log_prefix: str | None = declared
+    log_tracker_name: str | None = declared
+    log_tracker_config: Path | None = declared
+    wandb_run_name: str | None = declared
+    wandb_api_key: str | None = declared
+    log_config: bool = declared
 
     @property
     def wanted(self) -> tuple[str, ...]:

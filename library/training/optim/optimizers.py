@@ -6,13 +6,13 @@ import inspect
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from library.config.optimizer_table import known
+from library.config.spec import declared, spec
 from library.errors import UserError
 from library.training.optim.lr_schedulers import Schedule, parse_arguments
 from library.training.optim.registry import optimizer_class
@@ -20,14 +20,14 @@ from library.training.optim.state import load_exactly
 from library.training.runtime.mixed_precision import Precision
 
 
-@dataclass(frozen=True)
+@spec
 class OptimizerSpec:
     """The options that choose the optimizer; field names are the options'."""
 
-    optimizer_type: str = "AdamW"
-    optimizer_args: Sequence[str] | None = None
-    learning_rate: float = 2e-6
-    max_grad_norm: float = 1.0
+    optimizer_type: str = declared
+    optimizer_args: Sequence[str] | None = declared
+    learning_rate: float = declared
+    max_grad_norm: float = declared
 
     @property
     def name(self) -> str:

@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from library.config.spec import declared, spec
 from library.training.trainables import Trainable
 
 
-@dataclass(frozen=True)
+@spec
 class AverageSpec:
     """The options on averaged weights; field names are the options'."""
 
-    ema_decay: float | None = None
-    ema_update_every: int | None = None
-    ema_device: str = "accelerator"
-    ema_validate: bool = False
+    ema_decay: float | None = declared
+    ema_update_every: int | None = declared
+    ema_device: str = declared
+    ema_validate: bool = declared
 
     @property
     def is_on(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from library.config.option import Settings
+from library.config.spec import declared, spec
 from library.data.sample_order import Geometry
 from library.errors import UserError
 from library.training.runtime.distributed import Processes, start_processes
@@ -26,11 +27,11 @@ class Footing:
     session: int
 
 
-@dataclass(frozen=True)
+@spec
 class PatienceSpec:
     """The option on how many minutes processes wait for each other; the field's name is the option's."""
 
-    ddp_timeout: int | None = None
+    ddp_timeout: int | None = declared
 
 
 def stand(settings: Settings, resumed: Fingerprint | None, say: Callable[[str], None]) -> Footing:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from library.config.spec import declared, spec
 from library.models.family import StableDiffusion
 from library.models.float8 import store_in_float8
 from library.training.runtime.attention_backend import choose_attention
 from library.training.runtime.gradient_checkpointing import checkpoint_gradients
 
 
-@dataclass(frozen=True)
+@spec
 class MemorySpec:
     """The options on memory; field names are the options'."""
 
-    xformers: bool = False
-    mem_eff_attn: bool = False
-    gradient_checkpointing: bool = False
-    full_fp16: bool = False
-    full_bf16: bool = False
-    fp8_base: bool = False
-    fp8_base_unet: bool = False
-    lowram: bool = False
-    highvram: bool = False
+    xformers: bool = declared
+    mem_eff_attn: bool = declared
+    gradient_checkpointing: bool = declared
+    full_fp16: bool = declared
+    full_bf16: bool = declared
+    fp8_base: bool = declared
+    fp8_base_unet: bool = declared
+    lowram: bool = declared
+    highvram: bool = declared
 
 
 def save_memory(

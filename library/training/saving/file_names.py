@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from library.config.spec import declared, spec
 from library.errors import UserError
 from library.training.clock import Clock, Epochs, Steps
 
 EXTENSIONS = {"safetensors": ".safetensors", "ckpt": ".ckpt", "pt": ".pt"}
 
 
-@dataclass(frozen=True)
+@spec
 class SavingSpec:
     """The options on what is saved and when; field names are the options'."""
 
     output_dir: Path
-    output_name: str | None = None
-    save_model_as: str = "safetensors"
-    save_every_n_epochs: int | None = None
-    save_every_n_steps: int | None = None
-    save_n_epoch_ratio: int | None = None
-    save_last_n_epochs: int | None = None
-    save_last_n_epochs_state: int | None = None
-    save_last_n_steps: int | None = None
-    save_last_n_steps_state: int | None = None
-    save_state: bool = False
-    save_state_on_train_end: bool = False
+    output_name: str | None = declared
+    save_model_as: str = declared
+    save_every_n_epochs: int | None = declared
+    save_every_n_steps: int | None = declared
+    save_n_epoch_ratio: int | None = declared
+    save_last_n_epochs: int | None = declared
+    save_last_n_epochs_state: int | None = declared
+    save_last_n_steps: int | None = declared
+    save_last_n_steps_state: int | None = declared
+    save_state: bool = declared
+    save_state_on_train_end: bool = declared
 
     @property
     def extension(self) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from library.config.spec import declared, spec
 from library.console import show_line
 from library.data.batches import LatentSource
 from library.data.caches.latents_cache import DiskLatents, LiveLatents, MemoryLatents
@@ -24,16 +24,16 @@ from library.models.vae_padding import pads_by_reflection
 from library.training.runtime.distributed import Processes
 
 
-@dataclass(frozen=True)
+@spec
 class CacheSpec:
     """The options on caching; field names are the options'."""
 
-    cache_latents: bool = False
-    cache_latents_to_disk: bool = False
-    cache_text_encoder_outputs: bool = False
-    cache_text_encoder_outputs_to_disk: bool = False
-    vae_batch_size: int = 1
-    max_data_loader_n_workers: int = 8
+    cache_latents: bool = declared
+    cache_latents_to_disk: bool = declared
+    cache_text_encoder_outputs: bool = declared
+    cache_text_encoder_outputs_to_disk: bool = declared
+    vae_batch_size: int = declared
+    max_data_loader_n_workers: int = declared
 
 
 class VaeEncoder:

@@ -7,10 +7,10 @@ is drawn from the sample's own generator, like everything else that belongs to i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
+from library.config.spec import declared, spec
 from library.data.batches import Batch
 from library.data.dataset import Dataset
 from library.training.work import BatchSource
@@ -34,13 +34,13 @@ STYLE_TEMPLATES = (
 ITSELF = ("{}",)
 
 
-@dataclass(frozen=True)
+@spec
 class CaptionSpec:
     """The options on captions of a new word; field names are the options'."""
 
-    use_object_template: bool = False
-    use_style_template: bool = False
-    caption_template: Sequence[str] | None = None
+    use_object_template: bool = declared
+    use_style_template: bool = declared
+    caption_template: Sequence[str] | None = declared
 
     @property
     def templates(self) -> Sequence[str]:

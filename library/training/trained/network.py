@@ -7,7 +7,6 @@ import inspect
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from library.adapters.names import from_file_names, to_file_names
 from library.adapters.peft_names import tells_sdxl, with_kohya_names
+from library.config.spec import declared, spec
 from library.errors import UserError
 from library.files import Tensors, is_finite, read_tensors, save_network, temporary_tensors
 from library.findings import Findings, read_figures
@@ -33,21 +33,21 @@ SOON_READ = 2**30
 """Bytes of weights that are read within a second or two."""
 
 
-@dataclass(frozen=True)
+@spec
 class NetworkSpec:
     """The options that shape a network; field names are the options'."""
 
-    network_dim: int | None = None
-    network_alpha: float = 1.0
-    network_dropout: float | None = None
-    network_weights: Path | None = None
-    dim_from_weights: bool = False
-    base_weights: Sequence[Path] | None = None
-    base_weights_multiplier: Sequence[float] | None = None
-    network_train_unet_only: bool = False
-    network_train_text_encoder_only: bool = False
-    scale_weight_norms: float | None = None
-    gradient_checkpointing: bool = False
+    network_dim: int | None = declared
+    network_alpha: float = declared
+    network_dropout: float | None = declared
+    network_weights: Path | None = declared
+    dim_from_weights: bool = declared
+    base_weights: Sequence[Path] | None = declared
+    base_weights_multiplier: Sequence[float] | None = declared
+    network_train_unet_only: bool = declared
+    network_train_text_encoder_only: bool = declared
+    scale_weight_norms: float | None = declared
+    gradient_checkpointing: bool = declared
 
 
 def text_encoder_argument(model: StableDiffusion) -> nn.Module | list[nn.Module]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from library.config.option import Origin, Settings
+from library.config.spec import declared, spec
 from library.config.values import plugin_arguments
 from library.data.dataset import Dataset
 from library.errors import UserError
@@ -28,20 +29,20 @@ DEFAULTS = ("learning_rate", "max_train_steps", "lr_scheduler", "max_grad_norm")
 """Options for which an initializer may have a default of its own."""
 
 
-@dataclass(frozen=True)
+@spec
 class WordSpec:
     """The options of a new word; field names are the options'."""
 
     token_string: str
-    num_vectors_per_token: int = 1
-    init_word: str | None = None
-    weights: Path | None = None
-    embedding_initializer: str = "embeddings.from_word"
-    initializer_args: Sequence[str] | None = None
-    embedding_lr: float | None = None
-    learning_rate: float = 2e-6
-    embedding_start_step: int = 0
-    embedding_stop_step: int | None = None
+    num_vectors_per_token: int = declared
+    init_word: str | None = declared
+    weights: Path | None = declared
+    embedding_initializer: str = declared
+    initializer_args: Sequence[str] | None = declared
+    embedding_lr: float | None = declared
+    learning_rate: float = declared
+    embedding_start_step: int = declared
+    embedding_stop_step: int | None = declared
 
 
 @dataclass(frozen=True)
