@@ -39,9 +39,12 @@ def copies(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_one_command_trains_both_pivots_and_their_files_say_whose_they_are(person: Callable[..., int], tmp_path: Path):
-    assert person(report="true") == 0
+    assert person(report="true", ema_decay=0.9) == 0
     out = tmp_path / "out"
     for pivot in ("G", "E"):
+        average, last = (load_file(out / f"ana_{pivot}{kind}.safetensors") for kind in ("-ema", ""))
+        assert average.keys() == last.keys()
+        assert changed(average, last)
         assert "finished at step 2 of 2" in (out / f"ana_{pivot}-report.html").read_text("utf-8")
     g, e = load_file(out / "ana_G.safetensors"), load_file(out / "ana_E.safetensors")
     assert "conv_out.weight" in g
@@ -164,7 +167,7 @@ def weights(out: Path) -> list[torch.Tensor]:
 
 def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_those_of_a_straight_one(person, tmp_path):
     straight, again, resumed = (tmp_path / name for name in ("straight", "again", "resumed"))
-    steps = {"pivot": "text", "text_max_train_steps": 4}
+    steps = {"pivot": "text", "text_max_train_steps": 4, "ema_decay": 0.9}
     assert person(output_dir=straight, **steps) == 0
     assert person(output_dir=again, cache_conditions="false", **steps) == 0
     half = steps | {"text_max_train_steps": 2}
@@ -172,6 +175,8 @@ def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_those_of_a_strai
     assert person(output_dir=resumed, resume="latest", **steps) == 0
     for other in (again, resumed):
         assert all(torch.equal(a, b) for a, b in zip(weights(straight), weights(other), strict=True)), other.name
+    averages = [load_file(folder / "ana_G-ema.safetensors") for folder in (straight, resumed)]
+    assert not changed(*averages)
 
 
 def test_a_lora_on_g_is_trained_in_megabytes_and_restores(person, tmp_path, restorer_folder):
