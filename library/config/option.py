@@ -282,10 +282,15 @@ class Settings:
             if self._is_idle(option)
         ]
         return lines + [
-            f"{self.place(name)} has no effect without {option.needs.phrase}"
+            f"{self.place(name)} has no effect without {option.needs.phrase}{_unless(option.needs)}"
             for name, option in asked.items()
             if option.needs and not option.inert and not option.needs.met(self.values)
         ]
+
+
+def _unless(needs: Needs) -> str:
+    """Where a model may say of itself what an option asks for."""
+    return ", unless the model itself says that it is one" if needs.name in SWITCHES.values() else ""
 
 
 def is_off(value: Any, default: Any) -> bool:

@@ -21,6 +21,8 @@ from library.training.step import read_the_rest
 from library.training.work import Work
 
 Metadata = Callable[[Clock, str], dict[str, str]]
+AVERAGED = {"ss_ema_weights": "True"}
+"""What the header of a file of averaged weights says of them."""
 
 CHANGES_KEY = "resume_changes"
 """The entry of a file's header with the differences that `--resume_with_changes` took: [{"step", "lines"}] as JSON."""
@@ -128,14 +130,17 @@ class Checkpoints:
         """The files of the weights, and beside them those of their average where one is kept."""
         self._write_files(work, stem, work.optimizers.weights_for_use())
         if work.averages.is_on:
-            self._write_files(work, self._spec.average_stem(stem), work.averages.weights_for_use())
+            self._write_files(work, self._spec.average_stem(stem), work.averages.weights_for_use(), AVERAGED)
 
-    def _write_files(self, work: Work, stem: str, weights: AbstractContextManager[None]) -> None:
+    def _write_files(
+        self, work: Work, stem: str, weights: AbstractContextManager[None], said: Mapping[str, str] | None = None
+    ) -> None:
+        """Each trainable's file with these weights; its header says `said` of them."""
         if work.processes.is_main:
             with weights:
                 for trainable in work.trainables:
                     path = self._spec.file(stem + trainable.file_label)
-                    trainable.save(path, self._header(work.clock, trainable.kind))
+                    trainable.save(path, self._header(work.clock, trainable.kind) | dict(said or {}))
                     if path not in work.journal.saved:
                         work.journal.saved.append(path)
                     work.journal.event("saved", work.clock, file=path.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -123,6 +124,8 @@ def test_resumed_in_the_middle_the_averaged_files_are_the_same_bit_for_bit_and_t
         assert same(average, load_file(parts / name))
         assert same(weights, load_file(without / name.replace("-ema", "")))
         assert not same(average, weights)
+        files = [whole / name, whole / name.replace("-ema", "")]
+        assert [is_said_to_be_averaged(file) for file in files] == [True, False]
 
 
 def test_what_is_measured_and_kept_as_the_best_step_is_the_average_and_old_averages_go(train, tmp_path):
@@ -138,6 +141,11 @@ def test_what_is_measured_and_kept_as_the_best_step_is_the_average_and_old_avera
     steps = {f"t-step0000000{n}{kind}.safetensors" for n in (2, 3) for kind in ("", "-ema")}
     files = {"t.safetensors", "t-ema.safetensors", "t-best.safetensors"}
     assert {path.name for path in out.glob("*.safetensors")} == steps | files
+
+
+def is_said_to_be_averaged(file: Path) -> bool:
+    with safe_open(file, "pt") as opened:
+        return opened.metadata().get("ss_ema_weights") == "True"
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
