@@ -18,15 +18,7 @@ from torch import Tensor, nn
 
 from library.config.option import Settings
 from library.models.family import StableDiffusion
-from library.training.setup.base_model import load_base_model
-
-DECIDES = (
-    *("pretrained_model_name_or_path", "vae", "mixed_precision", "no_half_vae", "tokenizer_cache_dir"),
-    *("v2", "sdxl", "v_parameterization", "zero_terminal_snr", "lowram", "disable_mmap_load_safetensors"),
-    *("flow_model", "flow_uniform_static_ratio", "flow_uniform_shift", "flow_uniform_base_pixels"),
-    *("vae_custom_scale", "vae_custom_shift", "vae_reflection_padding"),
-)
-"""The options that loading looks at."""
+from library.training.setup.base_model import BaseModelSpec, load_base_model
 
 
 class ResidentModel:
@@ -41,8 +33,9 @@ class ResidentModel:
 
     def load(self, settings: Settings, device: torch.device, say: Callable[[str], None]) -> StableDiffusion:
         """As `load_base_model`, from memory where it is there."""
-        key: list[Any] = [(name, settings[name], settings.explicit(name)) for name in DECIDES]
-        key += [*(_mark(settings[name]) for name in DECIDES[:2]), str(device)]
+        asked = settings.take(BaseModelSpec)
+        key: list[Any] = [asked, [settings.explicit(field.name) for field in dataclasses.fields(BaseModelSpec)]]
+        key += [_mark(asked.pretrained_model_name_or_path), _mark(asked.vae), str(device)]
         if self._model is None or key != self._key:
             self.drop()
             self._said = []

@@ -108,6 +108,7 @@ class Option:
     decides: Decides = RESULT
     in_metadata: bool = False  # its value is written into a network's file, as ss_NAME
     of_sd_scripts: bool = True  # False: an option of this project
+    differs: str = ""  # from sd-scripts, on purpose: what and why
     recorded_late: bool = False  # states of earlier versions do not tell it, so nothing can be said against them
     shapes_tensors: bool = False  # a state's tensors are made for its value, which cannot change at a resume
 

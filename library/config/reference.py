@@ -13,7 +13,6 @@ from pathlib import Path
 
 from library.config.option import Group, Option
 from library.config.options.train_network import ALL_TRAIN_NETWORK
-from library.config.sd_scripts_differences import DIFFERS
 from library.config.values import written_form
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from-sd-scripts.md"
@@ -24,8 +23,7 @@ WORKS, DIFFERENT, INERT, REFUSED = "works", "differs", "no effect", "refused"
 def status(option: Option) -> str:
     if option.inert:
         return INERT
-    difference = DIFFERS.get(option.name, "")
-    return REFUSED if difference.startswith("refused") else DIFFERENT if difference else WORKS
+    return REFUSED if option.differs.startswith("refused") else DIFFERENT if option.differs else WORKS
 
 
 def why(option: Option) -> str:
@@ -33,7 +31,7 @@ def why(option: Option) -> str:
     if option.inert:
         return option.inert
     needs = f"no effect without {option.needs.phrase}" if option.needs else ""
-    return "; ".join(filter(None, [DIFFERS.get(option.name, "").removeprefix("refused: "), needs]))
+    return "; ".join(filter(None, [option.differs.removeprefix("refused: "), needs]))
 
 
 def row(option: Option) -> str:

@@ -1,6 +1,7 @@
 """The captions and how they are varied."""
 
 from library.config.option import THROUGH, Group, Models, Option
+from library.config.options.dataset import ONCE
 from library.config.values import count_or_none, token_count
 
 SKIPS_LAYERS = Models(
@@ -13,28 +14,32 @@ CAPTIONS = Group("Captions", (
     Option("caption_extension",          str,   ".caption", "ending of caption files", aliases=("caption_extention",),
            known_as=("caption_ext", "caption_file_extension"), decides=THROUGH),
     Option("shuffle_caption",            bool,  False, "shuffle the tags of a caption each time",
-           known_as=("shuffle_tags", "shuffle_captions"), decides=THROUGH),
+           known_as=("shuffle_tags", "shuffle_captions"), decides=THROUGH, differs=ONCE),
     Option("keep_tokens",                int,   0,     "tags at the beginning that stay in place", minimum=0,
            decides=THROUGH),
     Option("keep_tokens_separator",      str,   "",    "text that divides fixed from shuffled tags, e.g. |||",
-           decides=THROUGH),
+           decides=THROUGH, differs="never stays in the caption"),
     Option("caption_separator",          str,   ",",   "text between tags", decides=THROUGH),
     Option("secondary_separator",        str,   None,  "text between tags that stay together", decides=THROUGH),
     Option("enable_wildcard",            bool,  False, "choose one of {a|b} and one of several caption lines",
            decides=THROUGH),
-    Option("caption_prefix",             str,   None,  "text before each caption", decides=THROUGH),
-    Option("caption_suffix",             str,   None,  "text after each caption", decides=THROUGH),
+    Option("caption_prefix",             str,   None,  "text before each caption", decides=THROUGH,
+           differs="before every line of a caption of several lines"),
+    Option("caption_suffix",             str,   None,  "text after each caption", decides=THROUGH,
+           differs="behind every line of a caption of several lines"),
     Option("caption_dropout_rate",       float, 0.0,   "share of steps in which an image has no caption",
-           minimum=0, maximum=1, decides=THROUGH, in_metadata=True),
+           minimum=0, maximum=1, decides=THROUGH, in_metadata=True, differs=ONCE),
     Option("caption_dropout_every_n_epochs", int, 0,   "each nth epoch has no captions", minimum=0,
-           decides=THROUGH, in_metadata=True),
+           decides=THROUGH, in_metadata=True, differs="true to its word with any number of workers and under masks"),
     Option("caption_tag_dropout_rate",   float, 0.0,   "share of tags left out", minimum=0, maximum=1,
-           decides=THROUGH, in_metadata=True),
+           decides=THROUGH, in_metadata=True, differs=ONCE),
     Option("token_warmup_min",           int,   1,     "tags at the beginning of the run", minimum=0, decides=THROUGH),
     Option("token_warmup_step",          float, 0,     "steps, or share of the run, until all tags are used",
            minimum=0, decides=THROUGH),
-    Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225", in_metadata=True),
-    Option("weighted_captions",          bool,  False, "read (tag:1.3) as a weight"),
+    Option("max_token_length",           token_count, None, "tokens of a caption: 75, 150 or 225", in_metadata=True,
+           differs="any number is read as whole chunks of 75"),
+    Option("weighted_captions",          bool,  False, "read (tag:1.3) as a weight",
+           differs="blanks around a weight are allowed"),
     Option("clip_skip",                  count_or_none, None, "take the text encoder's nth layer from the end",
            minimum=1, models=SKIPS_LAYERS, in_metadata=True),
 ))

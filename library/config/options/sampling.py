@@ -24,12 +24,14 @@ PROMPTS = Needs("sample_prompts")
 SAMPLING = Group("Samples", (
     Option("sample_prompts",             prompts_or_file, None, "file of prompts (.txt, .toml, .json), or prompts",
            known_as=("sample_prompt", "prompts", "prompt_file"),
-           needs=Needs("sample_every_n_epochs", others=("sample_every_n_steps", "sample_at_first"))),
+           needs=Needs("sample_every_n_epochs", others=("sample_every_n_steps", "sample_at_first")),
+           differs="also the prompts themselves; checked at the start; the size is the model's own if left out"),
     Option("sample_every_n_epochs",      period, None,   "make samples after each nth epoch; goes before steps",
-           minimum=1, needs=PROMPTS),
+           minimum=1, needs=PROMPTS, differs="without prompts it has no effect and says so"),
     Option("sample_every_n_steps",       period, None,   "make samples after each nth step", minimum=1,
-           needs=PROMPTS),
-    Option("sample_at_first",            bool,   False,  "make samples before training", needs=PROMPTS),
+           needs=PROMPTS, differs="without prompts it has no effect and says so"),
+    Option("sample_at_first",            bool,   False,  "make samples before training", needs=PROMPTS,
+           differs="the first and the last pictures are also set side by side"),
     Option("sample_sampler",             str,    "ddim", "how they are made", choices=SAMPLERS, known_as=("sampler",),
            other_words=ELSEWHERE, needs=PROMPTS),
 ), decides=JOB)

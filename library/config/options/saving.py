@@ -6,6 +6,8 @@ from library.config.option import JOB, NOTHING, Group, Needs, Option
 from library.config.values import count_or_none, file_name, path_or_name, period
 
 UPLOAD = "nothing is uploaded; copy the files where you want them"
+PLACE = "where a new run's count begins; a resumed run finds its place itself"
+STATE = "a state has all that resuming needs to be exact, and a list of its files; it is there whole or not at all"
 
 # fmt: off
 SAVING = Group("Saving and resuming", (
@@ -26,16 +28,19 @@ SAVING = Group("Saving and resuming", (
     Option("save_last_n_steps",          period, None,  "keep the files of the last n steps", minimum=1),
     Option("save_last_n_steps_state",    period, None,  "the same for states", minimum=1),
     Option("save_state",                 bool,   False, "with each file, also what resuming needs",
-           known_as=("save_training_state",)),
-    Option("save_state_on_train_end",    bool,   False, "the same at the end only"),
+           known_as=("save_training_state",), differs=STATE),
+    Option("save_state_on_train_end",    bool,   False, "the same at the end only", differs=STATE),
     Option("resume",                     path_or_name, None, "state to go on from: its folder, or `latest`",
-           known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir"), decides=NOTHING),
+           known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir"), decides=NOTHING,
+           differs="exact to the bit on a CPU; also `latest`; a state of another configuration is refused"),
     Option("resume_with_changes",        bool,   False, "go on from a state of other rates or data; each is said",
            needs=Needs("resume"), decides=NOTHING, of_sd_scripts=False),
-    Option("initial_epoch",              count_or_none, None,  "begin a new run at this epoch (from 1)", minimum=1),
-    Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0),
+    Option("initial_epoch",              count_or_none, None,  "begin a new run at this epoch (from 1)", minimum=1,
+           differs=PLACE),
+    Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0,
+           differs=PLACE),
     Option("skip_until_initial_step",    bool,   False, "begin in the middle of an epoch",
-           needs=Needs("initial_step")),
+           needs=Needs("initial_step"), differs="begins inside the epoch, also with accumulation"),
     Option("no_metadata",                bool,   False, "write only the metadata that loading needs"),
     Option("huggingface_repo_id",        str,    None,  "repository to upload to", inert=UPLOAD),
     Option("huggingface_repo_type",      str,    None,  "its type", inert=UPLOAD),

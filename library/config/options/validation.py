@@ -6,9 +6,10 @@ from library.config.values import count_or_none, period
 # fmt: off
 VALIDATION = Group("Validation", (
     Option("validation_split",           float,  0.0,  "share of each subset that is held out", minimum=0, maximum=1,
-           decides=THROUGH, in_metadata=True),
+           decides=THROUGH, in_metadata=True,
+           differs="chosen by file name, so that new pictures move few others; never a regularization picture"),
     Option("validation_seed",            int,    None, "seed of that choice", minimum=0,
-           decides=THROUGH, in_metadata=True),
+           decides=THROUGH, in_metadata=True, differs="left out, training and validation do not overlap either"),
     Option("validate_every_n_steps",     period, None, "measure after each nth step", minimum=1, in_metadata=True),
     Option("validate_every_n_epochs",    period, None, "measure after each nth epoch", minimum=1, in_metadata=True),
     Option("max_validation_steps",       count_or_none, None, "batches to measure on, at most", minimum=1,

@@ -42,7 +42,7 @@ from library.training.saving.file_names import SavingSpec
 from library.training.saving.fingerprint import check_settings_of_state
 from library.training.saving.resume import read_course, read_position
 from library.training.setup.assemble import check_disk, check_rates
-from library.training.setup.base_model import asked_prediction
+from library.training.setup.base_model import BaseModelSpec
 from library.training.setup.checks import Checked, check_before_loading
 
 
@@ -72,7 +72,7 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
     libraries = psutil.Process().memory_info().rss
     model_path = Path(settings["pretrained_model_name_or_path"])
     family, configs = model_configs(model_path)
-    for line in settings.model_notes(family.value, asked_prediction(settings)):
+    for line in settings.model_notes(family.value, settings.take(BaseModelSpec).prediction):
         say(line)
     checked = check_before_loading(settings, datasets, say, tidy=False)
     dataset, resumed = checked.dataset, checked.resumed.folder

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from library.config.option import Settings
+from library.config.spec import declared, spec
 from library.diffusion.rectified_flow import USUAL_SHIFT, FlowSpec
 from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.load import load_model
@@ -18,23 +19,55 @@ LoadModel = Callable[[Settings, torch.device, Callable[[str], None]], StableDiff
 """How a run comes by its base model: `load_base_model`, or what keeps one loaded for several runs."""
 
 
+@spec
+class BaseModelSpec:
+    """The options that loading looks at; runs that agree in them may share one model."""
+
+    pretrained_model_name_or_path: str
+    vae: str | None = declared
+    mixed_precision: str = declared
+    no_half_vae: bool = declared
+    tokenizer_cache_dir: str | None = declared
+    v2: bool = declared
+    sdxl: bool = declared
+    v_parameterization: bool = declared
+    zero_terminal_snr: bool = declared
+    lowram: bool = declared
+    disable_mmap_load_safetensors: bool = declared
+    flow_model: bool = declared
+    flow_uniform_static_ratio: float | None = declared
+    flow_uniform_shift: bool = declared
+    flow_uniform_base_pixels: int | None = declared
+    vae_custom_scale: float | None = declared
+    vae_custom_shift: float | None = declared
+    vae_reflection_padding: bool = declared
+
+    @property
+    def prediction(self) -> PredictionType | None:
+        """What the options say that the model predicts; None leaves it to its files."""
+        if self.flow_model:
+            return "flow_prediction"
+        return "v_prediction" if self.v_parameterization else None
+
+
 def load_base_model(settings: Settings, device: torch.device, say: Callable[[str], None]) -> StableDiffusion:
     """The model that is trained on: on the CPU, or with `lowram` on the device at once.
 
     The weights decide what it is; `say` is told what of `v2`, `sdxl` and `v_parameterization` contradicts them.
     """
-    mapped = not settings["disable_mmap_load_safetensors"]
+    asked = settings.take(BaseModelSpec)
+    mapped = not asked.disable_mmap_load_safetensors
     model = load_model(
-        settings["pretrained_model_name_or_path"],
-        dtype=DTYPES[settings["mixed_precision"]],
-        vae=settings["vae"],
-        vae_dtype=torch.float32 if settings["no_half_vae"] else None,
-        tokenizer_cache_dir=settings["tokenizer_cache_dir"],
-        prediction_type=asked_prediction(settings),
-        device=device if settings["lowram"] else "cpu",
+        asked.pretrained_model_name_or_path,
+        dtype=DTYPES[asked.mixed_precision],
+        vae=asked.vae,
+        vae_dtype=torch.float32 if asked.no_half_vae else None,
+        tokenizer_cache_dir=asked.tokenizer_cache_dir,
+        prediction_type=asked.prediction,
+        device=device if asked.lowram else "cpu",
         mapped=mapped,
     )
-    adjust_vae(model, settings)
+    adjust_vae(model, asked)
     apply_noise_schedule(settings, model)
     for line in contradictions(settings, model):
         say(line)
@@ -48,22 +81,15 @@ def apply_noise_schedule(settings: Settings, model: StableDiffusion) -> None:
     """What the options change of the model's noise schedule; the objective, its SNR and the samplers follow."""
     if model.is_flow:
         model.scheduler_config |= sampled_path(settings.take(FlowSpec), model)
-    elif settings["zero_terminal_snr"]:
+    elif settings.take(BaseModelSpec).zero_terminal_snr:
         model.scheduler_config["rescale_betas_zero_snr"] = True
 
 
-def asked_prediction(settings: Settings) -> PredictionType | None:
-    """What the options say that the model predicts; None leaves it to its files."""
-    if settings["flow_model"]:
-        return "flow_prediction"
-    return "v_prediction" if settings["v_parameterization"] else None
-
-
-def adjust_vae(model: StableDiffusion, settings: Settings) -> None:
+def adjust_vae(model: StableDiffusion, spec: BaseModelSpec) -> None:
     """Scale, shift and padding of the VAE where they are asked for; all that encodes and decodes follows its config."""
-    asked = {"scaling_factor": settings["vae_custom_scale"], "shift_factor": settings["vae_custom_shift"]}
+    asked = {"scaling_factor": spec.vae_custom_scale, "shift_factor": spec.vae_custom_shift}
     model.vae.register_to_config(**{name: value for name, value in asked.items() if value is not None})
-    if settings["vae_reflection_padding"]:
+    if spec.vae_reflection_padding:
         pad_by_reflection(model.vae)
 
 
