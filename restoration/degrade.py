@@ -35,7 +35,7 @@ def damage(argv: Sequence[str]) -> None:
     from library.files import check_writable
     from library.image_files import BadImage, load
     from restoration.damage.degradation import degrade, generator
-    from restoration.image_folders import find_pictures, output_names, write_png
+    from restoration.image_folders import find_pictures, output_names, read_alpha, write_png
 
     raise_all(check_writable(settings["output"]))
     sources = find_pictures(settings["input"], "input")
@@ -54,7 +54,7 @@ def damage(argv: Sequence[str]) -> None:
         side = min(picture.shape[:2])
         damaged = degrade(picture, degradation.for_size(side), generator(settings["seed"], 0, source.name))
         psnr.append(float(-10 * np.log10(max(1e-10, np.mean((damaged.astype(np.float64) - picture) ** 2)))))
-        write_png(names[source], np.round(damaged * 255).astype(np.uint8))
+        write_png(names[source], np.round(damaged * 255).astype(np.uint8), alpha=read_alpha(source))
     if psnr:
         print(
             f"degraded {len(psnr)} pictures into {settings['output']}: PSNR {np.mean(psnr):.2f} dB "

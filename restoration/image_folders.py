@@ -16,7 +16,7 @@ from library.atomic import atomic
 from library.config.image_folders import about_passed_over, what_else_is_there
 from library.console import show_line
 from library.errors import UserError
-from library.image_files import discover, open_image
+from library.image_files import decode_alpha, discover, open_image
 
 MAKER = "made by"
 """The text of a PNG that says which weights made it."""
@@ -54,8 +54,18 @@ def output_names(sources: list[Path], folder: Path) -> dict[Path, Path]:
     return {source: folder / name for source, name in names.items()}
 
 
-def write_png(path: Path, picture: np.ndarray | Image.Image, maker: str | None = None) -> None:
+def read_alpha(path: Path) -> np.ndarray | None:
+    """How opaque a picture is, uint8 (height, width); None where it is so everywhere. Raises BadImage."""
+    alpha = decode_alpha(path, path.read_bytes())
+    return None if alpha.min() == 255 else alpha
+
+
+def write_png(
+    path: Path, picture: np.ndarray | Image.Image, maker: str | None = None, alpha: np.ndarray | None = None
+) -> None:
     """Write uint8 RGB (height, width, 3), whole or not at all; the file tells by what it was made."""
+    if alpha is not None:
+        picture = np.dstack([picture, alpha])
     note = PngInfo()
     if maker is not None:
         note.add_text(MAKER, maker)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from library.config.option import JOB, NOTHING, PICTURES, THROUGH, Group, Option, Settings
+from library.config.option import JOB, NOTHING, PICTURES, THROUGH, Group, Needs, Option, Settings
 from library.config.options.averaging import AVERAGES
 from library.config.options.config import CONFIG
 from library.config.options.logging import LOGGING
@@ -34,6 +34,17 @@ def picked(group: Group, title: str, names: str, **defaults: Any) -> Group:
     options = [chosen[name] for name in names.split()]
     return Group(title, [replace(o, default=defaults[o.name]) if o.name in defaults else o for o in options])
 
+
+def face_choice(raw: object) -> str:
+    """A word of `which_face`, or numbers from the left, 1 first: "2" or "1,3"."""
+    written = ",".join(str(part) for part in raw) if isinstance(raw, list) else str(raw)
+    words = [word.strip() for word in written.split(",")]
+    if written in FACE_CHOICES or all(word.isdecimal() and int(word) > 0 for word in words):
+        return ",".join(words)
+    raise ValueError(f"must be {', '.join(FACE_CHOICES)} or numbers from the left such as 2 or 1,3, not {written!r}")
+
+
+FACE_CHOICES = ("auto", "identity", "largest", "all")
 
 # fmt: off
 RESTORER = Group("The restorer", (
@@ -140,8 +151,10 @@ SAMPLING = Group("How pictures are restored", (
            known_as=("sample_steps", "num_inference_steps"), decides=JOB),
     Option("passes",                     int,   1,     "more than 1: restore the restored picture again", minimum=1,
            decides=JOB),
-    Option("color_fix",                  str,   "wavelet", "colours from the degraded picture",
-           choices=("wavelet", "adain", "none"), known_as=("colour_fix", "color_fix_type"), decides=JOB),
+    Option("color_fix",                  str,   "auto",
+           "colours from the degraded picture; auto: tone where it is black and white or sepia, else wavelet",
+           choices=("auto", "wavelet", "adain", "tone", "none"), known_as=("colour_fix", "color_fix_type"),
+           decides=JOB),
 ))
 FILES = Group("Files", (
     Option("input",                      Path,  None,  "folder of pictures, or one picture"),
@@ -155,6 +168,9 @@ RESTORING = Group("Restoring", (
     Option("restore_mode",               str,   "aligned",
            "aligned: each picture is one face; faces: find, restore and paste back the faces of larger photos",
            choices=("aligned", "faces")),
+    Option("other_faces",                str,   "keep",
+           "the other people's faces in it: keep them as they are, or restore them blind", choices=("keep", "blind"),
+           needs=Needs("restore_mode", ("faces",))),
     Option("mode",                       str,   "restore", "restore; swap: blur another person first; edit: with words",
            choices=("restore", "swap", "edit")),
     Option("swap_blur",                  float, 8.0,   "sigma of that blur, in pixels of a 512 px picture", minimum=0),
@@ -165,6 +181,9 @@ RESTORING = Group("Restoring", (
 DETECTOR = Group("Finding faces", (
     Option("face_detector",              Path,  None,  "OpenCV's YuNet (face_detection_yunet_2023mar.onnx)"),
     Option("min_face",                   int,   64,    "faces smaller than this are left alone, pixels", minimum=8),
+    Option("which_face",                 face_choice, "auto",
+           "whose face of several is the person's: auto (by identity_model; else the largest, in references nobody's), "
+           "identity, largest, all, or numbers from the left: 2 or 1,3"),
     Option("min_sharpness",              float, 20.0,
            "prepare: reject faces blurrier than this (variance of the Laplacian)", minimum=0),
 ), decides=NOTHING)

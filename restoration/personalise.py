@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # started by its path: the repository is where `library` and `restoration` are found
@@ -22,10 +21,10 @@ from library.config.parse import parse
 from library.console import show_line
 from library.errors import ConfigError, Problem
 from library.launch import start_the_missing_processes
-from restoration.checks import training_problems, writing_problems
+from restoration.checks import restoring_face_problems, training_problems, writing_problems
 from restoration.evaluate import report
 from restoration.options import DEGRADATION, EVALUATION, FILES, IDENTITY, PIVOTS, RESTORER, SAMPLING, groups_for
-from restoration.restore import restore_folder
+from restoration.restore import changed, restore_folder
 from restoration.train import train_pivots
 
 
@@ -35,7 +34,7 @@ def personalise(argv: Sequence[str]) -> None:
         *groups_for(FILES, IDENTITY, RESTORER, PIVOTS, DEGRADATION, SAMPLING, EVALUATION),
         prog="restoration/personalise.py",
         description=str(__doc__).splitlines()[0],
-        checks=(training_problems, file_problems, writing_problems),
+        checks=(training_problems, file_problems, writing_problems, restoring_face_problems),
     )
     for line in settings.notes():
         show_line(line)
@@ -52,10 +51,6 @@ def personalise(argv: Sequence[str]) -> None:
         )
 
 
-def changed(settings: Settings, **values: object) -> Settings:
-    return replace(settings, values=settings.values | values)
-
-
 def file_problems(settings: Settings) -> list[Problem]:
     """The folders that this command needs beside those of the training."""
     problems = []
@@ -70,9 +65,9 @@ def file_problems(settings: Settings) -> list[Problem]:
             problems.append(Problem(f"{settings.place(name)}: {why}", understood=True))
         elif not count_images(folder):
             problems.append(Problem(f"{settings.place(name)}: {what_else_is_there(folder)}", understood=True))
-    for name in ("face_detector", "identity_model"):
-        if settings[name] is not None and (why := why_not_a_file(settings[name])):
-            problems.append(Problem(f"{settings.place(name)}: {why}", understood=True))
+    detector = settings["face_detector"]
+    if detector is not None and (why := why_not_a_file(detector)):
+        problems.append(Problem(f"{settings.place('face_detector')}: {why}", understood=True))
     if settings["restore_mode"] == "faces" and settings["face_detector"] is None:
         problems.append(Problem(f"{settings.place('restore_mode')} = faces needs `face_detector`: OpenCV's YuNet."))
     return problems

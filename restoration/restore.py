@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # started by its path: the repository is where `library` and `restoration` are found
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -15,13 +17,27 @@ from library.config.parse import parse
 from library.console import show_line
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import restoring_problems
-from restoration.options import DETECTOR, FILES, IDENTITY, RESTORER, RESTORING, RUN, SAMPLING, SAVING_HERE, groups_for
+from restoration.options import (
+    DETECTOR,
+    EVALUATION,
+    FILES,
+    IDENTITY,
+    RESTORER,
+    RESTORING,
+    RUN,
+    SAMPLING,
+    SAVING_HERE,
+    groups_for,
+)
+
+if TYPE_CHECKING:
+    from restoration.restoring.restore_folder import FaceFinder
 
 
 def restore(argv: Sequence[str]) -> None:
     settings = parse(
         argv,
-        *groups_for(FILES, RESTORING, SAMPLING, RESTORER, IDENTITY, DETECTOR, RUN, SAVING_HERE),
+        *groups_for(FILES, RESTORING, SAMPLING, RESTORER, IDENTITY, DETECTOR, EVALUATION, RUN, SAVING_HERE),
         prog="restoration/restore.py",
         description=str(__doc__),
         checks=(restoring_problems,),
@@ -39,8 +55,7 @@ def restore_folder(settings: Settings) -> None:
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.atomic import sweep_temporaries
     from library.files import check_writable
-    from library.metrics.networks.face_detector import FaceDetector
-    from restoration.image_folders import find_pictures, output_names, write_png
+    from restoration.image_folders import find_pictures, output_names, read_alpha, write_png
     from restoration.restoring.restore_folder import (
         check_makers,
         open_studio,
@@ -60,23 +75,49 @@ def restore_folder(settings: Settings) -> None:
     if not sources:
         show_line("every picture is restored already")
         return
-    detector = FaceDetector(settings["face_detector"]) if settings["restore_mode"] == "faces" else None
+    if settings["restore_mode"] != "faces" and settings.explicit("which_face"):
+        show_line(f"{settings.place('which_face')} has no effect without `restore_mode = faces`")
+    finder = find_faces_by(settings) if settings["restore_mode"] == "faces" else None
     studio = open_studio(settings, show_line)
-    if detector:
-        done = restore_photos(studio, sources, detector, settings["min_face"])
+    if finder:
+        if settings["other_faces"] == "blind" and not settings["blind"]:
+            finder = replace(finder, others=open_studio(changed(settings, blind=True, mode="restore"), show_line))
+        done = restore_photos(studio, sources, finder)
     else:
         done = restore_aligned(studio, sources, settings["batch_size"])
     problems: list[Problem] = []
-    written = 0
+    restored = unchanged = 0
     for picture in done:
         if picture.pixels is not None:
-            write_png(names[picture.source], picture.pixels, maker)
-            written += 1
+            write_png(names[picture.source], picture.pixels, maker, read_alpha(picture.source))
+            restored, unchanged = restored + (picture.problem is None), unchanged + (picture.problem is not None)
+        for line in picture.notes:
+            show_line(f"{picture.source.name}: {line}")
         if picture.problem:
             problems.append(Problem(picture.problem, f"image '{picture.source}'"))
             show_line(str(problems[-1]))
-    print(f"restored {written} of {len(sources)} pictures into {settings['output']}")
+    rest = f"; {unchanged} written as {'it was' if unchanged == 1 else 'they were'}" if unchanged else ""
+    print(f"restored {restored} of {len(sources)} pictures into {settings['output']}{rest}")
     raise_all(problems)
+
+
+def find_faces_by(settings: Settings) -> FaceFinder:
+    """How faces are found and chosen. Nobody's face is to be found where no person is restored or somebody swapped."""
+    from library.metrics.networks.face_detector import FaceDetector
+    from restoration.restoring.restore_folder import FaceFinder
+    from restoration.restoring.which_face import know_person
+
+    which = settings["which_face"]
+    if which == "auto" and (settings["blind"] or settings["mode"] == "swap"):
+        which = "all" if settings["blind"] else "largest"
+    known_by = settings["identity_refs"] or settings["reference_dir"]
+    person = know_person(settings, known_by) if which in ("auto", "identity") else None
+    return FaceFinder(FaceDetector(settings["face_detector"]), settings["min_face"], which, person)
+
+
+def changed(settings: Settings, **values: object) -> Settings:
+    """The same settings but for these values."""
+    return replace(settings, values=settings.values | values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,10 @@ from library.metrics.networks import identity
 from restoration.image_folders import at_size
 from restoration.restoring.alignment import TEMPLATE, TEMPLATE_SIDE
 
+LEAST_LIKENESS = 0.25
+"""Cosine below which a face is not taken for the person's: SFace's own limit for good photos is 0.363, and damage takes
+some of it."""
+
 Embedder = Callable[[np.ndarray], np.ndarray]
 """A face, uint8 RGB aligned as in `alignment`, to a vector."""
 
@@ -31,3 +35,8 @@ def likeness(embed: Embedder, faces: Sequence[np.ndarray], references: Sequence[
     """Each face's cosine with the mean direction of the references, in [-1, 1]."""
     person = [embed(reference) for reference in references]
     return distances.likeness_to_mean([embed(face) for face in faces], person).tolist()
+
+
+def cosine(face: np.ndarray, other: np.ndarray) -> float:
+    """Of two vectors, in [-1, 1]."""
+    return float(distances.unit(face) @ distances.unit(other))

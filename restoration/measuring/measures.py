@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,14 @@ from library.metrics.networks.lpips import load_lpips
 from library.metrics.quality import psnr, ssim
 from library.metrics.weights import Weights
 from restoration.image_folders import at_size, to_tensor
-from restoration.measuring.identity import Embedder, face_network, likeness
+from restoration.measuring.identity import Embedder, cosine, face_network, likeness
 from restoration.options import EVALUATION
+
+TO_ORIGINAL = "identity to the original"
+"""A face network's cosine with the undamaged picture: what the paper calls identity, if the network is ArcFace."""
+
+TO_REFERENCES = "likeness to the references"
+"""Its cosine with the mean of the person's references. Higher for who was tuned on them; no figure of the paper."""
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 """By name: a picture and its original, uint8 of one size."""
@@ -77,7 +83,8 @@ def measure(pairs: Pairs, references: Sequence[np.ndarray], tools: Tools) -> Mea
     tensors = {name: (to_tensor(a)[None], to_tensor(b)[None]) for name, (a, b) in pairs.items()}
     result.add("PSNR", {name: float(psnr(a, b)) for name, (a, b) in tensors.items()})
     result.add("SSIM", {name: float(ssim(a, b)) for name, (a, b) in tensors.items()})
-    for name, attempt in (("LPIPS", _lpips), ("FID", _fid), ("identity", _identity)):
+    attempts = {"LPIPS": _lpips, "FID": _fid, TO_ORIGINAL: _identity, TO_REFERENCES: _likeness}
+    for name, attempt in attempts.items():
         try:
             attempt(result, pairs, references, tools)
         except NotMeasured as reason:
@@ -116,10 +123,23 @@ def _fid(result: Measures, pairs: Pairs, references: Sequence[np.ndarray], tools
 
 
 def _identity(result: Measures, pairs: Pairs, references: Sequence[np.ndarray], tools: Tools) -> None:
-    if tools.embed is None and tools.identity_model is None:
-        raise NotMeasured("give --identity_model, an ArcFace .onnx or face_recognition_sface_2021dec.onnx of OpenCV")
+    """The paper's identity, to the original of each picture."""
+    embed = _embedder(tools)
+    result.add(TO_ORIGINAL, {name: cosine(embed(mine), embed(original)) for name, (mine, original) in pairs.items()})
+
+
+def _likeness(result: Measures, pairs: Pairs, references: Sequence[np.ndarray], tools: Tools) -> None:
+    """How much each picture looks like the person in general."""
+    embed = _embedder(tools)
     if not references:
         raise NotMeasured("give --identity_refs, pictures of the person")
-    embed: Callable[[np.ndarray], np.ndarray] = tools.embed or face_network(tools.identity_model or Path())
-    values = likeness(embed, [a for a, _ in pairs.values()], references)
-    result.add("identity", dict(zip(pairs, values, strict=True)))
+    values = likeness(embed, [mine for mine, _ in pairs.values()], references)
+    result.add(TO_REFERENCES, dict(zip(pairs, values, strict=True)))
+
+
+def _embedder(tools: Tools) -> Embedder:
+    if tools.embed is not None:
+        return tools.embed
+    if tools.identity_model is None:
+        raise NotMeasured("give --identity_model, an ArcFace .onnx or face_recognition_sface_2021dec.onnx of OpenCV")
+    return face_network(tools.identity_model)

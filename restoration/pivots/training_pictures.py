@@ -14,6 +14,7 @@ from library.errors import UserError
 from library.models.family import StableDiffusion
 from library.training.runtime.environment import Footing
 from library.training.runtime.memory import place
+from restoration.measuring.references import describe_references
 from restoration.options import TEXT
 from restoration.pivots.faces import Face, about_number, find_faces
 from restoration.pivots.person import Person, read_person
@@ -46,7 +47,7 @@ def find_training_pictures(
         # Pictures of nobody in particular: G_p is told so.
         return TrainingPictures(find_faces(settings["train_data_dir"], "train_data_dir", person.class_prompt, side))
     faces = find_faces(settings["reference_dir"], "reference_dir", person.prompt, side)
-    for line in about_number(faces):
+    for line in [*about_number(faces), *describe_references([face.path for face in faces], settings)]:
         say(line)
     if pivot != TEXT or not settings["prior_loss_weight"]:
         return TrainingPictures(faces)

@@ -12,6 +12,9 @@ TEMPLATE = np.array(
     [(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)], np.float64
 )
 TEMPLATE_SIDE = 512
+# The oval of a face in it, hair and chin included: middle (x, y), half its width and its height.
+OVAL = ((256.0, 280.0), (140.0, 185.0))
+GREY = (128, 128, 128)  # what lies beyond a photo: a face is not made up by mirroring its other half
 FEATHER = 0.06  # of the side: the width of the soft edge of what is pasted back
 LOWEST_SHARE = 1 / 1024  # mask values below this count as nothing
 
@@ -28,6 +31,20 @@ class Alignment:
         """How many times larger the face is when aligned."""
         return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
+    def missing(self, photo: np.ndarray) -> Missing:
+        """What the photo's edges cut off."""
+        size = (self.side, self.side)
+        beyond = cv2.warpAffine(np.ones(photo.shape[:2], np.uint8), self.matrix, size, flags=cv2.INTER_NEAREST) == 0
+        return Missing(float(beyond[face_oval(self.side)].mean()), float(beyond.mean()))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The share of a face, and of the aligned picture around it, that lies beyond its photo."""
+
+    face: float
+    picture: float
+
 
 def align(landmarks: np.ndarray, side: int = TEMPLATE_SIDE) -> Alignment:
     """From five landmarks (5, 2) in the photo: eyes, nose, corners of the mouth. Raises ValueError if none fits."""
@@ -39,10 +56,10 @@ def align(landmarks: np.ndarray, side: int = TEMPLATE_SIDE) -> Alignment:
 
 
 def cut_out(photo: np.ndarray, alignment: Alignment) -> np.ndarray:
-    """The aligned face, uint8 (side, side, 3); what lies beyond the photo is its mirrored edge."""
+    """The aligned face, uint8 (side, side, 3); what lies beyond the photo is grey."""
     size = (alignment.side, alignment.side)
     flags = cv2.INTER_CUBIC if alignment.scale >= 1 else cv2.INTER_AREA
-    return cv2.warpAffine(photo, alignment.matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpAffine(photo, alignment.matrix, size, flags=flags, borderValue=GREY)
 
 
 def paste_back(photo: np.ndarray, face: np.ndarray, alignment: Alignment) -> np.ndarray:
@@ -57,6 +74,14 @@ def paste_back(photo: np.ndarray, face: np.ndarray, alignment: Alignment) -> np.
     mask = np.where(mask < LOWEST_SHARE, 0.0, mask)[..., None]
     mixed = photo * (1.0 - mask) + placed * mask
     return np.where(mask > 0, np.clip(np.round(mixed), 0, 255), photo).astype(np.uint8)
+
+
+def face_oval(side: int) -> np.ndarray:
+    """Where the face is in an aligned picture: (side, side) bool."""
+    share = side / TEMPLATE_SIDE
+    (x, y), (half_width, half_height) = OVAL
+    rows, columns = np.mgrid[0:side, 0:side] + 0.5
+    return ((columns / share - x) / half_width) ** 2 + ((rows / share - y) / half_height) ** 2 <= 1
 
 
 def soft_mask(side: int) -> np.ndarray:

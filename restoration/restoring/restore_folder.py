@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,14 +15,23 @@ from library.config.option import Settings
 from library.errors import UserError
 from library.files import read_metadata
 from library.image_files import BadImage, load
-from library.metrics.networks.face_detector import FaceDetector
+from library.metrics.networks.face_detector import FaceDetector, Found
 from library.training.runtime.mixed_precision import DTYPES
 from restoration.damage.ranges import REFERENCE_SIDE
 from restoration.image_folders import at_size, maker_of, to_pixels, to_tensor, working_size
 from restoration.pivots.person import base_mark, give_weights, read_person
 from restoration.pivots.pivot import person_file, stem_of
 from restoration.restoring.alignment import align, cut_out, paste_back
+from restoration.restoring.colour import has_one_tone
 from restoration.restoring.sampling import Sampling, restore
+from restoration.restoring.which_face import (
+    ChosenFaces,
+    KnownPerson,
+    NoFaceChosen,
+    choose_faces,
+    describe_face,
+    from_the_left,
+)
 from restoration.system.cleaner import Cleaner, load_cleaner
 from restoration.system.load import load_encoder, load_named_restorer
 from restoration.system.system import System
@@ -137,6 +146,7 @@ class Done:
     source: Path
     pixels: np.ndarray | None = None
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def restore_aligned(studio: Studio, sources: list[Path], batch_size: int) -> Iterator[Done]:
@@ -159,20 +169,61 @@ def restore_aligned(studio: Studio, sources: list[Path], batch_size: int) -> Ite
         yield from _restored(studio, waiting)
 
 
-def restore_photos(studio: Studio, sources: list[Path], detector: FaceDetector, smallest: int) -> Iterator[Done]:
-    """Restore the faces of larger photos where they are; a photo without a face is passed on unchanged."""
+@dataclass(frozen=True)
+class FaceFinder:
+    """How the person's face is found in a photo; faces smaller than `smallest` pixels are left alone.
+
+    `others` restores the other people's faces without the person; None keeps them as they are.
+    """
+
+    detector: FaceDetector
+    smallest: int
+    which: str = "auto"
+    person: KnownPerson | None = None
+    others: Studio | None = None
+
+
+def restore_photos(studio: Studio, sources: list[Path], finder: FaceFinder) -> Iterator[Done]:
+    """Restore faces of larger photos where they are; a photo without the person's is passed on unchanged."""
     for source in sources:
         try:
             photo = load(source)
-            faces = detector.find(photo, smallest)
-            for number, face in enumerate(faces):
-                alignment = align(face.landmarks, studio.side)
-                aligned = cut_out(photo, alignment)
-                restored = studio.restore([aligned], [f"{source.name}#{number}"])[0]
-                photo = paste_back(photo, restored, alignment)
-            yield Done(source, photo, None if faces else f"no face of at least {smallest} pixels was found")
-        except (BadImage, ValueError, RuntimeError) as error:
+        except BadImage as error:
             yield Done(source, problem=str(error))
+            continue
+        faces = finder.detector.find(photo, finder.smallest)
+        if not faces:
+            yield Done(source, photo, f"no face of at least {finder.smallest} pixels was found")
+            continue
+        try:
+            chosen = choose_faces(photo, faces, finder.which, finder.person)
+        except NoFaceChosen as reason:
+            yield Done(source, photo, str(reason))
+            continue
+        try:
+            result = photo
+            for index, face in enumerate(faces):
+                by = studio if index in chosen.mine else finder.others
+                if by is not None:
+                    alignment = align(face.landmarks, by.side)
+                    restored = by.restore([cut_out(photo, alignment)], [f"{source.name}#{index}"])[0]
+                    result = paste_back(result, restored, alignment)
+            notes = _say_who(faces, chosen, finder.others is not None)
+            yield Done(source, result, notes=(*notes, *say_tone(photo, studio.sampling.color_fix)))
+        except (ValueError, RuntimeError) as error:
+            yield Done(source, problem=str(error))
+
+
+def _say_who(faces: Sequence[Found], chosen: ChosenFaces, others_restored: bool) -> tuple[str, ...]:
+    """Which of several faces were restored as the person, and what became of the others."""
+    mine = [describe_face(faces, index) for index in chosen.mine]
+    rest = [describe_face(faces, index) for index in from_the_left(faces) if index not in chosen.mine]
+    lines = []
+    if chosen.by:
+        lines.append(f"{', '.join(mine)} is restored as the person, by {chosen.by}")
+    if rest:
+        lines.append(f"{'restored blind' if others_restored else 'left as they are'}: {', '.join(rest)}")
+    return tuple(lines)
 
 
 def _restored(studio: Studio, waiting: list[tuple[Path, np.ndarray]]) -> Iterator[Done]:
@@ -182,5 +233,14 @@ def _restored(studio: Studio, waiting: list[tuple[Path, np.ndarray]]) -> Iterato
         for source, _ in waiting:
             yield Done(source, problem=str(error).splitlines()[0])
         return
-    for (source, _), pixels in zip(waiting, restored, strict=True):
-        yield Done(source, pixels)
+    for (source, degraded), pixels in zip(waiting, restored, strict=True):
+        yield Done(source, pixels, notes=say_tone(degraded, studio.sampling.color_fix))
+
+
+def say_tone(picture: np.ndarray, color_fix: str) -> tuple[str, ...]:
+    """What becomes of a picture's one tone, where it has only one."""
+    if color_fix == "tone" or not has_one_tone(to_tensor(picture)):
+        return ()
+    if color_fix == "auto":
+        return ("it is black and white or of one other tone, and is kept so; `color_fix = wavelet` lets colours in",)
+    return (f"it is black and white or of one other tone; `color_fix = {color_fix}` lets colours in, `tone` does not",)

@@ -18,7 +18,7 @@ from torch import Tensor
 from library.config.spec import declared, spec_of
 from library.data.keys import key
 from restoration.options import RUN, SAMPLING
-from restoration.restoring.colour import COLOUR_FIXES
+from restoration.restoring.colour import COLOUR_FIXES, has_one_tone, tone, wavelet
 from restoration.system.cleaner import Cleaner, no_cleaner, padded_to
 from restoration.system.system import System
 
@@ -119,14 +119,25 @@ def restore(
     """
     height, width = pictures.shape[-2:]
     result = pictures
+    one_tone = [has_one_tone(picture) for picture in pictures] if sampling.color_fix == "auto" else []
     for _ in range(sampling.passes):
         cleaned = cleaner(padded_to(result, MULTIPLE))
         condition = system.condition(cleaned).to(system.unet.device)
         latents = sample(system, condition, prompted, system.null if null is None else null, names, sampling)
         restored = decoded(system, latents).to(cleaned.device)
-        restored = COLOUR_FIXES[sampling.color_fix](restored, cleaned)
+        restored = fix_colours(restored, cleaned, sampling.color_fix, one_tone)
         result = restored.clamp(0.0, 1.0)[..., :height, :width]
     return result
+
+
+def fix_colours(restored: Tensor, degraded: Tensor, fix: str, one_tone: Sequence[bool]) -> Tensor:
+    """What `color_fix` names; auto is a picture's tone for those that have only one, and wavelet for the others."""
+    if fix != "auto":
+        return COLOUR_FIXES[fix](restored, degraded)
+    fixed = wavelet(restored, degraded)
+    if not any(one_tone):
+        return fixed
+    return torch.where(torch.tensor(one_tone, device=fixed.device)[:, None, None, None], tone(fixed, degraded), fixed)
 
 
 @torch.no_grad()

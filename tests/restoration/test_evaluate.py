@@ -13,10 +13,10 @@ from PIL import Image
 from library.metrics.networks.identity import ARCFACE
 from restoration.evaluate import main as evaluate
 from restoration.measuring import measures
-from restoration.measuring.identity import for_arcface, likeness
+from restoration.measuring.identity import for_arcface
 from restoration.measuring.measures import Tools, measure, paired
 from restoration.personalise import main as personalise
-from restoration.prepare import sharpness
+from restoration.restoring.reference_photos import sharpness
 from tests.restoration.conftest import write_faces
 
 
@@ -26,19 +26,27 @@ def test_a_folder_is_measured_and_what_is_missing_is_said_with_the_line_that_giv
     assert evaluate(["--restored", str(out), "--reference", str(gt)]) == 0
     said = capfd.readouterr().out
     assert "LPIPS is not measured: give --lpips_weights (https://download.pytorch.org/models/alexnet" in said
-    assert "identity is not measured: give --identity_model" in said
+    assert "identity to the original is not measured: give --identity_model" in said
     facts = json.loads((tmp_path / "out_metrics.json").read_text(encoding="utf-8"))["restored"]
     assert 30 < facts["means"]["PSNR"] < 40
     assert facts["pictures"].keys() == {"00", "01"}
     assert Image.open(tmp_path / "out_sheet.png").width > 2 * 192
 
 
-def test_identity_is_the_cosine_of_what_an_injected_network_sees(tmp_path, faces):
+def test_identity_is_to_the_original_and_likeness_to_the_mean_of_all_references(tmp_path, faces):
     pairs = paired(*(write_faces(tmp_path / name, faces[:2], 128) for name in ("out", "gt")))
-    seen = iter([(1.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
-    result = measure(pairs, [faces[0]], Tools(embed=lambda _: np.array(next(seen))))
-    assert [row["identity"] for row in result.each.values()] == pytest.approx([0.0, 1.0])
-    assert likeness(lambda face: face, [np.array([3.0, 4.0])], [np.array([4.0, 3.0])]) == pytest.approx([24 / 25])
+    # Two pictures, each before its original; then the two references, and the pictures again.
+    seen = iter([(1.0, 0.0), (3.0, 4.0), (0.0, 2.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])
+    result = measure(pairs, list(faces[:2]), Tools(embed=lambda _: np.array(next(seen))))
+    assert [row["identity to the original"] for row in result.each.values()] == pytest.approx([0.6, 1.0])
+    assert [row["likeness to the references"] for row in result.each.values()] == pytest.approx([0.5**0.5, 0.0])
+
+
+def test_identity_needs_no_references_and_likeness_says_that_it_does(tmp_path, faces):
+    pairs = paired(*(write_faces(tmp_path / name, faces[:1], 64) for name in ("out", "gt")))
+    result = measure(pairs, [], Tools(embed=lambda face: face.reshape(-1).astype(float)))
+    assert result.means["identity to the original"] == pytest.approx(1.0)
+    assert result.missing["likeness to the references"] == "give --identity_refs, pictures of the person"
 
 
 def test_fid_is_measured_with_the_inception_of_a_file(tmp_path, faces, monkeypatch):

@@ -32,7 +32,15 @@ def test_a_folder_with_anything_in_it_is_restored_as_far_as_it_can_be_read(resto
     sizes = {path.name: Image.open(path).size for path in out.iterdir()}
     assert sizes == {"grey.png": (64, 64), "rgba.png": (64, 64), "small.png": (38, 25), "wide.png": (88, 64)}
     assert code != 0
-    assert "broken.png" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "broken.png" in err
+    assert "grey.png: it is black and white" in err
+    assert "wide.jpg: it is black" not in err
+    grey = np.asarray(Image.open(out / "grey.png")).astype(int)
+    assert np.abs(grey - grey.mean(-1, keepdims=True)).max() <= 1
+    alpha = Image.open(tmp_path / "in" / "rgba.png").getchannel("A")
+    assert Image.open(out / "rgba.png").getchannel("A").tobytes() == alpha.tobytes()
+    assert Image.open(out / "wide.png").mode == "RGB"
 
 
 def test_a_second_call_restores_only_what_is_missing(restored, tmp_path):
@@ -175,3 +183,21 @@ def test_yunets_rows_are_read_as_box_landmarks_and_confidence():
 def test_faces_mode_without_a_detector_says_where_to_get_one(restored, tmp_path, faces, capfd):
     assert restored(one_picture(tmp_path / "in", faces[0]), restore_mode="faces")[0] == 1
     assert "face_detection_yunet" in capfd.readouterr().err
+
+
+def test_what_a_photo_s_edge_cuts_off_a_face_is_grey_and_counted():
+    photo = np.full((400, 400, 3), 200, np.uint8)
+    whole = align((TEMPLATE - 256) * 0.5 + (200, 200))
+    assert whole.missing(photo).face == whole.missing(photo).picture == 0
+    half = align((TEMPLATE - 256) * 0.5 + (0, 200))  # its middle lies on the left edge
+    assert half.missing(photo).face == pytest.approx(0.5, abs=0.005)
+    assert half.missing(photo).picture == pytest.approx(0.5, abs=0.005)
+    face = cut_out(photo, half)
+    assert (face[:, :250] == 128).all()
+    assert (face[:, 260:] == 200).all()
+
+
+def test_a_grey_edge_is_never_pasted_into_the_photo():
+    photo = np.full((400, 400, 3), 200, np.uint8)
+    half = align((TEMPLATE - 256) * 0.5 + (0, 200))
+    assert (np.abs(paste_back(photo, cut_out(photo, half), half).astype(int) - 200)[:, 3:] == 0).all()

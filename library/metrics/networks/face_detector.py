@@ -13,6 +13,9 @@ from library.errors import UserError
 
 NAME = "face_detection_yunet_2023mar.onnx"
 WHERE = f"get `{NAME}` (github.com/opencv/opencv_zoo, models/face_detection_yunet) and give its path as `face_detector`"
+# Its importer's own warnings are of no use to who gave the wrong file: what is wrong comes as an exception.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 CONFIDENCE = 0.7
 LARGEST_SIDE = 1280  # pixels: photos are looked at no larger than this; faces are found at any smaller size
 
@@ -37,7 +40,9 @@ class FaceDetector:
         try:
             self._network: Any = cv2.FaceDetectorYN.create(str(path), "", (320, 320), CONFIDENCE)
         except cv2.error as error:
-            raise UserError(f"`face_detector = {path}` cannot be read by OpenCV ({error.err}); {WHERE}") from None
+            raise UserError(
+                f"`face_detector = {path}` cannot be read by OpenCV ({first_line(error)}); {WHERE}"
+            ) from None
 
     def find(self, photo: np.ndarray, smallest: int = 0) -> list[Found]:
         """Faces whose box is at least `smallest` pixels wide."""
@@ -48,6 +53,11 @@ class FaceDetector:
         found = [found_face(row, share) for row in (rows if rows is not None else [])]
         large = [face for face in found if face.box[2] >= smallest]
         return sorted(large, key=lambda face: face.box[2] * face.box[3], reverse=True)
+
+
+def first_line(error: cv2.error) -> str:
+    """OpenCV's reason without its quotation marks and its trace."""
+    return str(error.err).strip("> \n").splitlines()[0]
 
 
 def found_face(row: np.ndarray, share: float) -> Found:

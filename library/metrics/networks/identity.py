@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from library.errors import UserError
-from library.metrics.networks.face_detector import FaceDetector
+from library.metrics.networks.face_detector import FaceDetector, first_line
 
 SIDE = 112
 # Where ArcFace's training had the eyes, the nose and the corners of the mouth, in 112 pixels.
@@ -49,7 +49,7 @@ def face_network(path: Path) -> Reader:
     try:
         network: Any = cv2.dnn.readNetFromONNX(str(path))
     except cv2.error as error:
-        raise UserError(f"the face network '{path}' cannot be read by OpenCV ({error.err})") from None
+        raise UserError(f"the face network '{path}' cannot be read by OpenCV ({first_line(error)})") from None
     # SFace takes colours as they are, ArcFace around 0.
     mean, scale = (0.0, 1.0) if "sface" in path.name.lower() else (127.5, 1 / 127.5)
 
@@ -57,6 +57,10 @@ def face_network(path: Path) -> Reader:
         network.setInput(cv2.dnn.blobFromImage(face, scale, (SIDE, SIDE), (mean,) * 3))
         return np.asarray(network.forward(), np.float64).reshape(-1)
 
+    try:
+        read(np.zeros((SIDE, SIDE, 3), np.uint8))
+    except cv2.error as error:
+        raise UserError(f"'{path}' is no face network: it cannot read a face ({first_line(error)})") from None
     return read
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from restoration.restoring.colour import COLOUR_FIXES, adain, wavelet
+from restoration.restoring.colour import COLOUR_FIXES, LUMA, adain, has_one_tone, tone, wavelet
 
 
 def picture(seed: int) -> torch.Tensor:
@@ -32,3 +32,31 @@ def test_adain_gives_each_channel_the_mean_and_deviation_of_the_degraded_picture
 
 def test_none_changes_nothing():
     assert torch.equal(COLOUR_FIXES["none"](picture(0), picture(1)), picture(0))
+
+
+def luminance(picture: torch.Tensor) -> torch.Tensor:
+    return torch.tensordot(torch.tensor(LUMA), picture, 1)
+
+
+def test_black_and_white_and_sepia_keep_their_tone_and_the_restored_luminance():
+    generator = torch.Generator().manual_seed(0)
+    restored = 0.1 + 0.8 * torch.rand(2, 3, 40, 40, generator=generator)  # in all colours
+    grey = torch.linspace(0, 1, 1600).reshape(40, 40).expand(3, -1, -1)
+    sepia = grey * torch.tensor([0.97, 0.85, 0.67])[:, None, None]
+    fixed = tone(restored, torch.stack([grey, sepia]))
+    torch.testing.assert_close(fixed[0], luminance(restored[0]).expand(3, -1, -1))
+    torch.testing.assert_close(luminance(fixed[1]), luminance(restored[1]))
+    dark = luminance(restored[1]) < 0.85  # what the sepia picture has of luminances
+    share = (fixed[1] / luminance(fixed[1]))[:, dark]
+    expected = torch.tensor([0.97, 0.85, 0.67]) / (torch.tensor(LUMA) @ torch.tensor([0.97, 0.85, 0.67]))
+    torch.testing.assert_close(share, expected[:, None].expand_as(share), rtol=0, atol=2e-3)
+
+
+def test_one_tone_is_told_from_colours_and_from_a_scans_noise(faces):
+    picture = torch.from_numpy(faces[0]).permute(2, 0, 1)
+    grey = luminance(picture).expand(3, -1, -1)
+    noise = 3 / 255 * torch.randn(grey.shape, generator=torch.Generator().manual_seed(1))
+    assert has_one_tone(grey)
+    assert has_one_tone((grey * torch.tensor([0.97, 0.85, 0.67])[:, None, None] + noise).clamp(0, 1))
+    assert not has_one_tone(picture)
+    assert not has_one_tone(grey + 0.25 * (picture - grey))  # faded, and still in colour

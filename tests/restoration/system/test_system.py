@@ -55,6 +55,24 @@ def test_g_hears_e_and_e_sees_the_picture(system: System):
     assert (first - second).abs().max() > 1e-3
 
 
+def test_e_reads_the_noisy_latents_in_its_first_four_channels_and_the_picture_in_the_last_four(system: System):
+    (noisy, timesteps), conditions = noisy_batch(), [condition_of(system, seed) for seed in (0, 1)]
+    first = system.encoder.conv_in.weight
+    whole = first.detach().clone()
+
+    def middles(*inputs: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
+        return [system.controls(x, timesteps, condition).middle for x, condition in inputs]
+
+    with torch.no_grad():
+        first[:, 4:] = 0  # DiffBIR's weights for the picture
+        without_picture = middles((noisy, conditions[0]), (noisy, conditions[1]))
+        first.copy_(whole)[:, :4] = 0
+        without_noise = middles((noisy, conditions[0]), (-noisy, conditions[0]), (noisy, conditions[1]))
+    assert torch.equal(*without_picture)
+    assert torch.equal(*without_noise[:2])
+    assert not torch.equal(without_noise[0], without_noise[2])
+
+
 def test_e_is_given_the_null_text_whatever_g_reads(system: System):
     given: list[torch.Tensor] = []
     forward = system.encoder.forward
