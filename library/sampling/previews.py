@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.atomic import atomic
+from library.errors import Interrupted
 from library.models.family import StableDiffusion
 from library.sampling.generate import Conditioner, generate
 from library.sampling.prompts import SamplePrompt
@@ -42,14 +44,46 @@ def write_previews(
     folder.mkdir(parents=True, exist_ok=True)
     seeded = [p if p.seed is not None else replace(p, seed=secrets.randbits(32)) for p in prompts]
     with undisturbed(model):
-        pictures = generate(model, conditioner, seeded, sampler=sampler, **generating)
+        pictures = _draw(lambda chosen: generate(model, conditioner, chosen, sampler=sampler, **generating), seeded)
     now = time.strftime("%Y%m%d%H%M%S")
     files = []
     for index, (given, prompt, picture) in enumerate(zip(prompts, seeded, pictures, strict=True)):
+        if picture is None:
+            continue
         path = folder / preview_name(index, given.seed, now, output_name=output_name, epoch=epoch, step=step)
         write_png(path, picture, png_texts(prompt, picture, sampler))
         files.append(path)
     return files
+
+
+def _draw(
+    draw: Callable[[Sequence[SamplePrompt]], list[Image.Image]], prompts: Sequence[SamplePrompt]
+) -> Sequence[Image.Image | None]:
+    """All pictures at once; where that fails, one by one, None for a prompt that fails alone, too.
+
+    Raises what `draw` raised where no prompt can be drawn.
+    """
+    try:
+        return draw(prompts)
+    except Interrupted:
+        raise
+    except Exception as error:
+        if len(prompts) == 1:
+            raise
+        pictures = [_draw_alone(draw, prompt) for prompt in prompts]
+        if not any(pictures):
+            raise error from None
+        return pictures
+
+
+def _draw_alone(draw: Callable[[Sequence[SamplePrompt]], list[Image.Image]], prompt: SamplePrompt) -> Any:
+    try:
+        return draw([prompt])[0]
+    except Interrupted:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).warning("the sample '%s' is left out: %s", prompt.prompt, error)
+        return None
 
 
 def preview_name(

@@ -32,6 +32,7 @@ def fit(run: Run) -> None:
                     run.journal.record(measured)
                     if any(part.due(run.clock) for part in (run.validation, run.checkpoints, run.previews)):
                         run.journal.record(read_the_rest(run))
+                    run.checkpoints.review(run)
                     run.guard.check(run.journal.last_bad_step)
                     if run.validation.measure_if_due(run):
                         keep_if_best(run)

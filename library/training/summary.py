@@ -101,6 +101,8 @@ def _last_paragraph(run: Run, steps: int, ending: Ending) -> list[str]:
     lines = [f"Trained {steps} steps in {duration(ending.seconds)}{speed}; average loss {journal.average_loss:.4f}."]
     if run.guard.skipped:
         lines.append(f"{run.guard.skipped} steps were left out because their loss or gradients were not finite.")
+    if run.guard.doubt:
+        lines.append(f"The weights are in doubt: {run.guard.doubt}. {run.checkpoints.way_back()}.")
     lines += run.validation.summary()
     lines += [verdict.sentence[0].upper() + verdict.sentence[1:] + "."] if verdict else []
     lines += [f"Saved {path}" for path in journal.saved if path.exists()]

@@ -96,6 +96,7 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
         optimizers=optimizers,
         metadata=metadata_writer(settings, person, pictures, header, footing, written_mark),
         fingerprint=fingerprint_of(settings, pivot, system, pictures, footing),
+        rates={f"{pivot}_learning_rate": settings["learning_rate"]},
         previews=build_previews(settings, system, latents, pictures.faces, person.prompt, footing.processes.device),
         opening=[images_event([(face.path, face.prompt) for face in pictures.faces])],
         stopwatch=stopwatch,

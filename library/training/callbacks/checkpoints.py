@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -11,11 +12,12 @@ from typing import Any
 
 from library.atomic import atomic
 from library.training.callbacks.overfit_verdict import Course
+from library.training.callbacks.retention import Retention
 from library.training.callbacks.state import read_changes, read_rates, read_state, write_state
 from library.training.callbacks.validation import Validation
 from library.training.clock import Clock
 from library.training.saving.file_names import SavingSpec, due_stems, outdated
-from library.training.saving.resume import LATEST
+from library.training.saving.resume import LATEST, find_states
 from library.training.saving.state_differences import Expected, shortened
 from library.training.step import read_the_rest
 from library.training.work import Work
@@ -32,7 +34,8 @@ class Checkpoints:
     """Writes the trainables' files and the run's states when they are due.
 
     `metadata` gives the text that goes into a file of a kind written at the clock's place; `expected` is what a
-    state must agree with; `resume` is the folder of the state to go on from; `validation` knows which step is the best.
+    state must agree with; `resume` is the folder of the state to go on from; `validation` knows which step is the best;
+    `rates` are the options that set the learning rates, with their values.
     """
 
     def __init__(
@@ -42,12 +45,15 @@ class Checkpoints:
         expected: Expected,
         resume: Path | None,
         validation: Validation,
+        rates: Mapping[str, Any] | None = None,
     ) -> None:
         self._spec = spec
         self._metadata = metadata
         self._expected = expected
         self._resume = resume
         self._validation = validation
+        self._rates = rates or {}
+        self._retention = Retention()
         self.changes: list[Mapping[str, Any]] = []
         self._taken_now = False
 
@@ -68,6 +74,25 @@ class Checkpoints:
         if changes:
             self.changes.append({"step": work.clock.global_step, "lines": lines})
 
+        self._retention.replace(work, self._outdated(work))  # what a kill may have left
+
+    def review(self, work: Work) -> None:
+        """After every step: tell good states from those that its loss speaks against, and remove what is outdated."""
+        self._retention.review(work)
+
+    def way_back(self) -> str:
+        """A sentence: the last good state, and what to add to the command to go on from it with lower rates."""
+        lower = " ".join(f"--{name} {_tenth(value)}" for name, value in self._rates.items())
+        good = find_states(self._spec).good
+        if good is None:
+            return (
+                f"No state from before was saved (`save_state`): begin anew with a lower learning rate, as with {lower}"
+            )
+        return (
+            f"The last good state is {good}; to go on from it with a lower learning rate, add to the same command: "
+            f"--resume {shlex.quote(str(good))} --resume_with_changes {lower}"
+        )
+
     def note_changes(self, work: Work) -> None:
         """Write into the log, which is open by now, what the run takes on purpose at this start."""
         if self.changes and self._taken_now:
@@ -80,11 +105,12 @@ class Checkpoints:
         stems = due_stems(self._spec, work.clock)
         with work.journal.stopwatch.during("saving"):
             for stem in stems:
-                self._write_both(work, stem)
+                written = self._write_both(work, stem)
                 if self._spec.save_state:
-                    self._write_state(work, stem)
+                    written.append(self._write_state(work, stem))
+                self._retention.wrote(work, written)
             if stems:
-                self._prune(work)
+                self._retention.replace(work, self._outdated(work))
 
     def write_best(self, work: Work) -> None:
         """The weights of this step, in place of those of the best step before."""
@@ -106,6 +132,7 @@ class Checkpoints:
             if self._spec.save_state or self._spec.save_state_on_train_end or self._validation.has_seen_enough:
                 self._write_state(work, self._spec.last_stem)  # first: it saves the training if no file can be written
             self._write_both(work, self._spec.last_stem)
+            self._retention.finish(work)
 
     def write_at_stop(self, work: Work, reason: Exception) -> None:
         """A state of where the run stands, when a signal, the guard or an error ends it.
@@ -119,32 +146,35 @@ class Checkpoints:
         stem = self._spec.step_stem(work.clock.global_step)
         if work.processes.is_main:
             self._state(work, self._spec.state(stem))
+        self._retention.review(work)
         work.journal.event("stopped", work.clock, reason=str(reason))
-        work.journal.say(
-            f"stopped at step {work.clock.global_step}; go on with --resume {LATEST}, "
-            f"which is --resume {self._spec.state(stem)}"
-        )
+        way_on = f"go on with --resume {LATEST}, which is --resume {self._spec.state(stem)}"
+        if work.guard.doubt:
+            way_on = f"the weights are in doubt: {work.guard.doubt}. {self.way_back()}"
+        work.journal.say(f"stopped at step {work.clock.global_step}; {way_on}")
         work.journal.close()
 
-    def _write_both(self, work: Work, stem: str) -> None:
+    def _write_both(self, work: Work, stem: str) -> list[Path]:
         """The files of the weights, and beside them those of their average where one is kept."""
-        self._write_files(work, stem, work.optimizers.weights_for_use())
+        paths = self._write_files(work, stem, work.optimizers.weights_for_use())
         if work.averages.is_on:
-            self._write_files(work, self._spec.average_stem(stem), work.averages.weights_for_use(), AVERAGED)
+            paths += self._write_files(work, self._spec.average_stem(stem), work.averages.weights_for_use(), AVERAGED)
+        return paths
 
     def _write_files(
         self, work: Work, stem: str, weights: AbstractContextManager[None], said: Mapping[str, str] | None = None
-    ) -> None:
+    ) -> list[Path]:
         """Each trainable's file with these weights; its header says `said` of them."""
+        paths = [self._spec.file(stem + trainable.file_label) for trainable in work.trainables]
         if work.processes.is_main:
             with weights:
-                for trainable in work.trainables:
-                    path = self._spec.file(stem + trainable.file_label)
+                for trainable, path in zip(work.trainables, paths, strict=True):
                     trainable.save(path, self._header(work.clock, trainable.kind) | dict(said or {}))
                     if path not in work.journal.saved:
                         work.journal.saved.append(path)
                     work.journal.event("saved", work.clock, file=path.name)
         work.processes.wait()
+        return paths
 
     def _header(self, clock: Clock, kind: str) -> dict[str, str]:
         """A file's metadata, with what the run has taken on purpose since it was begun."""
@@ -165,28 +195,25 @@ class Checkpoints:
                     shutil.copyfile(copy, temporary)
                 work.journal.saved.append(path)
 
-    def _write_state(self, work: Work, stem: str) -> None:
+    def _write_state(self, work: Work, stem: str) -> Path:
+        folder = self._spec.state(stem)
         if work.processes.is_main:
-            folder = self._spec.state(stem)
             self._state(work, folder)
             work.journal.saved.append(folder)
             work.journal.event("saved state", work.clock, folder=folder.name)
         work.processes.wait()
+        return folder
 
     def _state(self, work: Work, folder: Path) -> None:
         write_state(folder, work, self._validation, self._expected, self.best_files(work), self.changes)
 
-    def _prune(self, work: Work) -> None:
-        if not work.processes.is_main:
-            return
+    def _outdated(self, work: Work) -> list[Path]:
+        """Files and states that those written after the step just done replace."""
         stems, states = outdated(self._spec, work.clock)
         stems += [self._spec.average_stem(stem) for stem in stems]
-        files = [self._spec.file(stem + trainable.file_label) for stem in stems for trainable in work.trainables]
-        for path in files:
-            path.unlink(missing_ok=True)
-        for folder in states:
-            shutil.rmtree(folder, ignore_errors=True)
-        work.journal.saved = [path for path in work.journal.saved if path not in files + states]
+        return [
+            self._spec.file(stem + trainable.file_label) for stem in stems for trainable in work.trainables
+        ] + states
 
 
 def rates_that_jump(state: Path, work: Work) -> Iterator[str]:
@@ -206,3 +233,9 @@ def rates_that_jump(state: Path, work: Work) -> Iterator[str]:
                 f"the learning rate of {name} was {old:.3g} at step {step} and is {new:.3g} now: "
                 f"its schedule is laid over {total} steps, and the rate is not the one that the state was trained with"
             )
+
+
+def _tenth(value: Any) -> str:
+    """A tenth of a learning rate, or of each in a list, as the command line takes it."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return " ".join(f"{0.1 * float(item):.6g}" for item in values)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from library.config.spec import declared, spec
-from library.errors import UserError
+from library.errors import Interrupted
 from library.path_safety import path_inside
 from library.sampling.before_after import write_before_after
 from library.training.clock import Clock, Epochs, Interval, Steps
@@ -64,7 +64,9 @@ class Previews:
                 with work.looked_at("samples"):
                     self._newest = self._draw(work.clock.epochs_done if by_epoch else None, work.clock.global_step)
                 work.journal.event("samples", work.clock, files=[file.name for file in self._newest])
-            except (RuntimeError, ValueError, OSError, UserError) as error:  # out of memory, no room for the pictures
+            except Interrupted:
+                raise
+            except Exception as error:  # out of memory, no room, a sampler that fails: pictures are not the training
                 work.journal.say(f"the samples could not be drawn, the training goes on: {error}")
         work.processes.wait()
 

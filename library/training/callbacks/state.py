@@ -12,7 +12,7 @@ from library.files import read_manifest, read_tensors, write_json, write_tensors
 from library.files import write_state as write_state_folder
 from library.training.callbacks.validation import Validation
 from library.training.optim.state import join_optimizer_state, split_optimizer_state
-from library.training.saving.resume import DETAILS, PLACE, read_details, read_place
+from library.training.saving.resume import DETAILS, DOUBT, PLACE, read_details, read_place
 from library.training.saving.state_differences import HELD_OUT, Difference, Expected
 from library.training.work import Work
 
@@ -53,6 +53,8 @@ def write_state(
             "journal": work.journal.state_dict(),
             "validation": validation.state_dict(),
             "skipped_steps": work.guard.skipped,
+            "guard": work.guard.state_dict(),
+            DOUBT: work.guard.doubt,
             "precision": work.precision.state_dict(),
             "fingerprint": dict(expected.fingerprint),
             CHANGES: list(changes),
@@ -91,6 +93,7 @@ def read_state(folder: Path, work: Work, validation: Validation, expected: Expec
     if not any(change.name in (HELD_OUT, "validation_seed") for change in changes):
         validation.load_state_dict(place["validation"])  # losses on other pictures tell nothing of these
     work.guard.skipped = int(place["skipped_steps"])
+    work.guard.load_state_dict({} if changes else place.get("guard", {}), work.clock.global_step)
     work.precision.load_state_dict(place["precision"])
     return changes
 

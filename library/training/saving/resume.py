@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from library.errors import UserError
-from library.files import read_manifest
+from library.files import read_manifest, write_json
 from library.training.saving.file_names import SavingSpec, states_of
 from library.training.saving.state_differences import Details, Fingerprint
 
 LATEST = "latest"
+DOUBT = "doubt"
+DOUBT_FILE = "doubt.json"
 PLACE = "train_state.json"
 DETAILS = "data.json"
 """The data that a state was trained on, picture by picture; states of earlier versions have none."""
@@ -24,6 +28,19 @@ def is_state(folder: Path) -> bool:
         return bool(read_manifest(folder)) and (folder / PLACE).is_file()
     except (UserError, OSError):
         return False
+
+
+def write_doubt(folder: Path, doubt: str | None) -> None:
+    """Note beside a finished state what a later loss says against its weights; None takes it back."""
+    write_json(folder / DOUBT_FILE, {DOUBT: doubt})
+
+
+def read_doubt(folder: Path) -> str | None:
+    """What speaks against the weights of a state: losses far outside of what its run had seen."""
+    try:
+        return json.loads((folder / DOUBT_FILE).read_text(encoding="utf-8"))[DOUBT]
+    except (OSError, ValueError, KeyError, TypeError):
+        return read_place(folder).get(DOUBT)
 
 
 def read_position(folder: Path) -> int:
@@ -58,10 +75,10 @@ def read_place(folder: Path) -> dict[str, Any]:
 
 
 def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], None]) -> Path | None:
-    """The state folder that `resume` names: a path, or "latest" for the furthest one of the newest run of this name.
+    """The state folder that `resume` names: a path, or "latest" for the furthest good one of the newest run of a name.
 
     None for a new run, and for `latest` where there is no state yet, so that a run can be started again and again with
-    the same command. Raises `UserError` for a folder that is no finished state, and where all states are damaged.
+    the same command. Raises `UserError` for a folder that is no finished state, and where no state is good.
     """
     if not resume:
         return None
@@ -71,24 +88,85 @@ def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], N
     if not is_state(folder):
         why = "is not a folder" if not folder.is_dir() else "has no complete manifest, so it is not a finished state"
         raise UserError(f"`resume = {resume}` {why}; give a folder ending in -state, or {LATEST}")
+    if read_doubt(folder):
+        say(f"{folder} is gone on from although {read_doubt(folder)}")
     return folder
 
 
 def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
-    folders = sorted(states_of(spec))
-    whole = [folder for folder in folders if is_state(folder)]
-    damaged = [folder for folder in folders if folder not in whole]
-    if damaged and not whole:
+    found = find_states(spec)
+    for line in found.passed_over:
+        say(line)
+    if found.good:
+        return found.good
+    if found.passed_over:
         raise UserError(
-            f"`resume = {LATEST}`: {', '.join(map(str, damaged))} cannot be read, and there is no other state; "
-            "delete it to start anew, or give a state folder"
+            f"`resume = {LATEST}`: {'; '.join(found.passed_over)}; there is no other state of this run. "
+            "Delete these folders to start anew, or give one of them to go on from it all the same"
         )
-    for folder in damaged:
-        say(f"{folder} is damaged and passed over")
-    mine = [folder for folder in whole if read_fingerprint(folder).get("output_name") == spec.output_name]
-    if not mine:
-        say(f"`resume = {LATEST}`: no state of '{spec.last_stem}' is in {spec.output_dir}: this is a new run")
-        return None
-    newest = max(mine, key=lambda folder: folder.stat().st_mtime_ns)
-    session = read_fingerprint(newest).get("session")
-    return max((f for f in mine if read_fingerprint(f).get("session") == session), key=read_position)
+    say(f"`resume = {LATEST}`: no state of '{spec.last_stem}' is in {spec.output_dir}: this is a new run")
+    return None
+
+
+@dataclass(frozen=True)
+class FoundStates:
+    """The furthest good state of the newest run of a name, and a line for each that is further or cannot be read."""
+
+    good: Path | None
+    passed_over: list[str]
+
+
+def find_states(spec: SavingSpec) -> FoundStates:
+    """Look for the state that `latest` means.
+
+    Runs are told apart by the session in their states, and the newest is the one whose log lies there (a new run sets
+    an older one's aside), else the one that was begun last. Folder times say nothing: copying changes them.
+    """
+    mine: dict[Path, Fingerprint] = {}
+    passed_over = []
+    for folder in sorted(states_of(spec)):
+        try:
+            marks = read_fingerprint(folder)
+        except (UserError, KeyError, TypeError):
+            passed_over.append(f"{folder} is damaged and cannot be read")
+            continue
+        if marks.get("output_name") == spec.output_name:
+            mine[folder] = marks
+    session, resumed_from = _session_of_log(spec.log)
+    if session is None and mine:
+        session = max(mine.items(), key=lambda item: _begun(*item))[1].get("session")
+    of_run = [folder for folder, marks in mine.items() if marks.get("session") == session]
+    before = [folder for folder in mine if folder.name == resumed_from and folder not in of_run]
+    for folder in sorted(of_run, key=read_position, reverse=True) + before:
+        against = _damage(folder) or read_doubt(folder)
+        if against is None:
+            return FoundStates(folder, passed_over)
+        passed_over.append(f"{folder} is passed over: {against}")
+    return FoundStates(None, passed_over)
+
+
+def _damage(folder: Path) -> str | None:
+    try:
+        read_manifest(folder, full=True)
+    except (UserError, OSError) as error:
+        return f"it is damaged and cannot be read ({error})"
+    return None
+
+
+def _begun(folder: Path, marks: Fingerprint) -> float:
+    """When the run of a state was begun; states of earlier versions know only when they were written."""
+    return float(marks.get("begun") or folder.stat().st_mtime)
+
+
+def _session_of_log(log: Path) -> tuple[int | None, str | None]:
+    """The session that wrote a log last, and the name of the state that it went on from; None where not known."""
+    last: dict[str, Any] = {}
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if '"event": "settings"' in line[:100]:
+                    with suppress(ValueError):
+                        last = json.loads(line)
+    except OSError:
+        return None, None
+    return last.get("session"), last.get("resumed_from")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from library.atomic import sweep_temporaries
 from library.config.option import Settings
@@ -36,6 +38,8 @@ from library.training.saving.state_differences import Details, Fingerprint
 from library.training.signals import Signals
 from library.training.trainables import Trainable
 from library.training.work import BatchSource
+
+RATES = ("learning_rate", "unet_lr", "text_encoder_lr", "embedding_lr")
 
 
 @dataclass(frozen=True)
@@ -105,22 +109,28 @@ def assemble(
     fingerprint: Fingerprint,
     details: Details | None = None,
     previews: Previews,
+    rates: Mapping[str, Any] | None = None,
     validation: Validation | None = None,
     opening: Opening = (),
     stopwatch: Stopwatch | None = None,
 ) -> Run:
     """The run, ready for the loop. `fingerprint` is what a state must agree with, `details` what its digests were made
-    of; `opening` are events for the log's beginning, and `stopwatch` has measured what came before the loop."""
+    of; `rates` are the options that set its learning rates (else those of every training), `opening` events for the
+    log's beginning, and `stopwatch` has measured what came before the loop."""
     saving, processes = settings.take(SavingSpec), footing.processes
-    marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name}
+    marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name, "begun": time.time()}
+    if resumed.fingerprint and resumed.fingerprint.get("session") == footing.session:
+        marks["begun"] = resumed.fingerprint.get("begun")
     trackers = create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else ()
     names = [trainable.name for trainable in trainables]
     console = Console(settings.take(ConsoleSpec))
     log = saving.log if processes.is_main else None
-    opening = [settings_event(settings), *opening]
+    started = {"session": footing.session, "resumed_from": resumed.folder.name if resumed.folder else None}
+    opening = [settings_event(settings) | started, *opening]
     validation = validation or Validation()
     expected = expected_state(settings, marks, details)
-    checkpoints = Checkpoints(saving, metadata, expected, resumed.folder, validation)
+    rates = {name: settings[name] for name in RATES if settings.values.get(name)} if rates is None else rates
+    checkpoints = Checkpoints(saving, metadata, expected, resumed.folder, validation, rates)
     return Run(
         objective=objective,
         trainables=trainables,

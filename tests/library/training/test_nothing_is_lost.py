@@ -117,3 +117,11 @@ def test_trackers_never_see_a_secret(train, tmp_path, monkeypatch):
     assert train(wandb_api_key="SECRET-1", huggingface_token="SECRET-2") == 0
     assert "SECRET" not in str(seen)
     assert seen[0]["network_dim"] == 2
+
+
+def test_a_prompt_that_its_sampler_cannot_draw_is_left_out_and_the_training_goes_on(train, tmp_path, caplog):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat --s 1500 --w 64 --h 64\na dog --s 1 --w 64 --h 64\n", encoding="utf-8")
+    assert train(sample_prompts=prompts, sample_every_n_steps=2, sample_sampler="ddim", max_train_steps=2) == 0
+    assert len(list((tmp_path / "out" / "sample").glob("*.png"))) == 1
+    assert "the sample 'a cat' is left out" in caplog.text
