@@ -65,7 +65,7 @@ def write_png(
 ) -> None:
     """Write uint8 RGB (height, width, 3), whole or not at all; the file tells by what it was made."""
     if alpha is not None:
-        picture = np.dstack([picture, alpha])
+        picture = np.dstack([np.asarray(picture), alpha])
     note = PngInfo()
     if maker is not None:
         note.add_text(MAKER, maker)

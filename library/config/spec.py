@@ -30,11 +30,11 @@ def spec(cls: type[T]) -> type[T]:
     return _completed(cls, OPTIONS)
 
 
+@dataclass_transform(frozen_default=True)
 def spec_of(*groups: Iterable[Option]) -> Callable[[type[T]], type[T]]:
     """The same of the options of other groups."""
     options = by_name(groups)
 
-    @dataclass_transform(frozen_default=True)
     def decorate(cls: type[T]) -> type[T]:
         return _completed(cls, options)
 

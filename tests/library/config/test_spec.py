@@ -43,7 +43,7 @@ def test_a_field_without_an_option_and_a_name_that_is_none_are_told_apart():
     assert P2Spec() == P2Spec(0.5, 7)
     assert [option_of(field) for field in dataclasses.fields(P2Spec)] == [MADE_UP[0], None]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        P2Spec().p2_gamma = 1.0
+        P2Spec().p2_gamma = 1.0  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(TypeError, match=r"Wrong\.p2_gama is no option"):
 
         @spec

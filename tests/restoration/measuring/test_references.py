@@ -11,8 +11,8 @@ from tests.restoration.conftest import write_faces
 
 
 def test_a_photo_is_known_again_by_what_it_shows_and_not_by_its_bytes(faces):
-    pictures = [np.uint8(face * 255) for face in faces[:4]]
-    darker = np.uint8(pictures[1] * 0.7 + 20)
+    pictures = [(face * 255).astype(np.uint8) for face in faces[:4]]
+    darker = (pictures[1] * 0.7 + 20).astype(np.uint8)
     assert same_photos([*pictures, darker, pictures[0][::2, ::2]]) == {4: 1, 5: 0}
     assert same_photos([]) == {}
 

@@ -120,7 +120,7 @@ def test_one_person_of_a_photo_is_restored_and_the_others_are_kept_and_named(res
 
 
 def test_the_persons_face_is_found_by_their_references(restored, crowd_folder, tmp_path):
-    blue = np.zeros((1, 64, 64, 3), np.float32) + np.float32([0, 0, 1])
+    blue = np.zeros((1, 64, 64, 3), np.float32) + np.array([0, 0, 1], np.float32)
     references = write_faces(tmp_path / "refs", blue)
     options = {"restore_mode": "faces", "min_face": 32, "identity_model": tmp_path / "sface.onnx"}
     code, out = restored(crowd_folder, identity_refs=references, **options)
