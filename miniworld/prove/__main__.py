@@ -11,7 +11,7 @@ from library.errors import ConfigError
 
 VARIANTS = ("averages", "t_lora", "flow")
 """Those of the folder `variants`."""
-PROOFS = ("lora", "ac_lora", "rank_bed", "dual_pivot", "cross_init", "overfit", *VARIANTS)
+PROOFS = ("lora", "ac_lora", "rank_bed", "rank_halves", "dual_pivot", "cross_init", "overfit", *VARIANTS)
 
 
 def prove(argv: Sequence[str]) -> None:

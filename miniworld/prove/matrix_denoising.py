@@ -38,6 +38,31 @@ def optimal_shrinkage(values: Tensor, sigma: Tensor, rows: int, columns: int) ->
     return torch.where(y > 1 + math.sqrt(beta), inside, 0.0) * unit
 
 
+def significant(first: Tensor, second: Tensor) -> Tensor:
+    """How many singular values of the halves' mean exceed the threshold for the noise in which the halves differ."""
+    values = torch.linalg.svdvals((first + second) / 2)
+    return (values > hard_threshold(*first.shape[-2:]) * noise_level(first, second)[..., None]).sum(-1)
+
+
+def above_difference(first: Tensor, second: Tensor) -> Tensor:
+    """How many singular values of the halves' mean exceed the largest of half their difference.
+
+    Half the difference has the noise of the mean and none of the signal, whatever the noise's spectrum is.
+    """
+    values, noise = (torch.linalg.svdvals(part / 2) for part in (first + second, first - second))
+    return (values > noise[..., :1]).sum(-1)
+
+
+def confirmed(first: Tensor, second: Tensor) -> Tensor:
+    """How many singular directions of one half, from the first on, the other has at least half of: mean of both."""
+    counts = []
+    for one, other in ((first, second), (second, first)):
+        u, s, vh = torch.linalg.svd(one, full_matrices=False)
+        seen = torch.einsum("...oi,...op,...ip->...i", u, other, vh)
+        counts.append((seen > s / 2).long().cumprod(-1).sum(-1))
+    return (counts[0] + counts[1] + 1) // 2
+
+
 def root(symmetric: Tensor) -> Tensor:
     """The square root of a positive semidefinite matrix."""
     return _power(symmetric, 0.5)

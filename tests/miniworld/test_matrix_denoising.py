@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from miniworld.prove.matrix_denoising import hard_threshold, inverse_root, noise_level, optimal_shrinkage, root
+from miniworld.prove.matrix_denoising import (
+    above_difference,
+    confirmed,
+    hard_threshold,
+    inverse_root,
+    noise_level,
+    optimal_shrinkage,
+    root,
+    significant,
+)
 
 
 def test_the_threshold_of_a_square_matrix_is_four_over_the_root_of_three():
@@ -40,3 +49,17 @@ def test_roots_and_their_inverses_undo_each_other_where_there_is_anything():
     projector = inverse_root(matrix) @ matrix @ inverse_root(matrix)
     assert torch.allclose(projector @ projector, projector, atol=1e-8)
     assert float(projector.diagonal(dim1=-2, dim2=-1).sum()) == pytest.approx(8)
+
+
+def test_the_rules_count_the_directions_that_were_planted_in_noise_and_none_where_there_is_only_noise():
+    generator = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    u, v = (torch.linalg.qr(normal(n, 3))[0] for n in (60, 80))
+    signal = u * torch.tensor([90.0, 60.0, 40.0]) @ v.mT
+    for planted, matrix in ((3, signal), (0, 0 * signal)):
+        first, second = matrix + normal(60, 80), matrix + normal(60, 80)
+        assert int(significant(first, second)) == int(confirmed(first, second)) == planted
+    assert int(above_difference(signal + normal(60, 80), signal + normal(60, 80))) == 3

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from library.diffusion.schedule import add_noise, alphas_cumprod
 from library.models.family import Family
 from miniworld.prove.arms import Method, lora
 from miniworld.prove.bed_arms import batches, distance_to_planted, places, ranks_in_use, train
@@ -19,6 +20,7 @@ from miniworld.prove.bed_table import report
 from miniworld.prove.bed_tasks import TASKS, Data, Teacher, adapted_layers, difference, plant, planted_ranks
 from miniworld.prove.measures import HeldOut
 from miniworld.prove.rank_bed import RATES, arms
+from miniworld.prove.rank_halves import COUNTS, gather, halves, ranks_by_rule
 from miniworld.sets import content, style_set, training_pictures
 from miniworld.tiny import build
 from networks import lora as lora_module
@@ -162,3 +164,23 @@ def test_nothing_is_said_of_a_rule_before_the_ends_of_the_curve_are_measured():
     text = report([arm(16, RATES[0], 0.1, 0.1), arm(32, RATES[0], 0.2, 0.2, "AC-LoRA product")], 300)
     assert "product" not in text
     assert "apart" not in text
+
+
+def test_a_pass_over_both_halves_gives_the_gradients_of_their_mean_losses_and_the_moments_that_whiten_them(base, data):
+    layers = gather(base, data, samples=6)
+    name, layer = next(iter(layers.items()))
+    weight = adapted_layers(base.unet)[name].weight.requires_grad_(True)
+    alpha_bar = alphas_cumprod(base.scheduler_config)
+    for half in (0, 1):
+        losses = []
+        for latents, hidden, noise, timesteps, target in halves(data, half, 6, 0):
+            assert len(latents) == 3
+            noisy = add_noise(latents, noise, alpha_bar[timesteps])
+            losses.append(((base.unet(noisy, timesteps, hidden).sample - target) ** 2).mean())
+        (expected,) = torch.autograd.grad(torch.stack(losses).mean(), weight)  # pyright: ignore
+        assert torch.allclose(layer.gradients[half].float(), expected.flatten(1), atol=1e-7)
+    assert float(layer.inputs.trace()) > 0
+    assert torch.allclose(layer.errors, layer.errors.mT)
+    rules = ranks_by_rule({name: layer}, {name: 2})
+    assert rules["share 0.9 of the energy"]["mean"] >= 1
+    assert set(rules) == set(COUNTS)
