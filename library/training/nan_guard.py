@@ -92,7 +92,8 @@ class Guard:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"highest": self._highest, "seen": self._seen, "settling": list(self._settling)}
+        changed = self.far_at > self.trusted_to  # a step of a far loss has changed the weights, one left out has not
+        return {"highest": self._highest, "seen": self._seen, "settling": list(self._settling), "changed": changed}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         """Go on at `step` with what the run has seen up to a state."""

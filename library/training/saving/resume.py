@@ -99,6 +99,9 @@ def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
         say(line)
     if found.good:
         return found.good
+    if found.unchanged:
+        say(f"{found.unchanged} is taken all the same: there is no other, and steps left out change no weight")
+        return found.unchanged
     if found.passed_over:
         raise UserError(
             f"`resume = {LATEST}`: {'; '.join(found.passed_over)}; there is no other state of this run. "
@@ -110,10 +113,14 @@ def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
 
 @dataclass(frozen=True)
 class FoundStates:
-    """The furthest good state of the newest run of a name, and a line for each that is further or cannot be read."""
+    """The furthest good state of the newest run of a name, and a line for each that is further or cannot be read.
+
+    `unchanged` is the furthest that is in doubt for steps alone that were left out, and so have changed no weight.
+    """
 
     good: Path | None
     passed_over: list[str]
+    unchanged: Path | None = None
 
 
 def find_states(spec: SavingSpec) -> FoundStates:
@@ -137,12 +144,16 @@ def find_states(spec: SavingSpec) -> FoundStates:
         session = max(mine.items(), key=lambda item: _begun(*item))[1].get("session")
     of_run = [folder for folder, marks in mine.items() if marks.get("session") == session]
     before = [folder for folder in mine if folder.name == resumed_from and folder not in of_run]
+    unchanged = None
     for folder in sorted(of_run, key=read_position, reverse=True) + before:
-        against = _damage(folder) or read_doubt(folder)
+        damage = _damage(folder)
+        against = damage or read_doubt(folder)
         if against is None:
-            return FoundStates(folder, passed_over)
+            return FoundStates(folder, passed_over, unchanged)
         passed_over.append(f"{folder} is passed over: {against}")
-    return FoundStates(None, passed_over)
+        if unchanged is None and not damage and not read_place(folder).get("guard", {}).get("changed", True):
+            unchanged = folder
+    return FoundStates(None, passed_over, unchanged)
 
 
 def _damage(folder: Path) -> str | None:
