@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from library.config.option import COMMAND_LINE, Option, Written, names_elsewhere
+from library.config.option import COMMAND_LINE, Option, Origin, Written, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.values import FALSE, TRUE
 from library.errors import Problem
@@ -32,8 +32,8 @@ class CommandLine:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> CommandLine:
-    """`options` holds the accepted names, old spellings too."""
+def read_command_line(argv: Sequence[str], options: Mapping[str, Option], origin: Origin = COMMAND_LINE) -> CommandLine:
+    """`options` holds the accepted names, old spellings too; `origin` is where the words stand."""
     read = CommandLine()
     written, problems = read.written, read.problems
     words = list(argv)
@@ -41,31 +41,31 @@ def read_command_line(argv: Sequence[str], options: Mapping[str, Option]) -> Com
         word = words.pop(0)
         if not is_name(word):
             problems.append(
-                Problem(f"`{word}` on the command line belongs to no option; a value with spaces needs quotes.")
+                Problem(f"`{word}` {origin.phrase} belongs to no option; a value with spaces needs quotes.")
             )
             continue
         name, has_value, value = word.lstrip("-").partition("=")
         values = [value] if has_value else []
         option = options.get(name) or begun(name, options)
         if option is not None and name not in options:
-            read.warnings.append(f"`--{name}` on the command line is read as `--{option.name}`.")
+            read.warnings.append(f"`--{name}` {origin.phrase} is read as `--{option.name}`.")
         if option is None and (positive := switched_off(name, options)) is not None:
             option = positive
             if has_value:
-                problems.append(Problem(f"`--{name}` on the command line takes no value."))
+                problems.append(Problem(f"`--{name}` {origin.phrase} takes no value."))
             values = ["false"]
         elif option is None:
             take_values(words)
-            problems.append(Problem(unknown(name, options)))
+            problems.append(Problem(unknown(name, options, origin)))
             continue
         elif not has_value:
             values = take_own_values(option, words)
         if option.nargs == "*":
-            written.append(Written(option, values, COMMAND_LINE))
+            written.append(Written(option, values, origin))
         elif values or option.is_flag:
-            written.append(Written(option, values[0] if values else True, COMMAND_LINE))
+            written.append(Written(option, values[0] if values else True, origin))
         else:
-            problems.append(Problem(f"`--{name}` on the command line needs a value."))
+            problems.append(Problem(f"`--{name}` {origin.phrase} needs a value."))
     return read
 
 
@@ -105,6 +105,6 @@ def switched_off(name: str, options: Mapping[str, Option]) -> Option | None:
     return option if option is not None and option.is_flag else None
 
 
-def unknown(name: str, options: Mapping[str, Option]) -> str:
+def unknown(name: str, options: Mapping[str, Option], origin: Origin) -> str:
     guess = did_you_mean(name, options, names_elsewhere(options), mark="`--", end="; --help lists them all.")
-    return f"`--{name}` on the command line is not an option{guess}"
+    return f"`--{name}` {origin.phrase} is not an option{guess}"

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from library.config import easy_scripts, gui_preset
+from library.config.command_line import read_command_line
 from library.config.dataset_keys import GENERAL_KEYS
 from library.config.option import DatasetTables, Option, Origin, Written, by_table, names_elsewhere
 from library.config.suggest import did_you_mean
 from library.config.toml_file import ConfigFile, read_json, read_toml
+from library.errors import Problem
 
 ONLY_ON_THE_COMMAND_LINE = ("config_file", "output_config")
 
@@ -28,6 +30,7 @@ class FromFile:
     written: list[Written] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)  # key -> a sentence about it
     warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     dataset_tables: DatasetTables | None = None
 
 
@@ -36,11 +39,35 @@ def config_path(name: Path) -> Path:
     return name if name.suffix in (".toml", ".json") else name.with_name(name.name + ".toml")
 
 
-def read_config_file(path: Path, options: Mapping[str, Option]) -> FromFile:
-    """Read a training config. `options` holds the accepted names, old spellings too."""
-    file = gui_preset.as_training_config(read_json(path)) if path.suffix == ".json" else read_toml(path)
+def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[str, Any] | None = None) -> FromFile:
+    """Read a training config. `options` holds the accepted names, old spellings too.
+
+    `asked` are the values on the command line, for a program's config that says less than it means without them.
+    """
+    file = read_json(path) if path.suffix == ".json" else read_toml(path)
+    if gui_preset.is_from_the_gui(file):
+        return from_preset(gui_preset.as_training_config(file, asked or {}), file, options)
     if easy_scripts.is_from_easy_scripts(file):
         file = easy_scripts.as_training_config(file)
+    return from_tables(file, options)
+
+
+def from_preset(preset: gui_preset.Preset, file: ConfigFile, options: Mapping[str, Option]) -> FromFile:
+    """What stands in a preset of the GUI, and after it what it puts on the command line itself."""
+    result = from_tables(preset.config, options)
+    if result.unknown:
+        names = ", ".join(f"`{key}`" for key in result.unknown)
+        sentence = f"{names} in {file.path.name}: neither options nor fields of the kohya_ss GUI, so passed over."
+        result.unknown = {next(iter(result.unknown)): sentence}
+    words = read_command_line(preset.words, options, file.origin("additional_parameters"))
+    result.written += words.written
+    result.problems += words.problems
+    result.warnings += [*preset.notes, *words.warnings]
+    return result
+
+
+def from_tables(file: ConfigFile, options: Mapping[str, Option]) -> FromFile:
+    """Keys as written values."""
     result = FromFile()
     if isinstance(file.tables.get("datasets"), list) and "dataset_config" in options:
         result.dataset_tables = take_dataset_tables(file)

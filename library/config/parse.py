@@ -37,9 +37,11 @@ def parse(
     file = FromFile()
     if config_file := asked.values.get("config_file"):
         try:
-            file = read_config_file(config_path(config_file), with_aliases(options))
+            given = {item.option.name: asked.values[item.option.name] for item in spoken}
+            file = read_config_file(config_path(config_file), with_aliases(options), given)
         except ConfigError as error:
             raise_all([Problem(str(error)), *problems], ConfigError)  # what seems missing may stand in the file
+    problems += file.problems
     settings = settle(options, [*file.written, *spoken], problems)
     settings.warnings[:0] = [*command_line.warnings, *file.warnings, *repeated(spoken)]
     settings.unknown = list(file.unknown)
