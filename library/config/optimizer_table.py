@@ -40,6 +40,7 @@ KNOWN: dict[str, Known] = {
     "sgdnesterov8bit": Known("bitsandbytes.optim", "SGD8bit", "bitsandbytes", **NESTEROV),
     "lion": Known("lion_pytorch", "Lion", "lion-pytorch"),
     "adafactor": Known("transformers.optimization", "Adafactor"),
+    "came": Known("came_pytorch", "CAME", "came-pytorch"),
     "prodigy": Known("prodigyopt", "Prodigy", "prodigyopt", finds_its_rate=True),
     "dadaptation": Known("dadaptation.experimental", "DAdaptAdamPreprint", "dadaptation", finds_its_rate=True),
     **_dadaptation("dadaptation.experimental", "DAdaptAdamPreprint", "DAdaptAdanIP"),
@@ -52,7 +53,7 @@ KNOWN: dict[str, Known] = {
 NAMES = (
     *("AdamW", "AdamW8bit", "PagedAdamW8bit", "PagedAdamW", "PagedAdamW32bit", "Lion", "Lion8bit", "PagedLion8bit"),
     *("SGDNesterov", "SGDNesterov8bit", "Adafactor", "Prodigy", "DAdaptation", "DAdaptAdamPreprint", "DAdaptAdaGrad"),
-    *("DAdaptAdam", "DAdaptAdan", "DAdaptAdanIP", "DAdaptLion", "DAdaptSGD"),
+    *("DAdaptAdam", "DAdaptAdan", "DAdaptAdanIP", "DAdaptLion", "DAdaptSGD", "CAME"),
     *("RAdamScheduleFree", "AdamWScheduleFree", "SGDScheduleFree"),
 )
 """How people write them."""

@@ -6,9 +6,12 @@ from library.config.values import count_or_none, key_value, one_or_more, steps_o
 SCHEDULERS = (
     *("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
     *("inverse_sqrt", "cosine_with_min_lr", "warmup_stable_decay", "piecewise_constant", "adafactor"),
+    *("rex", "cosine_annealing_warm_restarts"),
 )
-CYCLIC = Needs("lr_scheduler", ("cosine_with_restarts", "cosine_with_min_lr", "warmup_stable_decay"))
-WITH_MINIMUM = Needs("lr_scheduler", ("cosine_with_min_lr", "warmup_stable_decay"))
+RESTARTING = ("rex", "cosine_annealing_warm_restarts")
+"""Schedules of this project: cycles with a warm-up each, whose peaks may fall."""
+CYCLIC = Needs("lr_scheduler", ("cosine_with_restarts", "cosine_with_min_lr", "warmup_stable_decay", *RESTARTING))
+WITH_MINIMUM = Needs("lr_scheduler", ("cosine_with_min_lr", "warmup_stable_decay", *RESTARTING))
 
 
 # fmt: off
@@ -29,7 +32,8 @@ OPTIMIZER = Group("Optimizer and learning rate", (
            in_metadata=True),
     Option("lr_scheduler",               str,       "constant", "how the learning rate changes", choices=SCHEDULERS,
            known_as=("scheduler",), in_metadata=True,
-           differs="rates follow optimizer steps, whatever the number of processes"),
+           differs="rates follow optimizer steps, whatever the number of processes; also rex (`lr_scheduler_args` d, "
+                   "gamma, min_lr) and cosine_annealing_warm_restarts"),
     Option("lr_scheduler_type",          str,       "",    "class of a scheduler, in place of lr_scheduler"),
     Option("lr_scheduler_args",          key_value, None,  "its arguments", nargs="*"),
     Option("lr_warmup_steps",            steps_or_ratio, 0, "steps in which the rate rises, or their share (10%)",
@@ -37,7 +41,7 @@ OPTIMIZER = Group("Optimizer and learning rate", (
            differs="1 or more is a number of steps also as a float; a percentage may stand in TOML"),
     Option("lr_decay_steps",             steps_or_ratio, 0, "steps in which it falls (warmup_stable_decay)",
            needs=Needs("lr_scheduler", ("warmup_stable_decay",))),
-    Option("lr_scheduler_num_cycles",    one_or_more, 1,   "restarts of cosine_with_restarts",
+    Option("lr_scheduler_num_cycles",    one_or_more, 1,   "cycles of a schedule that restarts",
            minimum=1, needs=CYCLIC,
            known_as=("lr_restart_cycles", "lr_num_cycles", "num_cycles")),
     Option("lr_scheduler_power",         float,     1.0,   "power of polynomial", known_as=("lr_power",),

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from library.config.options.optimizer import SCHEDULERS
+from library.config.options.optimizer import RESTARTING, SCHEDULERS
 from library.config.schedule_rules import WITHOUT_WARMUP, ScheduleSpec, schedule_problems
 from library.errors import UserError
+from library.training.optim.warm_restarts import warm_restarts
 
 Multiplier = Callable[[int], float]
 Schedule = Callable[[int], Sequence[Mapping[str, Any]]]
@@ -56,8 +57,18 @@ def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim
     if spec.lr_scheduler_type:
         arguments = parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args")
         return custom_schedule(spec.lr_scheduler_type, arguments, total_steps, optimizer)
-    multiplier = learning_rate_multiplier(spec, total_steps, optimizer.defaults["lr"])
     base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+    if spec.lr_scheduler in RESTARTING:
+        rate_at = warm_restarts(
+            spec.lr_scheduler,
+            spec.lr_scheduler_num_cycles,
+            as_steps(spec.lr_warmup_steps, total_steps),
+            spec.lr_scheduler_min_lr_ratio or 0.0,
+            parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args"),
+            total_steps,
+        )
+        return lambda step: [{"lr": rate_at(step, rate)} for rate in base_rates]
+    multiplier = learning_rate_multiplier(spec, total_steps, optimizer.defaults["lr"])
 
     def schedule(step: int) -> list[dict[str, float]]:
         factor = multiplier(step)
@@ -173,12 +184,19 @@ def scheduler_class(name: str) -> type:
     """The class `package.module.Class`, or of torch.optim.lr_scheduler. Raises `UserError`."""
     module, _, class_name = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module or "torch.optim.lr_scheduler"), class_name)
-    except (ImportError, AttributeError):
+        found = getattr(importlib.import_module(module or "torch.optim.lr_scheduler"), class_name)
+    except (ImportError, AttributeError, ValueError):
+        ours = "; `lr_scheduler = rex` needs no class" if class_name.lower().startswith("rex") else ""
         raise UserError(
-            f"`lr_scheduler_type = {name}` is not a class that can be imported; give one of "
+            f"`lr_scheduler_type = {name}` is not a class that can be imported{ours}; give one of "
             "torch.optim.lr_scheduler, such as CosineAnnealingLR, or package.module.Class"
         ) from None
+    if not (isinstance(found, type) and callable(getattr(found, "step", None))):  # before anything of it is called
+        raise UserError(
+            f"`lr_scheduler_type = {name}` is no class of a scheduler: it has no step(); give one of "
+            "torch.optim.lr_scheduler, such as CosineAnnealingLR"
+        )
+    return found
 
 
 def custom_schedule(

@@ -30,7 +30,16 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     return found
 
 
+OF_EASY_SCRIPTS = "LoraEasyCustomOptimizer"
+"""A package that is not in the registry: it lies in the folder of the program."""
+
+
 def _unknown(name: str) -> str:
+    if name.startswith(f"{OF_EASY_SCRIPTS}."):
+        return (
+            f"`optimizer_type = {name}` comes with LoRA_Easy_Training_Scripts and is not installed here: pip install "
+            "THE_FOLDER/backend/custom_scheduler, or choose another (`Came` is in came-pytorch)"
+        )
     classes = [n for n, found in vars(torch.optim).items() if isinstance(found, type) and n != "Optimizer"]
     return (
         f"`optimizer_type = {name}` is not an optimizer that can be imported"

@@ -78,6 +78,9 @@ def _not_found(name: str, option: str) -> str:
     if name.endswith(".py") or "/" in name or "\\" in name:
         stem = re.split(r"[/\\]", name)[-1].removesuffix(".py")
         return f"{text}: a module is named without folder and ending. Put it beside the config and write `{stem}`"
+    if name.removeprefix("sd_scripts.").startswith("networks."):
+        file = f"{name.rpartition('.')[2]}.py"
+        text += f"; if it is one of sd-scripts, copy its networks/{file} into a folder `networks` beside the config"
     return (
         f"{text}; it is an import path such as networks.lora, looked up in the current environment, PYTHONPATH, "
         "this project's folder, the current folder and the config's"

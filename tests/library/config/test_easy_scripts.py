@@ -96,3 +96,52 @@ def test_a_mistake_keeps_its_line():
     settings = read(SAVED.replace("num_repeats = 3", "num_repeats = -1"))
     with pytest.raises(ConfigError, match=r"`num_repeats` in easy\.toml line 2 is -1"):
         plan_datasets(settings)
+
+
+def test_numbers_for_blocks_are_joined_and_a_unit_means_dylora():
+    blocks = 'conv_dim = 4\nunit = 4\ndown_lr_weight = [0, 0.5, 1]\nblock_dims = ["4", "8"]\npreset = ""'
+    settings = read(SAVED.replace("conv_dim = 4", blocks))
+    assert settings["network_module"] == "networks.dylora"
+    assert settings["network_args"] == ["conv_dim=4", "unit=4", "down_lr_weight=0,0.5,1", "block_dims=4,8"]
+
+
+def test_lora_fa_is_a_module_of_its_own():
+    assert read(SAVED.replace("network_dim = 8", "network_dim = 8\nfa = true"))["network_module"] == "networks.lora_fa"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Came", "Came"),
+        ("Compass", "LoraEasyCustomOptimizer.compass.Compass"),
+        ("LPFAdamW", "LoraEasyCustomOptimizer.lpfadamw.LPFAdamW"),
+        ("RMSProp", "LoraEasyCustomOptimizer.rmsprop.RMSProp"),
+    ],
+)
+def test_short_names_of_optimizers_are_the_classes_that_the_program_means(name, meant):
+    assert read(SAVED.replace('"AdamW8bit"', f'"{name}"'))["optimizer_type"] == meant
+
+
+def test_its_own_schedulers_are_schedules_here():
+    rex = """lr_scheduler_type = "LoraEasyCustomOptimizer.RexAnnealingWarmRestarts.RexAnnealingWarmRestarts"
+lr_scheduler_num_cycles = 3
+[optimizer_args.args.lr_scheduler_args]
+min_lr = 1e-6
+gamma = 0.9"""
+    settings = read(SAVED.replace('lr_scheduler = "cosine"\nwarmup_ratio = 0.05', f"warmup_ratio = 0.05\n{rex}"))
+    assert (settings["lr_scheduler"], settings["lr_scheduler_type"]) == ("rex", "")
+    assert settings["lr_scheduler_args"] == ["d=0.9", "min_lr=1e-06", "gamma=0.9"]
+    assert (settings["lr_scheduler_num_cycles"], settings["lr_warmup_steps"]) == (3, 0.05)
+    assert settings.place("lr_scheduler") == "`lr_scheduler` in easy.toml line 33"
+
+
+def test_what_is_zero_or_false_is_left_out_as_the_program_does():
+    off = 'optimizer_type = "AdamW8bit"\nmax_grad_norm = 0.0\ntext_encoder_lr = 0.0\nzero_terminal_snr = "false"'
+    settings = read(SAVED.replace('optimizer_type = "AdamW8bit"', off).replace("num_repeats = 3", "num_repeats = 0"))
+    assert (settings["max_grad_norm"], settings["text_encoder_lr"]) == (1.0, None)
+    assert plan_datasets(settings)[0].subsets[0].num_repeats == 1
+
+
+def test_words_for_yes_and_no_are_pythons_in_arguments():
+    settings = read(SAVED.replace('weight_decay = "0.1"', 'decouple = "true"'))
+    assert settings["optimizer_args"] == ["decouple=True", "betas=0.9,0.99"]

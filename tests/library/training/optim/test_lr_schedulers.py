@@ -36,8 +36,8 @@ def test_every_schedule_that_is_offered_gives_a_rate_for_every_step(name):
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_names():
-    with pytest.raises(UserError, match=r"rex.*cosine_with_restarts"):
-        learning_rate_multiplier(ScheduleSpec("rex"), 10, 1e-4)
+    with pytest.raises(UserError, match=r"wave.*cosine_with_restarts"):
+        learning_rate_multiplier(ScheduleSpec("wave"), 10, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,53 @@ def test_arguments_are_python_literals():
         "betas": (0.9, 0.99),
         "fused": True,
     }
+
+
+def test_rex_restarts_as_the_scheduler_of_easy_training_scripts_does():
+    arguments = ("d=0.9", "gamma=0.9", "min_lr=1e-6")
+    spec = ScheduleSpec("rex", lr_scheduler_args=arguments, lr_scheduler_num_cycles=2, lr_warmup_steps=2)
+    schedule = create_schedule(spec, 10, optimizer(1e-3, 2e-4))
+    first = [1e-6, 1e-3, 9.67774193548387e-4, 9.09181818181818e-4, 7.69461538461539e-4]  # recorded from its class
+    second = [1e-6, 9e-4, 8.71e-4, 8.18272727272727e-4, 6.92538461538462e-4]
+    assert [schedule(step)[0]["lr"] for step in range(10)] == pytest.approx([*first, *second], rel=1e-12)
+    assert schedule(3)[1]["lr"] == pytest.approx(1.8190909090909091e-4, rel=1e-12)
+
+
+def test_rex_of_the_paper_is_at_two_thirds_in_the_middle():
+    schedule = create_schedule(ScheduleSpec("rex"), 10, optimizer(3e-3))
+    assert [schedule(step)[0]["lr"] for step in (0, 5)] == pytest.approx([3e-3, 2e-3])
+
+
+def test_cosine_restarts_at_a_lower_peak():
+    spec = ScheduleSpec(
+        "cosine_annealing_warm_restarts",
+        lr_scheduler_num_cycles=2,
+        lr_scheduler_args=("gamma=0.5",),
+        lr_scheduler_min_lr_ratio=0.1,
+    )
+    schedule = create_schedule(spec, 8, optimizer(1.0))
+    assert [schedule(step)[0]["lr"] for step in (0, 2, 4, 6)] == pytest.approx([1.0, 0.55, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("d=1",), "d is 1, but must be below 1"),
+        (("gama=1",), "no argument 'gama'; it takes gamma, min_lr, cycle_multiplier, d"),
+        (("gamma='a'",), "gamma is 'a', but must be a number"),
+    ],
+)
+def test_arguments_of_rex_are_checked(arguments, message):
+    with pytest.raises(UserError, match=message):
+        create_schedule(ScheduleSpec("rex", lr_scheduler_args=arguments), 10, optimizer(1e-3))
+
+
+@pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "os.path"])
+def test_what_is_no_scheduler_is_not_called(name):
+    with pytest.raises(UserError, match=r"is no class of a scheduler|is not a class"):
+        create_schedule(ScheduleSpec(lr_scheduler_type=name), 10, optimizer(1e-3))
+
+
+def test_a_rex_class_that_is_not_there_names_the_schedule():
+    with pytest.raises(UserError, match="`lr_scheduler = rex` needs no class"):
+        create_schedule(ScheduleSpec(lr_scheduler_type="Missing.RexAnnealing"), 10, optimizer(1e-3))
