@@ -73,7 +73,7 @@ def create_network(
     if options.rank_pattern is not None:
         narrow(network, options.rank_pattern)
         return network
-    if neuron_dropout or any(rest.get(name) not in (None, "", "0") for name in DROPOUTS):
+    if options.p is None and any(_is_on(value) for value in (neuron_dropout, *map(rest.get, DROPOUTS))):
         logger.warning("AC-LoRA: dropout raises the training loss, and with it lowers the threshold p and the ranks")
     return restarting(network, options)
 
@@ -88,6 +88,14 @@ def create_network_from_weights(
         multiplier, file, vae, text_encoder, unet, weights_sd=weights_sd, for_inference=for_inference, **rest
     )
     return (network if for_inference or network is None else restarting(network, options)), weights
+
+
+def _is_on(dropout: Any) -> bool:
+    """Whether a rate of dropout, a number or text as sd-scripts gives it, is above 0."""
+    try:
+        return bool(dropout) and float(dropout) != 0
+    except ValueError:
+        return True  # the base module says what is wrong with it
 
 
 DROPOUTS = ("dropout", "rank_dropout", "module_dropout")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from library.batch.engines.devices import GPU_NAMES
 from library.batch.jobs import job_state
 from library.batch.jobs.config import OPTIONS, Prepared, prepare, write_config
 from library.batch.jobs.expansion import chosen, expand
@@ -98,11 +99,17 @@ def _bring_up_one(ledger: Ledger, prepared: Prepared, key: Key, settings: Settin
 
 
 def read_devices(devices: str | None) -> list[str]:
-    """The devices that `--devices` names: numbers of GPUs, or "cpu". Raises ConfigError."""
+    """The devices that `--devices` names: numbers or names of GPUs, or "cpu". Raises ConfigError.
+
+    Numbers count those that an outer CUDA_VISIBLE_DEVICES leaves, as CUDA counts them.
+    """
     if devices is None:
         return [""]
     names = [name.strip() for name in str(devices).split(",")]
-    wrong = [name for name in names if not (name.isdigit() or name == "cpu")]
+    wrong = [name for name in names if not (name.isdigit() or name == "cpu" or name.startswith(GPU_NAMES))]
     if wrong:
-        raise ConfigError(f"`--devices {devices}`: {wrong[0]!r} is neither the number of a GPU nor cpu.")
+        raise ConfigError(
+            f"`--devices {devices}`: {wrong[0]!r} is neither the number of a GPU nor cpu, "
+            "nor a name such as GPU-... or MIG-..."
+        )
     return names

@@ -24,11 +24,11 @@ def placed(plan: Sequence[DatasetSpec], images: list[Seen], problems: list[Probl
         size, rule = image.header.size, rules[image.dataset]
         try:
             if min(size) < rule.step:
-                raise NoBucket(f"is only {size[0]}x{size[1]} pixels")
+                raise NoBucket(f"{size[0]}x{size[1]} is less than one bucket step of {rule.step} pixels on a side")
             choice = rule.choose(size)
-        except NoBucket:
-            too_small = f"is too small: {size[0]}x{size[1]}, less than one bucket step of {rule.step} pixels"
-            problems.append(Problem(f"{too_small} on a side; remove it or use a larger one", f"image '{image.path}'"))
+        except NoBucket as error:
+            text = f"is too small: {error}; remove it, use a larger one, or lower `bucket_reso_steps`"
+            problems.append(Problem(text, f"image '{image.path}'"))
             continue
         pictures.append(
             Picture(

@@ -112,6 +112,12 @@ def test_dropout_is_warned_of(name, caplog):
     assert any("dropout raises the training loss" in record.message for record in caplog.records)
 
 
+@pytest.mark.parametrize("arguments", [{"dropout": "0.0", "rank_dropout": "0"}, {"dropout": "0.1", "ac_p": "0.9"}])
+def test_dropout_of_nothing_or_where_p_is_fixed_is_not_warned_of(arguments, caplog):
+    a_network(**arguments)
+    assert "dropout" not in caplog.text
+
+
 def test_a_very_short_run_is_advised_against_the_first_restart():
     assert any("ac_first_epoch=false" in line for line in a_network()[0].announce(9, 90))
     assert not any("ac_first_epoch=false" in line for line in a_network()[0].announce(9, 100))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from library.batch.engines.assignment import Trainer
+from library.batch.engines.devices import refuse_invisible
 from library.config.option import Settings
 from library.errors import ConfigError
 
@@ -13,6 +14,8 @@ def refuse_devices(settings: Settings, devices: Sequence[str]) -> None:
     """Raise `ConfigError` for devices that the engine cannot have, as far as that is known before anything is begun."""
     if settings["engine"] == "inline" and (len(devices) > 1 or devices[0]):
         raise ConfigError("`--devices` is not for `--engine inline`, which trains in this process.")
+    if settings["engine"] == "local":
+        refuse_invisible(devices)
     if settings["engine"] == "ray":
         from library.batch.engines.on_ray import refuse_before_start
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import IO
 
 from library.batch.engines.assignment import WORKER_DIED, Assignment, Outcome
+from library.batch.engines.devices import VISIBLE, visible_to_child
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE = 5.0  # seconds for a child to leave by itself
 
 
 class Child:
-    """A trainer in a process of its own on one device: a GPU's number, "cpu", or "" for whatever the trainer picks."""
+    """A trainer in a process of its own on one device: a GPU's number or name, "cpu", or "" for the default."""
 
     def __init__(self, device: str = "") -> None:
         self._asked = device
@@ -67,7 +68,7 @@ class Child:
             self.close()
             environment = os.environ | {"PYTHONUNBUFFERED": "1"}
             if self._asked:
-                environment["CUDA_VISIBLE_DEVICES"] = self._asked if self._asked.isdigit() else ""
+                environment[VISIBLE] = visible_to_child(self._asked)
             with open(assignment.log or os.devnull, "ab") as log:  # what it says before its first job
                 self._process = subprocess.Popen(
                     [sys.executable, str(CHILD), str(os.getpid())],
