@@ -261,6 +261,19 @@ def build_batches(
     return with_templates(settings, batches, dataset), held_out and with_templates(settings, held_out, dataset)
 
 
+ROUNDED = {
+    "full_fp16": (
+        "full_fp16: in float16 the optimizer's averages of small gradients are 0, and steps come out far too large or "
+        "NaN; leave it out, mixed_precision = fp16 alone keeps the network and its averages in float32"
+    ),
+    "full_bf16": (
+        "full_bf16: an update below about a 500th of its weight rounds to nothing; without it, mixed_precision = bf16 "
+        "alone keeps the network and its averages in float32"
+    ),
+}
+"""What networks whose weights are not in float32 cannot learn."""
+
+
 def build_network(
     checked: Checked, module: ModuleType, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
 ) -> NetworkTrainable:
@@ -275,6 +288,8 @@ def build_network(
     )
     full = DTYPES["fp16"] if memory.full_fp16 else DTYPES["bf16"] if memory.full_bf16 else None
     network.to(device=processes.device, dtype=full)
+    if full is not None:
+        say(ROUNDED["full_fp16" if memory.full_fp16 else "full_bf16"])
     trainable = NetworkTrainable(
         network,
         groups,

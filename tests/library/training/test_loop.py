@@ -116,6 +116,13 @@ def test_a_training_that_moves_nothing_is_an_error(train, capsys):
     assert "the training changed nothing" in capsys.readouterr().err
 
 
+def test_a_network_in_sixteen_bits_says_what_it_cannot_learn(train, capsys):
+    assert train(max_train_steps=1, mixed_precision="bf16", full_bf16=True) == 0
+    assert "full_bf16: an update below about a 500th of its weight rounds to nothing" in capsys.readouterr().err
+    assert train(max_train_steps=1, mixed_precision="bf16") == 0
+    assert "rounds to nothing" not in capsys.readouterr().err
+
+
 def test_bf16_and_checkpointing_train_nearly_the_same_network(train, tmp_path):
     assert train(output_dir=tmp_path / "a") == 0
     assert train(output_dir=tmp_path / "b", gradient_checkpointing=True) == 0
