@@ -25,7 +25,7 @@ FLOORS = (
     "library.files library.diffusion library.image_files",
     "library.config",
     "library.atomic library.command library.console library.launch",
-    "library.errors library.findings library.formatting library.path_safety",
+    "library.errors library.findings library.formatting library.path_safety library.bounded_text",
 )
 """Every room of the house, the top floor first. A room may import those of lower floors and no others."""
 

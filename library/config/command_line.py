@@ -16,6 +16,8 @@ from library.config.suggest import did_you_mean
 from library.config.values import FALSE, TRUE
 from library.errors import Problem
 
+LONG_DASH = re.compile(r"-?[\u2010-\u2015\u2212]-?(?=[A-Za-z])")
+"""What editors make of two hyphens."""
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 
 
@@ -39,6 +41,11 @@ def read_command_line(argv: Sequence[str], options: Mapping[str, Option], origin
     words = list(argv)
     while words:
         word = words.pop(0)
+        if LONG_DASH.match(word):
+            right = f"--{LONG_DASH.sub('', word)}"
+            problems.append(Problem(f"`{word}` {origin.phrase} begins with a dash that is no hyphen; write `{right}`."))
+            take_values(words)
+            continue
         if not is_name(word):
             problems.append(
                 Problem(f"`{word}` {origin.phrase} belongs to no option; a value with spaces needs quotes.")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from library.config import easy_scripts, gui_preset
+from library.bounded_text import shortened
+from library.config import easy_scripts, gui_preset, other_trainers
 from library.config.command_line import read_command_line
 from library.config.dataset_keys import GENERAL_KEYS
 from library.config.option import DatasetTables, Option, Origin, Written, by_table, names_elsewhere
@@ -20,6 +21,8 @@ from library.config.suggest import did_you_mean
 from library.config.toml_file import ConfigFile, read_json, read_toml
 from library.errors import Problem
 
+MOST_GUESSES, MOST_UNKNOWN = 50, 100
+"""Of keys that are no options: for how many the nearest option is looked for, and how many are named."""
 ONLY_ON_THE_COMMAND_LINE = ("config_file", "output_config")
 
 
@@ -36,7 +39,7 @@ class FromFile:
 
 def config_path(name: Path) -> Path:
     """The file that `--config_file` names; the ending may be left out. A .json is a preset of the kohya_ss GUI."""
-    return name if name.suffix in (".toml", ".json") else name.with_name(name.name + ".toml")
+    return name if name.suffix in (".toml", ".json", *other_trainers.YAML) else name.with_name(name.name + ".toml")
 
 
 def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[str, Any] | None = None) -> FromFile:
@@ -44,7 +47,10 @@ def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[s
 
     `asked` are the values on the command line, for a program's config that says less than it means without them.
     """
+    if path.suffix in other_trainers.YAML:
+        other_trainers.refuse_yaml(path)
     file = read_json(path) if path.suffix == ".json" else read_toml(path)
+    other_trainers.refuse(file)
     if gui_preset.is_from_the_gui(file):
         return from_preset(gui_preset.as_training_config(file, asked or {}), file, options)
     if easy_scripts.is_from_easy_scripts(file):
@@ -56,7 +62,7 @@ def from_preset(preset: gui_preset.Preset, file: ConfigFile, options: Mapping[st
     """What stands in a preset of the GUI, and after it what it puts on the command line itself."""
     result = from_tables(preset.config, options)
     if result.unknown:
-        names = ", ".join(f"`{key}`" for key in result.unknown)
+        names = shortened(", ".join(f"`{key}`" for key in result.unknown))
         sentence = f"{names} in {file.path.name}: neither options nor fields of the kohya_ss GUI, so passed over."
         result.unknown = {next(iter(result.unknown)): sentence}
     words = read_command_line(preset.words, options, file.origin("additional_parameters"))
@@ -76,9 +82,11 @@ def from_tables(file: ConfigFile, options: Mapping[str, Option]) -> FromFile:
     for table, key, raw, origin in flatten(file, result):
         option = inside.get((table, key)) or options.get(key)
         if option is None:
-            near = [*options, *(name for place, name in inside if place == table)]
-            guess = did_you_mean(key, near, names_elsewhere(options))
-            result.unknown[key] = f"`{key}` {origin.phrase} is not an option{guess}"
+            guess = "."
+            if len(result.unknown) < MOST_GUESSES:
+                near = [*options, *(name for place, name in inside if place == table)]
+                guess = did_you_mean(shortened(key), near, names_elsewhere(options))
+            result.unknown[key] = f"`{shortened(key)}` {origin.phrase} is not an option{guess}"
         elif option.name in ONLY_ON_THE_COMMAND_LINE:
             result.warnings.append(f"`{key}` {origin.phrase} is not read; it belongs on the command line.")
         else:
@@ -87,6 +95,13 @@ def from_tables(file: ConfigFile, options: Mapping[str, Option]) -> FromFile:
                 result.warnings.append(f"`{key}` is written {first} and again {origin.phrase}; the later one is used.")
             seen[option.name] = origin
             result.written.append(Written(option, raw, origin))
+    if len(result.unknown) > MOST_UNKNOWN:
+        *others, last = result.unknown
+        for key in others[MOST_UNKNOWN - 1 :]:
+            del result.unknown[key]
+        result.unknown[last] = (
+            f"{len(others) - MOST_UNKNOWN + 2} further keys in {file.path.name} are no options either."
+        )
     return result
 
 

@@ -52,7 +52,8 @@ class Preset:
 
 def is_from_the_gui(file: ConfigFile) -> bool:
     """Whether it is no training config that somebody keeps as JSON, under the names of the options."""
-    return "network_module" not in file.tables and any(mark in file.tables for mark in MARKS)
+    marked = any(mark in file.tables and not isinstance(file.tables[mark], dict) for mark in MARKS)
+    return file.path.suffix == ".json" and marked and "network_module" not in file.tables
 
 
 def as_training_config(file: ConfigFile, asked: Mapping[str, Any]) -> Preset:

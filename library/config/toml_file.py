@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from library.bounded_text import Unreadable, parse_json, parse_toml, read_bytes, shortened
 from library.config.option import Origin
 from library.config.suggest import missing
 from library.config.toml_lines import Keys, json_key_lines, key_lines
@@ -37,21 +38,25 @@ class ConfigFile:
 
 def read_toml(path: Path) -> ConfigFile:
     """Read a TOML file. Raises ConfigError if it is not there, not UTF-8, or not TOML."""
-    content = _read_text(path)
+    content = read_text(path)
     try:
-        tables = tomllib.loads(content)
+        tables = parse_toml(content)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(_explain(path, content, str(error))) from None
+    except Unreadable as error:
+        raise ConfigError(f"{path.name} {error}.") from None
     return ConfigFile(path, tables, key_lines(content))
 
 
 def read_json(path: Path) -> ConfigFile:
     """Read a JSON file whose top level is an object. Raises ConfigError as `read_toml` does."""
-    content = _read_text(path)
+    content = read_text(path)
     try:
-        tables = json.loads(content)
+        tables = parse_json(content)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path.name} line {error.lineno} is not valid JSON: {error.msg}.") from None
+    except Unreadable as error:
+        raise ConfigError(f"{path.name} {error}.") from None
     if not isinstance(tables, dict):
         raise ConfigError(f"{path.name} holds {type(tables).__name__} at its top level; an object is needed.")
     return ConfigFile(path, tables, json_key_lines(content))
@@ -78,9 +83,12 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file, in lines as Unix ends them. Raises ConfigError."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
+    except Unreadable as error:
+        raise ConfigError(f"{path.name} {error}.") from None
     except FileNotFoundError:
         raise ConfigError(missing(path)) from None
     except OSError as error:
@@ -98,7 +106,7 @@ def _explain(path: Path, content: str, message: str) -> str:
     if found is None:
         return f"{path.name} ends before a text or a list in it is closed: {message}."
     number, what = int(found[1]), message[: found.start()]
-    line = content.split("\n")[number - 1].strip()
+    line = shortened(content.split("\n")[number - 1].strip())
     if what.startswith(BACKSLASH_MISTAKES) and re.search(r'"[^"]*\\', line):
         return f"{path.name} line {number}: a backslash in double quotes has a meaning of its own; {BACKSLASH_ADVICE}."
     return f"{path.name} line {number} is not valid TOML ({what}): {line}"

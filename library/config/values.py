@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from library.bounded_text import shortened
 from library.config.option import Option
 
 TRUE = ("true", "yes", "on", "1")
@@ -272,7 +273,13 @@ def toml_word(raw: Any) -> str:
     """A value as it would be written in TOML, for messages."""
     if isinstance(raw, bool):
         return "true" if raw else "false"
-    return "a table" if isinstance(raw, dict) else repr(raw)
+    if isinstance(raw, dict):
+        return "a table"
+    try:
+        word = repr(raw)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists without end
+        return "what is too long to show"
+    return shortened(word)
 
 
 def written_form(value: Any) -> Any:
@@ -290,6 +297,6 @@ def _as_number(raw: Any) -> float | None:
         return None
     try:
         value = float(raw)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None

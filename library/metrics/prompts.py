@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from library.bounded_text import Unreadable, parse_json
 from library.config.suggest import did_you_mean, missing
 from library.errors import ConfigError, Problem
 from library.image_files import open_image
@@ -93,9 +94,11 @@ def read_manifest(path: Path) -> Iterator[tuple[int, str, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path.name} line {number} is not JSON ({error.msg}); {LINE}") from None
+        except Unreadable as error:
+            raise ConfigError(f"{path.name} line {number} {error}") from None
         if not (isinstance(row, Mapping) and all(isinstance(row.get(key), str) for key in ("file", "prompt"))):
             raise ConfigError(f"{path.name} line {number} must have the texts `file` and `prompt`; {LINE}")
         yield number, row["file"], row["prompt"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.utils import logging
 
+from library.bounded_text import parse_json, read_bytes
 from library.errors import UserError
 from library.models.family import Family, PredictionType, StableDiffusion
 from library.models.recognise import family_of_folder
@@ -155,7 +155,7 @@ def _variant(folder: Path) -> str | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_bytes(path, longest=64 * 2**20).decode("utf-8"))
     except OSError as error:
         raise UserError(f"'{path}' cannot be read: {error.strerror}. The model's folder is incomplete.") from error
     except ValueError as error:

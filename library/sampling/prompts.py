@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from library.bounded_text import Unreadable, parse_json, parse_toml, read_bytes, shortened
 from library.config.options.sampling import SAMPLERS
 from library.errors import Problem, UserError, raise_all
 
@@ -61,6 +62,11 @@ _OPTIONS: dict[str, tuple[str, type]] = {
     "g": ("guidance_scale", float),
     "cn": ("controlnet_image", str),
 }
+_LONG_DASH = re.compile(
+    r"(?<!\S)-?[\u2010-\u2015\u2212\ufe58\ufe63\uff0d][-\u2010-\u2015\u2212]?"
+    rf"(?=(?:{'|'.join(sorted(_OPTIONS, key=len, reverse=True))})\s)",
+    re.IGNORECASE,
+)
 _KEYS: dict[str, type] = {"prompt": str, **dict(_OPTIONS.values())}
 _NO_EFFECT = {
     "guidance_scale": "it belongs to other architectures; the strength of guidance is `--l` (`scale`)",
@@ -93,7 +99,9 @@ def _from_file(path: Path, problems: list[Problem]) -> list[SamplePrompt]:
     if suffix not in (".txt", ".toml", ".json"):
         raise UserError(f"The sample prompts '{path}' end in '{suffix}': write them as .txt, .toml or .json.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except Unreadable as error:
+        raise UserError(f"The sample prompts: '{path}' {error}.") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"The sample prompts '{path}' are not UTF-8 text ({error.reason}). Save them as UTF-8."
@@ -101,20 +109,31 @@ def _from_file(path: Path, problems: list[Problem]) -> list[SamplePrompt]:
     except OSError as error:
         raise UserError(f"The sample prompts '{path}' cannot be read: {error.strerror}.") from error
     reader = {".txt": _from_lines, ".toml": _from_toml, ".json": _from_json}[suffix]
-    return list(reader(text, path, problems))
+    try:
+        return list(reader(text, path, problems))
+    except Unreadable as error:
+        raise UserError(f"The sample prompts: '{path}' {error}.") from error
 
 
 def parse_line(line: str, where: str, problems: list[Problem]) -> SamplePrompt:
-    """One line of the text format. Options begin with two dashes after a space; the first text is always the prompt."""
-    first, *pieces = re.split(r"(?:^|\s+)--(?=\s|[A-Za-z])", line.strip())
+    """One line of the text format. Options begin with two dashes after a space; the first text is always the prompt.
+
+    A longer dash, which editors make of two, is one of theirs where the letter of an option follows it.
+    """
     values: dict[str, Any] = {}
     warnings: list[str] = []
+    if found := _LONG_DASH.findall(line):
+        warnings.append(f"{where}: `{found[0]}` is read as `--`: it is one dash that an editor made of two.")
+        line = _LONG_DASH.sub("--", line)
+    first, *pieces = re.split(r"(?:^|\s+)--(?=\s|[A-Za-z])", line.strip())
     for piece in pieces:
         name, _, value = piece.strip().partition(" ")
         option = _OPTIONS.get(name.lower())
         if option is None:
             known = ", ".join(f"--{letter}" for letter in _OPTIONS)
-            warnings.append(f"{where}: `--{piece.strip()}` is not an option of a prompt and is left out ({known} are).")
+            warnings.append(
+                f"{where}: `--{shortened(piece.strip())}` is not an option of a prompt and is left out ({known} are)."
+            )
             continue
         key, kind = option
         parsed = _parsed(value.strip(), key, kind, f"--{name}", where, problems)
@@ -131,7 +150,7 @@ def _from_lines(text: str, path: Path, problems: list[Problem]) -> Iterator[Samp
 
 def _from_toml(text: str, path: Path, problems: list[Problem]) -> Iterator[SamplePrompt]:
     try:
-        shared = tomllib.loads(text).get("prompt")
+        shared = parse_toml(text).get("prompt")
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"The sample prompts '{path}' are not valid TOML: {error}.") from error
     if isinstance(shared, dict) and "prompt" in shared:
@@ -147,7 +166,7 @@ def _from_toml(text: str, path: Path, problems: list[Problem]) -> Iterator[Sampl
 
 def _from_json(text: str, path: Path, problems: list[Problem]) -> Iterator[SamplePrompt]:
     try:
-        entries = json.loads(text)
+        entries = parse_json(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} line {error.lineno}: the sample prompts are not valid JSON: {error.msg}.") from error
     if not isinstance(entries, list):
@@ -159,7 +178,7 @@ def _from_json(text: str, path: Path, problems: list[Problem]) -> Iterator[Sampl
         elif isinstance(entry, dict):
             yield _from_table(entry, where, problems)
         else:
-            problems.append(Problem(f"{entry!r} is neither a text nor an object.", where))
+            problems.append(Problem(f"{shortened(repr(entry))} is neither a text nor an object.", where))
 
 
 def _from_table(table: Mapping[str, Any], where: str, problems: list[Problem]) -> SamplePrompt:
@@ -170,10 +189,13 @@ def _from_table(table: Mapping[str, Any], where: str, problems: list[Problem]) -
             continue
         value = table[key]
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-        if fits:
-            values[key] = kind(value)
-        else:
-            problems.append(Problem(f"`{key}` = {value!r} should be {_a(kind)}.", where))
+        try:
+            if fits:
+                values[key] = kind(value)
+        except OverflowError:  # a whole number beyond every float
+            fits = False
+        if not fits:
+            problems.append(Problem(f"`{key}` = {shortened(repr(value))} should be {_a(kind)}.", where))
     if "prompt" not in table:
         problems.append(Problem("there is no `prompt`.", where))
     return _made(values, where, problems, warnings)
@@ -189,7 +211,7 @@ def _parsed(text: str, key: str, kind: type, shown: str, where: str, problems: l
             return kind(text)
         except ValueError:
             pass
-    problems.append(Problem(f"`{shown} {text}`: `{key}` should be {_a(kind)}.", where))
+    problems.append(Problem(f"`{shown} {shortened(text)}`: `{key}` should be {_a(kind)}.", where))
     return None
 
 
@@ -203,9 +225,11 @@ def _made(values: dict[str, Any], where: str, problems: list[Problem], warnings:
         if side is not None and side < _MIN_SIZE:
             problems.append(Problem(f"`{key}` {side} is too small: it should be at least {_MIN_SIZE}.", where))
         if side is not None and side > _MAX_SIZE:
-            problems.append(Problem(f"`{key}` {side} is too large: it should be at most {_MAX_SIZE}.", where))
+            problems.append(
+                Problem(f"`{key}` {shortened(str(side))} is too large: it should be at most {_MAX_SIZE}.", where)
+            )
     if prompt.seed is not None and prompt.seed >= 2**63:
-        problems.append(Problem(f"`seed` {prompt.seed} is too large: it should be below 2^63.", where))
+        problems.append(Problem(f"`seed` {shortened(str(prompt.seed))} is too large: it should be below 2^63.", where))
     if not 1 <= prompt.sample_steps <= MAX_STEPS:
         prompt.sample_steps = min(max(prompt.sample_steps, 1), MAX_STEPS)
         warnings.append(f"{where}: `sample_steps` lies outside 1 to {MAX_STEPS}; {prompt.sample_steps} is used.")

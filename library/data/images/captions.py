@@ -11,6 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from library.bounded_text import Unreadable, read_bytes
+
+LONGEST = 2**20
+"""Bytes of a caption file."""
 OTHER_EXTENSIONS = (".txt", ".caption", ".cap")
 """What caption files are called elsewhere; named in a warning when they lie beside images without a caption."""
 
@@ -73,9 +77,13 @@ def read_caption(
         if name is None:
             continue
         try:
-            lines = lines_of((image.parent / name).read_bytes())
+            lines = lines_of(read_bytes(image.parent / name, LONGEST))
         except FileNotFoundError:
             continue
+        except Unreadable as error:
+            bad = BadCaption(str(error))
+            bad.path = image.parent / name
+            raise bad from error
         except OSError as error:
             bad = BadCaption(f"cannot be read ({error.strerror}); check its permissions")
             bad.path = image.parent / name

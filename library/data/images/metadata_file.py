@@ -7,11 +7,11 @@ not believed: the images themselves are measured.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from library.bounded_text import parse_json
 from library.data.images.image_folder import Listing
 
 
@@ -23,10 +23,10 @@ def read_metadata_file(path: Path) -> dict[str, Mapping[str, Any]]:
     """What the file says of each image that it names. Raises BadMetadata."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        entries = _lines(text) if path.suffix.lower() == ".jsonl" else json.loads(text)
+        entries = _lines(text) if path.suffix.lower() == ".jsonl" else parse_json(text)
     except OSError as error:
         raise BadMetadata(f"cannot be read ({error.strerror}); check its name and permissions") from error
-    except (ValueError, RecursionError) as error:  # bad JSON, or bytes that are not UTF-8
+    except ValueError as error:  # bad JSON, or bytes that are not UTF-8
         raise BadMetadata(f"is not JSON in UTF-8: {error}") from error
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise BadMetadata('must be a table of images: {"photo_1": {"caption": "..."}, ...}')
@@ -59,7 +59,7 @@ def _lines(text: str) -> dict[str, Any]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        entry = json.loads(line)
+        entry = parse_json(line)
         name = entry.get("image_path") if isinstance(entry, dict) else None
         if not isinstance(name, str):
             raise BadMetadata(f"has no `image_path` in line {number}")

@@ -266,3 +266,22 @@ def test_help_shows_every_option_under_its_group(capsys):
     for group in ALL_TRAIN_NETWORK:
         assert f"\n{group.title}\n" in shown
         assert all(f"\n  --{option.name}" in shown for option in group)
+
+
+def test_numbers_beyond_every_float_and_hosts_of_unknown_keys_are_short_sentences(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text("seed = " + "9" * 400 + "\nlearning_rate = " + "9" * 400 + "\n")
+    with pytest.raises(ConfigError, match=r"`seed` in a.toml line 1 must be a whole number, not 9{200}\.\.\.") as error:
+        parse(["--config_file", str(file)], *ALL_TRAIN_NETWORK, prog="", description="")
+    assert len(str(error.value)) < 800
+    file.write_text("\n".join(f"k{i} = 1" for i in range(3000)))
+    settings = parse(["--config_file", str(file)], *ALL_TRAIN_NETWORK, prog="", description="")
+    assert len(settings.unknown) == 100
+    assert "2901 further keys in a.toml are no options either." in settings.warnings
+
+
+def test_a_dash_that_is_no_hyphen_is_told():
+    with pytest.raises(
+        ConfigError, match="`\u2014seed` on the command line begins with a dash that is no hyphen; write `--seed`"
+    ):
+        parse(["\u2014seed", "3"], *ALL_TRAIN_NETWORK, prog="", description="")

@@ -143,3 +143,28 @@ def test_json_that_is_no_description_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"a\.json"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", "a = " + "[" * 5000, "a.toml has brackets or tables inside each other without end"),
+        ("a.json", "[" * 100_000, "a.json has brackets or tables inside each other without end"),
+        ("a.json", '{"a": ' + "9" * 5000 + "}", "a.json has a number that cannot be read"),
+        ("a.toml", "a = b" + "c" * 5000, "a.toml line 1 is not valid TOML"),
+    ],
+    ids=["nested", "nested json", "digits", "long line"],
+)
+def test_what_cannot_be_read_is_one_short_sentence(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError) as error:
+        (read_json if name.endswith("json") else read_toml)(tmp_path / name)
+    assert str(error.value).startswith(message)
+    assert len(str(error.value)) < 400
+
+
+def test_a_file_of_hundreds_of_megabytes_is_refused_unread(tmp_path):
+    with (tmp_path / "a.toml").open("wb") as file:
+        file.truncate(400 * 2**20)
+    with pytest.raises(ConfigError, match=r"a\.toml is longer than 4 MB, which no such text is"):
+        read_toml(tmp_path / "a.toml")

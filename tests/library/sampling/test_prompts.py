@@ -82,3 +82,41 @@ def test_a_size_left_open_is_the_default_or_the_models_own(tmp_path: Path) -> No
     (tmp_path / "p.txt").write_text("a cat --w 515\n", encoding="utf-8")
     assert read_prompts(tmp_path / "p.txt")[0].size(native_size=128) == (512, 128)
     assert read_prompts(tmp_path / "p.txt", default_size=512)[0].size(native_size=128) == (512, 512)
+
+
+@pytest.mark.parametrize("dash", ["\u2014", "\u2013", "\u2014-", "-\u2013", "\u2212\u2212"])
+def test_a_dash_that_an_editor_made_of_two_begins_an_option(dash: str) -> None:
+    problems: list[Problem] = []
+    prompt = parse_line(f"a cat {dash}w 64 {dash}n a dog", "p.txt line 1", problems)
+    assert (prompt.prompt, prompt.width, prompt.negative_prompt) == ("a cat", 64, "a dog")
+    assert prompt.warnings == [f"p.txt line 1: `{dash}` is read as `--`: it is one dash that an editor made of two."]
+
+
+@pytest.mark.parametrize("text", ["a cat \u2014 with a hat", "a red\u2013w 64 mm lens", "a cat \u2014was here"])
+def test_a_dash_in_a_sentence_stays_one(text: str) -> None:
+    assert parse_line(text, "p.txt line 1", []).prompt == text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.txt", "a cat --d " + "9" * 5000, "`seed` should be a whole number"),
+        ("p.toml", "[prompt]\nprompt = 'a'\nscale = " + "9" * 400, "should be a number"),
+        ("p.toml", "[prompt]\na = " + "[" * 5000, "inside each other without end"),
+        ("p.json", "[" * 100_000, "inside each other without end"),
+        ("p.json", "[" + "9" * 5000 + "]", "has a number that cannot be read"),
+    ],
+    ids=["digits", "beyond floats", "nested", "nested json", "digits in json"],
+)
+def test_hostile_files_are_one_short_sentence(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        read_prompts(tmp_path / name)
+    assert len(str(error.value)) < 500
+
+
+def test_a_prompt_file_of_hundreds_of_megabytes_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "p.txt").open("wb") as file:
+        file.truncate(400 * 2**20)
+    with pytest.raises(UserError, match="is longer than 4 MB"):
+        read_prompts(tmp_path / "p.txt")

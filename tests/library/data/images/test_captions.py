@@ -133,3 +133,11 @@ def test_the_captions_to_come_are_known_unless_they_are_made_anew(tmp_path: Path
     assert to_come(enable_wildcard=True, caption_suffix="{a|b}") is None
     for option in ({"shuffle_caption": True}, {"caption_tag_dropout_rate": 0.1}, {"token_warmup_step": 10}):
         assert to_come(**option) is None
+
+
+def test_a_caption_file_of_megabytes_is_refused_unread(tmp_path: Path):
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(100 * 2**20)
+    with pytest.raises(BadCaption, match="is longer than 1 MB") as error:
+        read_caption(tmp_path / "a.png", ".txt")
+    assert error.value.path == tmp_path / "a.txt"
