@@ -10,8 +10,10 @@ from library.config.checks import problems
 from library.config.datasets import dataset_problems, plan_datasets
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.config.plugin_checks import plugin_problems
 from library.console import Console, ConsoleSpec
 from library.launch import start_the_missing_processes
+from library.sampling.prompts import prompt_problems
 
 
 def train(argv: Sequence[str]) -> None:
@@ -20,7 +22,7 @@ def train(argv: Sequence[str]) -> None:
         *ALL_TRAIN_NETWORK,
         prog="train_network.py",
         description=str(__doc__),
-        checks=(problems, dataset_problems),
+        checks=(problems, plugin_problems, dataset_problems, prompt_problems),
     )
     plan, say = plan_datasets(settings), Console(settings.take(ConsoleSpec)).note
     for line in settings.notes():

@@ -6,22 +6,20 @@ Each check looks at a few options and yields what does not work, with what to do
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from library.config.module_search import nearest_module
 from library.config.optimizer_table import known
 from library.config.option import Settings
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.sampling import FLOW_SAMPLERS
 from library.config.schedule_rules import ScheduleSpec, schedule_problems
-from library.config.suggest import missing, nearest
+from library.config.suggest import missing
 from library.config.weights_header import kind_of
 from library.errors import Problem
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def problems(settings: Settings) -> list[Problem]:
@@ -73,36 +71,8 @@ def files_are_what_they_are_given_as(settings: Settings) -> Iterator[Problem]:
 def network_module_is_spelled_right(settings: Settings) -> Iterator[Problem]:
     """A module that is nowhere, where one of nearly the same name is; nothing is imported."""
     name = settings["network_module"]
-    if name is None:
-        return
-    spelled = name.removeprefix("sd_scripts.")
-    config = settings["config_file"]
-    folders = [ROOT, Path.cwd(), *([config.absolute().parent] if config else []), *map(Path, sys.path)]
-    top, _, inner = spelled.partition(".")
-    if top != "networks" or not inner:
-        if _is_importable(top) or any(
-            (folder / top).is_dir() or (folder / f"{top}.py").is_file() for folder in folders
-        ):
-            return
-    elif any((folder / "networks" / inner.replace(".", "/")).with_suffix(end).exists()
-             for folder in folders for end in ("", ".py")):  # fmt: skip
-        return
-    ours = [f"networks.{file.stem}" for file in (ROOT / "networks").glob("*.py") if _makes_networks(file)]
-    beside = [file.stem for folder in folders[1:3] for file in folder.glob("*.py") if _makes_networks(file)]
-    guess = nearest(spelled, [*ours, *beside])
-    if guess:
+    if name is not None and (guess := nearest_module(name, settings["config_file"])):
         yield Problem(f"{settings.place('network_module')} is {name!r}, which cannot be found; did you mean `{guess}`?")
-
-
-def _is_importable(top: str) -> bool:
-    try:
-        return find_spec(top) is not None  # of a name without dots: nothing is imported
-    except (ImportError, ValueError):
-        return False
-
-
-def _makes_networks(file: Path) -> bool:
-    return "def create_network(" in file.read_text(encoding="utf-8", errors="replace")
 
 
 def not_a_file(path: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from library.bounded_text import Unreadable, parse_json, parse_toml, read_bytes, shortened
+from library.config.option import Settings
 from library.config.options.sampling import SAMPLERS
 from library.errors import Problem, UserError, raise_all
 
@@ -92,6 +93,20 @@ def read_prompts(source: Path | str | list[str], default_size: int | None = None
         prompt.width = prompt.width or default_size
         prompt.height = prompt.height or default_size
     return prompts
+
+
+def prompt_problems(settings: Settings) -> list[Problem]:
+    """What is wrong with the sample prompts of a run, for `parse(checks=...)`; with `explain` also what is left out."""
+    source = settings["sample_prompts"]
+    if not source or (isinstance(source, Path) and not source.is_file()):
+        return []
+    try:
+        prompts = read_prompts(source)
+    except UserError as error:
+        return [Problem(str(error), understood=True)]
+    if settings["explain"]:
+        settings.warnings.extend(line for prompt in prompts for line in prompt.warnings)
+    return []
 
 
 def _from_file(path: Path, problems: list[Problem]) -> list[SamplePrompt]:

@@ -7,7 +7,6 @@ stand-in, and what it did is looked up from then on, so what it cannot do shows 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import math
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from library.config.options.optimizer import RESTARTING, SCHEDULERS
+from library.config.plugin_arguments import parse_arguments
 from library.config.schedule_rules import WITHOUT_WARMUP, ScheduleSpec, schedule_problems
 from library.errors import UserError
 from library.training.optim.warm_restarts import warm_restarts
@@ -29,26 +29,6 @@ Schedule = Callable[[int], Sequence[Mapping[str, Any]]]
 def as_steps(value: float, total_steps: int) -> int:
     """An int is a number of steps, a float up to 1 a share of the run."""
     return int(value * total_steps) if isinstance(value, float) and value <= 1 else int(value)
-
-
-def parse_arguments(arguments: Sequence[str], option: str) -> dict[str, Any]:
-    """`key=value` strings with Python literals as values, as kohya writes `optimizer_args`; raises `UserError`."""
-    parsed = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key.strip().isidentifier():
-            raise UserError(f"`{option}` has {argument!r}; write key=value, for example weight_decay=0.01")
-        value = value.strip()
-        if value.endswith(",") and value[:1] not in ("(", "["):
-            raise UserError(f"`{option}` has {argument!r}: leave out the comma at its end, which makes a list of it")
-        try:
-            parsed[key.strip()] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            raise UserError(
-                f"`{option}` has {argument!r}, whose value is not a Python literal; "
-                "write numbers, True, False, None, (0.9, 0.99) or 'text in quotes'"
-            ) from None
-    return parsed
 
 
 def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim.Optimizer) -> Schedule:

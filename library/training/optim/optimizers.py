@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from library.config.optimizer_table import known
+from library.config.plugin_arguments import parse_arguments
 from library.config.spec import declared, spec
 from library.errors import UserError
-from library.training.optim.lr_schedulers import Schedule, parse_arguments
+from library.training.optim.lr_schedulers import Schedule
 from library.training.optim.registry import optimizer_class
 from library.training.optim.state import load_exactly
 from library.training.runtime.mixed_precision import Precision

@@ -16,14 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from library import kohya_names
+from library.config.module_search import PACKAGES, where_it_may_be
 from library.config.suggest import did_you_mean
 from library.errors import UserError
 
 # kohya's trainer puts its own folder on the path, so that `networks.lora` resolves wherever the script is started.
 ROOT = Path(__file__).resolve().parents[3]
-
-PACKAGES = {"lycoris": "lycoris-lora", "skimage": "scikit-image", "cv2": "opencv-python-headless"}
-"""What has to be installed for a module, where its name is another."""
 
 
 def import_plugin(name: str, option: str, functions: Sequence[str], beside: Path | None = None) -> ModuleType:
@@ -79,8 +77,7 @@ def _not_found(name: str, option: str) -> str:
         stem = re.split(r"[/\\]", name)[-1].removesuffix(".py")
         return f"{text}: a module is named without folder and ending. Put it beside the config and write `{stem}`"
     if name.removeprefix("sd_scripts.").startswith("networks."):
-        file = f"{name.rpartition('.')[2]}.py"
-        text += f"; if it is one of sd-scripts, copy its networks/{file} into a folder `networks` beside the config"
+        text += f"; {where_it_may_be(name).rstrip('.')}"
     return (
         f"{text}; it is an import path such as networks.lora, looked up in the current environment, PYTHONPATH, "
         "this project's folder, the current folder and the config's"

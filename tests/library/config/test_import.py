@@ -10,7 +10,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 WITHOUT_TORCH = """
 import sys
-import library.config.checks, library.config.datasets, library.config.parse, library.config.options.train_network
+import library.config.checks, library.config.datasets, library.sampling.prompts
+from library.config.options.train_network import ALL_TRAIN_NETWORK
+from library.config.parse import parse
+from library.config.plugin_checks import plugin_problems
+words = ["--optimizer_type=RAdam", "--lr_scheduler_type=StepLR", "--network_module=networks.lora"]
+assert not plugin_problems(parse(words, *ALL_TRAIN_NETWORK, prog="", description=""))
 heavy = {"torch", "numpy", "PIL", "cv2", "toml", "diffusers", "transformers"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)
 """

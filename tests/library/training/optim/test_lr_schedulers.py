@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from library.config.options.optimizer import SCHEDULERS
+from library.config.plugin_arguments import parse_arguments
 from library.errors import UserError
 from library.training.optim.lr_schedulers import (
     ScheduleSpec,
     create_schedule,
     learning_rate_multiplier,
-    parse_arguments,
 )
 
 
