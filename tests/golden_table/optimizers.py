@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from library.config.option import Settings
+from library.config.options.optimizer import RESTARTING
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.values import Noted, read_value
@@ -28,6 +29,7 @@ PERCENT = "a percentage is also read from TOML"
 UNSCALED = "the rate that Adafactor sets itself is shown as its step size, before it is scaled by a parameter's size"
 NONE = "no warm-up written is no warm-up"
 PER_PROCESS = "rates are per optimizer step, whatever the number of processes"
+OF_THIS_PROJECT = "sd-scripts has no such schedule; here it is one of LoRA_Easy_Training_Scripts'"
 OWN_RATE = "Adafactor with relative_step sets its own rate: a warm-up is said to have no effect; sd-scripts refuses it"
 
 
@@ -117,4 +119,6 @@ def _reason(row: dict[str, Any], ours: Any, theirs: Any) -> str | None:
         return TOO_LONG
     if row.get("scheduler_class") == "AdafactorSchedule":
         return UNSCALED
+    if theirs == "raises" and not set(RESTARTING).isdisjoint(row["options"]):
+        return OF_THIS_PROJECT
     return OWN_RATE if row["optimizer_type"] == "Adafactor" and theirs == "raises" else None
