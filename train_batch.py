@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from library.batch.driver import Driver, Limits
 from library.batch.engines.create import refuse_devices, trainers
-from library.batch.read_batch import Batch, bring_up, read_batch, read_devices, refuse_other_jobs
+from library.batch.read_batch import BatchOfJobs, bring_up, read_batch, read_devices, refuse_other_jobs
 from library.batch.status import show_plan, show_status
 from library.batch.summary import conclude, show_results
 from library.command import run_command
@@ -35,7 +35,7 @@ def run_batch(argv: Sequence[str]) -> None:
         train(settings, devices, batch)
 
 
-def train(settings: Settings, devices: Sequence[str], batch: Batch) -> None:
+def train(settings: Settings, devices: Sequence[str], batch: BatchOfJobs) -> None:
     """Bring the ledger up to what is asked for, train what is not done, and show what came out."""
     refuse_devices(settings, devices)
     bring_up(batch, settings, say)
@@ -48,7 +48,7 @@ def train(settings: Settings, devices: Sequence[str], batch: Batch) -> None:
     conclude(batch, driver.stopped_by, not_evaluated, others_may_run=is_one_of_many)
 
 
-def limits(settings: Settings, batch: Batch) -> Limits:
+def limits(settings: Settings, batch: BatchOfJobs) -> Limits:
     config = settings["config_file"]
     return Limits(
         max_attempts=batch.file.batch["max_attempts"],

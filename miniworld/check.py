@@ -54,7 +54,7 @@ LATENT_STD = (0.9, 1.1)
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """One row of the table."""
 
     asked: str
@@ -77,10 +77,12 @@ def shares(asked: Sequence[Mapping[str, str]], read: Sequence[Mapping[str, str]]
     return {head: (len(hits), sum(hits) / len(hits)) for head, hits in found.items()}
 
 
-def table(measured: Mapping[str, tuple[int, float]], ceiling: Mapping[str, tuple[int, float]]) -> list[Line]:
+def table(measured: Mapping[str, tuple[int, float]], ceiling: Mapping[str, tuple[int, float]]) -> list[CheckLine]:
     """The rows, those with a threshold first."""
     order = [*THRESHOLDS, *(head for head in HEADS if head not in THRESHOLDS)]
-    return [Line(head, *measured[head], ceiling[head][1], THRESHOLDS.get(head)) for head in order if head in measured]
+    return [
+        CheckLine(head, *measured[head], ceiling[head][1], THRESHOLDS.get(head)) for head in order if head in measured
+    ]
 
 
 def draw_answers(model: StableDiffusion, asked: Sequence[Question]) -> tuple[list[Image.Image], float]:

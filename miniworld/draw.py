@@ -20,7 +20,7 @@ from library.config.suggest import did_you_mean
 from library.errors import ConfigError, Problem, UserError, raise_all
 from miniworld.captions import class_token
 from miniworld.identities import HELD_OUT
-from miniworld.scenes import Picture
+from miniworld.scenes import ScenePicture
 from miniworld.sets import SPLITS, identity_set, one_image_set, style_set
 from miniworld.styles import HELD_OUT_STYLES, PRETRAINING_STYLES, STYLES
 
@@ -112,7 +112,7 @@ def _unknown(option: str, value: str, known: Sequence[str]) -> Problem:
     return Problem(f"`{value}` is no {option} (`--{option}`){did_you_mean(value, known, end=there_are)}")
 
 
-def _pictures(settings: Settings) -> tuple[list[Picture], str]:
+def _pictures(settings: Settings) -> tuple[list[ScenePicture], str]:
     """The set that was asked for, and the class in its folder's name."""
     if settings["style"] is not None:
         return style_set(settings["style"], settings["split"], settings["seed"]), class_token(settings["style"])
@@ -137,7 +137,7 @@ def _refuse_to_mix(folder: Path, *, overwrite: bool) -> list[str]:
     return [name for name in there if name != folder.name]
 
 
-def write_dataset(folder: Path, pictures: Sequence[Picture]) -> None:
+def write_dataset(folder: Path, pictures: Sequence[ScenePicture]) -> None:
     """Pictures as 01.png ... with their captions in 01.txt ...; the folder appears when all of them are written."""
     with atomic_folder(folder) as unfinished:
         for number, picture in enumerate(pictures, start=1):

@@ -24,7 +24,7 @@ SIZES: dict[str, float] = {"small": 0.155, "medium": 0.235, "big": 0.325}
 
 
 @dataclass(frozen=True)
-class Picture:
+class ScenePicture:
     """A finished picture."""
 
     image: np.ndarray
@@ -47,12 +47,12 @@ def draw(
     style: str = "photo",
     identity: Identity | None = None,
     expression: str | None = None,
-) -> Picture:
+) -> ScenePicture:
     """Imagine and paint one picture. Without `kind`, one by its share; `identity` and `expression` bind a face."""
     return paint(rng, imagine(rng, kind, identity, expression), style)
 
 
-def draw_for_pretraining(rng: np.random.Generator) -> Picture:
+def draw_for_pretraining(rng: np.random.Generator) -> ScenePicture:
     """One picture of the pretraining set: kind and style by their shares."""
     styles = tuple(PRETRAINING_STYLES)
     return draw(rng, style=styles[rng.choice(len(styles), p=tuple(PRETRAINING_STYLES.values()))])
@@ -97,13 +97,13 @@ def _imagine_face(rng: np.random.Generator, kind: str, identity: Identity | None
     )
 
 
-def paint(rng: np.random.Generator, scene: Scene, style: str = "photo", caption: str | None = None) -> Picture:
+def paint(rng: np.random.Generator, scene: Scene, style: str = "photo", caption: str | None = None) -> ScenePicture:
     """Paint a scene in a style; without `caption` it is told in the words of the world."""
     pixels = apply_style(rng, _compose(rng, scene).pixels, style)
     facts = replace(scene.facts, style=style)
     if caption is None:
         caption = captions.in_style(rng, captions.describe(rng, facts), style)
-    return Picture(shrink(pixels), caption, facts)
+    return ScenePicture(shrink(pixels), caption, facts)
 
 
 def _compose(rng: np.random.Generator, scene: Scene) -> Canvas:

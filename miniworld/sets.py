@@ -14,7 +14,7 @@ import numpy as np
 
 from miniworld.captions import class_token, describe, describe_person
 from miniworld.identities import HELD_OUT, Identity
-from miniworld.scenes import Picture, Scene, imagine, paint
+from miniworld.scenes import Scene, ScenePicture, imagine, paint
 from miniworld.styles import STYLES
 
 SPLITS: tuple[str, ...] = ("train", "test")
@@ -29,7 +29,7 @@ def stream(*purpose: str | int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def style_set(style: str, split: str, seed: int = 0) -> list[Picture]:
+def style_set(style: str, split: str, seed: int = 0) -> list[ScenePicture]:
     """15 training or 32 test pictures in a style, with captions "<class token> style, X".
 
     All styles show the same contents, so that they can be compared; no test content occurs in training.
@@ -39,14 +39,14 @@ def style_set(style: str, split: str, seed: int = 0) -> list[Picture]:
     return _of_style(style, seed, range(first, first + STYLE_SIZES[split]))
 
 
-def training_pictures(style: str, count: int, seed: int = 0) -> list[Picture]:
+def training_pictures(style: str, count: int, seed: int = 0) -> list[ScenePicture]:
     """Any number of training pictures: those of `style_set`, then others that are not test pictures either."""
     after = sum(STYLE_SIZES.values())
     few = min(count, STYLE_SIZES["train"])
     return _of_style(style, seed, [*range(few), *range(after, after + count - few)])
 
 
-def _of_style(style: str, seed: int, indices: Sequence[int]) -> list[Picture]:
+def _of_style(style: str, seed: int, indices: Sequence[int]) -> list[ScenePicture]:
     _require("style", style, STYLES)
     rng, kinds = stream(seed, "style contents"), cycle(_STYLE_KINDS)
     scenes = _distinct(lambda: imagine(rng, next(kinds)), content)
@@ -64,25 +64,25 @@ def content(scene: Scene) -> Hashable:
     return facts.kind, facts.colour, facts.object or facts.shape, facts.place
 
 
-def _in_style(scene: Scene, style: str, seed: int, index: int) -> Picture:
+def _in_style(scene: Scene, style: str, seed: int, index: int) -> ScenePicture:
     told = describe(stream(seed, "style captions", index), scene.facts)
     caption = f"{class_token(style)} style, {told}"
     return paint(stream(seed, "style pictures", style, index), scene, style, caption)
 
 
-def identity_set(name: str, split: str, seed: int = 0, word: str = "sks") -> list[Picture]:
+def identity_set(name: str, split: str, seed: int = 0, word: str = "sks") -> list[ScenePicture]:
     """10 reference ("train") or 10 test pictures of a held-out person: "a photo of sks man, sad, red background"."""
     _require("split", split, SPLITS)
     first = 1 if split == "train" else 1 + IDENTITY_SIZE
     return _portraits(name, seed, word, range(first, first + IDENTITY_SIZE))
 
 
-def one_image_set(name: str, seed: int = 0, word: str = "sks") -> list[Picture]:
+def one_image_set(name: str, seed: int = 0, word: str = "sks") -> list[ScenePicture]:
     """The one picture from which a person is to be learnt: a neutral face without a hat."""
     return _portraits(name, seed, word, range(1))
 
 
-def _portraits(name: str, seed: int, word: str, indices: range) -> list[Picture]:
+def _portraits(name: str, seed: int, word: str, indices: range) -> list[ScenePicture]:
     _require("identity", name, HELD_OUT)
     identity = HELD_OUT[name]
     scenes = _distinct(_sittings(identity, stream(seed, "portraits", name)), look)

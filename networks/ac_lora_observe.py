@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _observers: weakref.WeakSet[Observer] = weakref.WeakSet()  # who is told by the listeners below
 
 
-class Facts(NamedTuple):
+class ObservedProgress(NamedTuple):
     """How the run stands, as `on_progress` takes it."""
 
     epochs_done: int
@@ -128,7 +128,7 @@ class Observer:
             )
         total = max(total or 0, done + 1)  # an epoch is beginning
         steps = max(self.total_steps() or 0, self.optimizer_steps + 1)
-        facts = Facts(done, total, self.optimizer_steps, steps, sums[0], sums[0], int(sums[1]))
+        facts = ObservedProgress(done, total, self.optimizer_steps, steps, sums[0], sums[0], int(sums[1]))
         if not self._has_said_how:
             self._has_said_how = True
             logger.info(f"AC-LoRA observes this trainer: {', '.join(WAYS[way] for way in WAYS if way in self.heard)}")

@@ -95,7 +95,7 @@ def read_options(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options of AC-LoRA, and the rest, which is the base module's. ValueError with all problems at once."""
     own = {name: value for name, value in given.items() if name in OPTIONS and value not in (None, "")}
     rest = {name: value for name, value in given.items() if name not in OPTIONS}
-    read = Reader(own)
+    read = OptionReader(own)
     read.refuse_unknown(rest)
     mode = read.choice("ac_mode", ("paper", "product"), "paper")
     defaults = DEFAULTS[mode]
@@ -158,7 +158,7 @@ def name_of_base_module(given: Mapping[str, Any]) -> str:
     return str(given.get("base_module") or "networks.lora")
 
 
-class Reader:
+class OptionReader:
     """Reads options that arrive as text, and collects all that is wrong with them."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ def merge_by(settings: Settings, *, sdxl: bool = False) -> None:
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.adapters.block_weights import read_block_weights
     from library.adapters.merge_commands import Result, is_file_name, merge_into_model, merge_together, read_weighted
-    from library.adapters.merge_model import Precision
+    from library.adapters.merge_model import MergePrecision
     from library.adapters.merge_networks import added, concatenated
     from library.adapters.save_network import PRECISIONS
     from library.adapters.tool_arguments import check_target, chosen_device
@@ -47,7 +47,7 @@ def merge_by(settings: Settings, *, sdxl: bool = False) -> None:
         model = Path(settings["sd_model"])
         family = Family.SDXL if sdxl else None
         options = {"family": family, "is_sd2": is_sd2, "brief": settings["no_metadata"], "device": device}
-        lines = merge_into_model(networks, model, save_to, Precision(work, save), **options)
+        lines = merge_into_model(networks, model, save_to, MergePrecision(work, save), **options)
     else:
         result = Result(save_to, save or work, brief=settings["no_metadata"], is_sd2=is_sd2)
         way = concatenated if settings["concat"] else added

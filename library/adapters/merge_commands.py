@@ -15,7 +15,7 @@ from library.adapters.bundled_words import left_behind, merge_beside
 from library.adapters.layer_locations import places_in_file, places_in_folder
 from library.adapters.layers import read_network
 from library.adapters.merge_model import (
-    Precision,
+    MergePrecision,
     open_folder,
     plan,
     write_folder_as_file,
@@ -108,7 +108,7 @@ def merge_into_model(
     networks: Sequence[Weighted],
     model: Path,
     save_to: Path,
-    precision: Precision,
+    precision: MergePrecision,
     *,
     family: Family | None = None,
     is_sd2: bool | None = None,

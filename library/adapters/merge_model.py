@@ -59,7 +59,7 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Precision:
+class MergePrecision:
     """`work` is what is calculated in; `save` what changed parts are written in, None for the types of the model."""
 
     work: torch.dtype = torch.float32
@@ -96,7 +96,7 @@ def plan(checkpoint: Checkpoint, networks: Sequence[Weighted]) -> Merge:
 
 
 def write_merged_file(
-    file: WeightsFile, merge: Merge, target: Path, precision: Precision, metadata: Metadata, device: torch.device
+    file: WeightsFile, merge: Merge, target: Path, precision: MergePrecision, metadata: Metadata, device: torch.device
 ) -> None:
     """The model's file with the changes of `merge`. Raises `UserError` where a value is not finite any more."""
     changes = merge.changes.get(file.path, {})
@@ -142,7 +142,7 @@ def write_merged_folder(
     files: Mapping[Path, WeightsFile],
     merge: Merge,
     target: Path,
-    precision: Precision,
+    precision: MergePrecision,
     device: torch.device,
 ) -> None:
     """The diffusers folder with the changes of `merge`; every other file is copied."""
@@ -173,7 +173,7 @@ def write_folder_as_file(
     folder: Path,
     networks: Sequence[Weighted],
     target: Path,
-    precision: Precision,
+    precision: MergePrecision,
     metadata: Metadata,
     device: torch.device,
 ) -> None:

@@ -12,7 +12,7 @@ from library.batch.engines.devices import GPU_NAMES
 from library.batch.jobs import job_state
 from library.batch.jobs.config import OPTIONS, Prepared, prepare, write_config
 from library.batch.jobs.expansion import chosen, expand
-from library.batch.jobs.fingerprint import Digests, Key, key_of
+from library.batch.jobs.fingerprint import Digests, JobFingerprint, key_of
 from library.batch.jobs.job import Job
 from library.batch.jobs.jobs_file import JobsFile, read_jobs_file
 from library.batch.jobs.ledger import DONE, Ledger, Record
@@ -21,7 +21,7 @@ from library.errors import ConfigError, raise_all
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchOfJobs:
     """What is to be done: the file, the jobs that this start is about, the ledger, and all jobs of the file."""
 
     file: JobsFile
@@ -38,7 +38,7 @@ class Batch:
         return self.ledger.records([job.name for job in self.jobs])
 
 
-def read_batch(settings: Settings) -> Batch:
+def read_batch(settings: Settings) -> BatchOfJobs:
     """The batch of the options. Raises ConfigError with everything that is wrong."""
     if settings["jobs"] is None:
         raise ConfigError("`--jobs` is missing: the TOML file that says which jobs there are.")
@@ -50,17 +50,17 @@ def read_batch(settings: Settings) -> Batch:
         raise ConfigError(f"{file.path.name} makes no job: everything is excluded.")
     names = {job.name for job in chosen(jobs, settings["only"])}
     output_dir = Path(os.path.abspath(file.batch["output_dir"]))
-    return Batch(file, [p for p in prepared if p.job.name in names], Ledger(output_dir), prepared)
+    return BatchOfJobs(file, [p for p in prepared if p.job.name in names], Ledger(output_dir), prepared)
 
 
-def refuse_other_jobs(batch: Batch) -> None:
+def refuse_other_jobs(batch: BatchOfJobs) -> None:
     """Raise ConfigError where a finished name is another job's now; nothing is written."""
     digests = Digests.load(batch.ledger.folder / "digests.json")
     known = [(prepared, record) for prepared, record in zip(batch.prepared, batch.records, strict=True) if record.key]
     job_state.refuse_other_jobs([(record, key_of(prepared, digests)) for prepared, record in known])
 
 
-def bring_up(batch: Batch, settings: Settings, say: Callable[[str], None]) -> None:
+def bring_up(batch: BatchOfJobs, settings: Settings, say: Callable[[str], None]) -> None:
     """Write the jobs and their configs into the ledger, with what changed since the last start.
 
     Raises ConfigError where a name in the ledger is another job's.
@@ -80,7 +80,9 @@ def bring_up(batch: Batch, settings: Settings, say: Callable[[str], None]) -> No
         _bring_up_one(ledger, prepared, keys[prepared.job.name], settings, say)
 
 
-def _bring_up_one(ledger: Ledger, prepared: Prepared, key: Key, settings: Settings, say: Callable[[str], None]) -> None:
+def _bring_up_one(
+    ledger: Ledger, prepared: Prepared, key: JobFingerprint, settings: Settings, say: Callable[[str], None]
+) -> None:
     job = prepared.job
     with ledger.held(job.name) as mine:
         if not mine:  # another driver is at it

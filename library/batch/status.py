@@ -11,7 +11,7 @@ from library.batch.jobs.config import Prepared
 from library.batch.jobs.forecast import Forecast, forecasts
 from library.batch.jobs.job_state import settled
 from library.batch.jobs.ledger import PENDING, RUNNING, Record
-from library.batch.read_batch import Batch
+from library.batch.read_batch import BatchOfJobs
 from library.batch.results.table import summary, table_text, time_text
 from library.config.datasets import plan_datasets
 from library.formatting import aligned, file_size
@@ -21,7 +21,7 @@ OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_
 UNKNOWN = "-"
 
 
-def show_status(batch: Batch) -> None:
+def show_status(batch: BatchOfJobs) -> None:
     """The table of all jobs; a job that says `running` while nobody holds its lock was cut off."""
     records = batch.records
     print(table_text(records))
@@ -32,7 +32,7 @@ def show_status(batch: Batch) -> None:
             print(f"Cut off, and taken up by the next start: {', '.join(cut)}")
 
 
-def show_plan(batch: Batch, *, counts: bool = False) -> None:
+def show_plan(batch: BatchOfJobs, *, counts: bool = False) -> None:
     """Every job with its state, the disk space and the time that it takes, where its file goes, and what is set for it.
 
     `counts`: where no job alike is done, disk space is counted as `train_network.py --plan` does, which needs torch.

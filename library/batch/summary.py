@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from library.batch.jobs.job_state import FAILURES
 from library.batch.jobs.ledger import DONE, RUNNING, Ledger, Record
-from library.batch.read_batch import Batch
+from library.batch.read_batch import BatchOfJobs
 from library.batch.results.evaluation import evaluate_jobs
 from library.batch.results.metrics_files import not_compared, with_metrics
 from library.batch.results.table import summary, table_text, write_table
 from library.errors import BatchFailed, BatchUnfinished, Interrupted
 
 
-def show_results(batch: Batch, title: str, say: Callable[[str], None], *, was_stopped: bool) -> list[str]:
+def show_results(batch: BatchOfJobs, title: str, say: Callable[[str], None], *, was_stopped: bool) -> list[str]:
     """Print the table, write it and the page; the names of jobs whose pictures could not be measured."""
     config = batch.file.batch["evaluate"]
     failed = evaluate_jobs(batch.ledger, batch.jobs, config, say) if config and not was_stopped else []
@@ -38,7 +38,7 @@ def show_page(ledger: Ledger, records: Sequence[Record], title: str, say: Callab
 
 
 def conclude(
-    batch: Batch, stopped_by: int | None, not_evaluated: Sequence[str] = (), *, others_may_run: bool = False
+    batch: BatchOfJobs, stopped_by: int | None, not_evaluated: Sequence[str] = (), *, others_may_run: bool = False
 ) -> None:
     """Print how many jobs are in which state, and raise what gives the exit code: it is never 0 with a failure."""
     records = batch.records

@@ -27,7 +27,7 @@ ONLY_ON_THE_COMMAND_LINE = ("config_file", "output_config")
 
 
 @dataclass
-class FromFile:
+class FileContent:
     """What a config file says."""
 
     written: list[Written] = field(default_factory=list)
@@ -42,7 +42,7 @@ def config_path(name: Path) -> Path:
     return name if name.suffix in (".toml", ".json", *other_trainers.YAML) else name.with_name(name.name + ".toml")
 
 
-def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[str, Any] | None = None) -> FromFile:
+def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[str, Any] | None = None) -> FileContent:
     """Read a training config. `options` holds the accepted names, old spellings too.
 
     `asked` are the values on the command line, for a program's config that says less than it means without them.
@@ -58,7 +58,7 @@ def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[s
     return from_tables(file, options)
 
 
-def from_preset(preset: gui_preset.Preset, file: ConfigFile, options: Mapping[str, Option]) -> FromFile:
+def from_preset(preset: gui_preset.Preset, file: ConfigFile, options: Mapping[str, Option]) -> FileContent:
     """What stands in a preset of the GUI, and after it what it puts on the command line itself."""
     result = from_tables(preset.config, options)
     if result.unknown:
@@ -72,9 +72,9 @@ def from_preset(preset: gui_preset.Preset, file: ConfigFile, options: Mapping[st
     return result
 
 
-def from_tables(file: ConfigFile, options: Mapping[str, Option]) -> FromFile:
+def from_tables(file: ConfigFile, options: Mapping[str, Option]) -> FileContent:
     """Keys as written values."""
-    result = FromFile()
+    result = FileContent()
     if isinstance(file.tables.get("datasets"), list) and "dataset_config" in options:
         result.dataset_tables = take_dataset_tables(file)
     seen: dict[str, Origin] = {}
@@ -114,7 +114,7 @@ def take_dataset_tables(file: ConfigFile) -> DatasetTables:
     return DatasetTables(tables, file.origin, file.path)
 
 
-def flatten(file: ConfigFile, result: FromFile) -> Iterator[tuple[str, str, Any, Origin]]:
+def flatten(file: ConfigFile, result: FileContent) -> Iterator[tuple[str, str, Any, Origin]]:
     """Table ("" is the top level), key and value; tables deeper than one level are named as unknown."""
     for name, value in file.tables.items():
         if not is_table(value):

@@ -18,7 +18,7 @@ GENERAL, DATASET, SUBSET = "[general]", "[[datasets]]", "[[datasets.subsets]]"
 
 
 @dataclass(frozen=True)
-class Key:
+class DatasetKey:
     """One key. `levels` has a letter for each place where it may stand: General, Dataset, Subset."""
 
     option: Option  # how its value is read
@@ -30,8 +30,8 @@ class Key:
         return self.option.name
 
 
-def key(name: str, kind: Any, default: Any, levels: str, fallback: str | None = "", **how: Any) -> Key:
-    return Key(Option(name, kind, default, "", **how), levels, name if fallback == "" else fallback)
+def key(name: str, kind: Any, default: Any, levels: str, fallback: str | None = "", **how: Any) -> DatasetKey:
+    return DatasetKey(Option(name, kind, default, "", **how), levels, name if fallback == "" else fallback)
 
 
 def attributes(raw: Any) -> dict[str, Any]:

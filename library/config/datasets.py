@@ -23,7 +23,7 @@ from library.config.dataset_keys import (
     NO_EFFECT,
     SUBSET,
     SUBSET_KEYS,
-    Key,
+    DatasetKey,
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
 from library.config.image_folders import folder_tables, require_images, why_not_a_file, why_not_a_folder
@@ -41,7 +41,7 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
 
     Raises ConfigError for what is wrong in the description, UserError if there is no image at all.
     """
-    reading = _Reading(settings)
+    reading = _DatasetReading(settings)
     plan = reading.read()
     raise_all(reading.problems, ConfigError)
     settings.warnings.extend(reading.warnings)
@@ -52,7 +52,7 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
 
 def dataset_problems(settings: Settings) -> list[Problem]:
     """What is wrong in the dataset description, for `parse(checks=...)`; with `explain` also what is worth knowing."""
-    reading = _Reading(settings)
+    reading = _DatasetReading(settings)
     try:
         plan = reading.read()
     except ConfigError as error:
@@ -83,7 +83,7 @@ class _Level:
 
 
 @dataclass
-class _Reading:
+class _DatasetReading:
     """One pass over a dataset description, collecting everything that is wrong with it."""
 
     settings: Settings
@@ -252,7 +252,7 @@ class _Reading:
         if why and not is_off(value, option.default):
             self.warnings.append(f"`{name}` {phrase} has no effect: {why}.")
 
-    def _effective(self, key: Key, chain: list[_Level]) -> Any:
+    def _effective(self, key: DatasetKey, chain: list[_Level]) -> Any:
         """The value of the innermost level that has one, else the option's, else the default."""
         for level in chain:
             if level.values.get(key.name) is not None:

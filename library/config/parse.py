@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from library.config.command_line import read_command_line, wants_help
-from library.config.config_file import FromFile, config_path, read_config_file
+from library.config.config_file import FileContent, config_path, read_config_file
 from library.config.option import COMMAND_LINE, DEFAULT, Option, Origin, Settings, Written, by_name, with_aliases
 from library.config.toml_file import write_toml
 from library.config.values import Noted, read_value, written_form
@@ -34,7 +34,7 @@ def parse(
     if asked.values.get("output_config"):
         write_config(settle(options, spoken, problems), problems)
         raise SystemExit(0)
-    file = FromFile()
+    file = FileContent()
     if config_file := asked.values.get("config_file"):
         try:
             given = {item.option.name: asked.values[item.option.name] for item in spoken}

@@ -18,7 +18,7 @@ from library.data.augmentation.caption_augmentation import Moment, worded
 from library.data.augmentation.image_augmentation import View, view_of
 from library.data.caches.vae_encoding import Ready
 from library.data.dataset import Dataset, Sample
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.images.masks import stacked
 from library.data.keys import key
 from library.data.prefetch import ahead_of_time
@@ -36,11 +36,11 @@ class LatentSource(Protocol):
     ready: bool
     """Whether `fetch` only looks into memory, so that threads would be of no use."""
 
-    def fetch(self, picture: Picture, view: View) -> Ready:
+    def fetch(self, picture: DatasetImage, view: View) -> Ready:
         """All that can be done ahead, in any thread: read a cache file, or decode and cut an image."""
         ...
 
-    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[DatasetImage]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (batch, 4, height/8, width/8) float32 on the CPU; in the main thread."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from library.config.dataset_specs import DatasetSpec
 from library.data.buckets import Buckets, NoBucket
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.images.scan import Seen
 from library.errors import Problem
 
@@ -14,7 +14,7 @@ ENLARGED_TOO_MUCH = 2.0  # an image that must grow by more than this has little 
 CUT_TOO_MUCH = 0.5  # the share of an image that is cut away; beyond it little is left of what its caption says
 
 
-def placed(plan: Sequence[DatasetSpec], images: list[Seen], problems: list[Problem]) -> list[Picture]:
+def placed(plan: Sequence[DatasetSpec], images: list[Seen], problems: list[Problem]) -> list[DatasetImage]:
     """Every image in its bucket, with the caption that it will have."""
     rules = [buckets_of(spec) for spec in plan]
     pictures = []
@@ -31,7 +31,7 @@ def placed(plan: Sequence[DatasetSpec], images: list[Seen], problems: list[Probl
             problems.append(Problem(text, f"image '{image.path}'"))
             continue
         pictures.append(
-            Picture(
+            DatasetImage(
                 path=image.path,
                 stamp=image.stamp,
                 size=size,
@@ -58,7 +58,7 @@ def buckets_of(spec: DatasetSpec) -> Buckets:
     )
 
 
-def about_sizes(pictures: Sequence[Picture]) -> list[str]:
+def about_sizes(pictures: Sequence[DatasetImage]) -> list[str]:
     """A line on images that are enlarged much, and one on those of which much is cut away."""
     lines = []
     grown = [p for p in pictures if growth(p) > ENLARGED_TOO_MUCH]
@@ -75,12 +75,12 @@ def about_sizes(pictures: Sequence[Picture]) -> list[str]:
     return lines
 
 
-def growth(picture: Picture) -> float:
+def growth(picture: DatasetImage) -> float:
     """By how much an image's sides grow."""
     return picture.choice.resized[0] / picture.size[0]
 
 
-def cut_away(picture: Picture) -> float:
+def cut_away(picture: DatasetImage) -> float:
     """The share of the resized image that its bucket leaves out."""
     (width, height), (kept_width, kept_height) = picture.choice.resized, picture.choice.bucket
     return 1 - kept_width * kept_height / (width * height)

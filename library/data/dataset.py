@@ -12,7 +12,7 @@ from pathlib import Path
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.data.bucket_assignment import about_sizes, placed
 from library.data.buckets import Size
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.images.scan import Seen, survey
 from library.data.images.validation_split import calm, held_out
 from library.data.regularization import Rotation, about_rotations, fill_up, share_out
@@ -28,7 +28,7 @@ class Sample:
     """
 
     sample_id: str
-    picture: Picture
+    picture: DatasetImage
     loss_weight: float
 
 
@@ -42,7 +42,7 @@ class Dataset:
     """
 
     plan: Sequence[DatasetSpec]
-    pictures: list[Picture]
+    pictures: list[DatasetImage]
     samples: list[Sample]
     warnings: list[str] = field(default_factory=list)
     validation: Dataset | None = None
@@ -54,7 +54,7 @@ class Dataset:
     """The SHA-256 of each image file, as far as a source of latents has read it: to know the pictures again later."""
 
     @property
-    def all_pictures(self) -> list[Picture]:
+    def all_pictures(self) -> list[DatasetImage]:
         """Those that are trained on and those that are held out."""
         return self.pictures + (self.validation.pictures if self.validation else [])
 
@@ -84,7 +84,7 @@ class Dataset:
         return samples
 
     @cached_property
-    def named(self) -> dict[str, Picture]:
+    def named(self) -> dict[str, DatasetImage]:
         """Each picture by what its samples are called after: their ids up to the last "#"."""
         seen = {sample.sample_id.rpartition("#")[0]: sample.picture for sample in self.samples}
         turns = [(name, self.pictures[i]) for r in self.rotations for name, i in zip(r.names, r.pictures, strict=True)]
@@ -135,10 +135,10 @@ def gather(
 
 
 def _split(
-    plan: Sequence[DatasetSpec], pictures: list[Picture], names: dict[int, str], warnings: list[str]
-) -> tuple[list[Picture], list[Picture]]:
+    plan: Sequence[DatasetSpec], pictures: list[DatasetImage], names: dict[int, str], warnings: list[str]
+) -> tuple[list[DatasetImage], list[DatasetImage]]:
     """The pictures that are trained on and those that are held out. Regularisation images are never held out."""
-    by_subset: dict[int, list[Picture]] = {}
+    by_subset: dict[int, list[DatasetImage]] = {}
     for picture in pictures:
         by_subset.setdefault(id(picture.subset), []).append(picture)
     out: set[str] = set()
@@ -158,7 +158,7 @@ def _split(
 
 def _samples(
     plan: Sequence[DatasetSpec],
-    pictures: list[Picture],
+    pictures: list[DatasetImage],
     names: dict[int, str],
     prior_loss_weight: float,
     warnings: list[str],
@@ -188,7 +188,7 @@ def _samples(
 
 
 def _rotations(
-    dataset: int, pictures: list[Picture], reg: list[int], names: dict[int, str], visits: int, start: int
+    dataset: int, pictures: list[DatasetImage], reg: list[int], names: dict[int, str], visits: int, start: int
 ) -> list[Rotation]:
     """`visits` visits, shared out over the buckets of regularization images; `start` is the first one's place."""
     by_bucket: dict[Size, list[int]] = {}
@@ -206,7 +206,7 @@ def _rotations(
     return found
 
 
-def _names(plan: Sequence[DatasetSpec], pictures: Sequence[Picture]) -> dict[int, str]:
+def _names(plan: Sequence[DatasetSpec], pictures: Sequence[DatasetImage]) -> dict[int, str]:
     """Each picture's part of its samples' ids, by the picture's identity."""
     folders = {id(subset): name for spec in plan for subset, name in _folder_names(spec)}
     return {

@@ -18,7 +18,7 @@ from library.data.batches import Batch, Batches
 from library.data.bucket_assignment import written
 from library.data.caches.vae_encoding import Ready, read_as_seen
 from library.data.dataset import Dataset
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.sample_order import steps_per_epoch
 
 STEPS = 8  # whose pictures are shown
@@ -34,10 +34,10 @@ class Pixels:
     shift_factor = 0.0
     ready = False
 
-    def fetch(self, picture: Picture, view: View) -> Ready:
+    def fetch(self, picture: DatasetImage, view: View) -> Ready:
         return read_as_seen(picture, view)
 
-    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[DatasetImage]) -> tuple[Tensor, Tensor]:
         images = torch.stack([ready.tensor for ready in fetched])
         return images, torch.zeros_like(images)
 

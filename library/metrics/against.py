@@ -11,14 +11,14 @@ from typing import Any
 
 from library.errors import ConfigError, UserError
 from library.metrics.evidence import Evidence
-from library.metrics.figures import Figure, unit_of
-from library.metrics.prompts import Asked
+from library.metrics.figures import MetricFigure, unit_of
+from library.metrics.prompts import PromptedPicture
 from library.metrics.statistics import Mean, by_prompt, holm, paired_difference
 from library.metrics.weight_files import weight_facts
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """Of one metric: ours less theirs, over `difference.n` prompts; `adjusted_p` by Holm over all metrics compared."""
 
     metric: str
@@ -74,10 +74,12 @@ def refuse_unlike(evidence: Evidence, other: dict[str, Any], path: Path) -> None
         )
 
 
-def compare(figures: Sequence[Figure], asked: Sequence[Asked], other: dict[str, Any]) -> list[Difference]:
+def compare(
+    figures: Sequence[MetricFigure], asked: Sequence[PromptedPicture], other: dict[str, Any]
+) -> list[MetricDifference]:
     """Every metric of single pictures that both have, over the prompts that both have."""
     units = {one.path.name: unit_of(one) for one in asked}
-    found: list[tuple[Figure, Mean]] = []
+    found: list[tuple[MetricFigure, Mean]] = []
     for figure in figures:
         if not figure.each:
             continue
@@ -86,14 +88,14 @@ def compare(figures: Sequence[Figure], asked: Sequence[Asked], other: dict[str, 
         rows = [row for row in other["pictures"] if _is_finite(row.get(figure.metric.name))]
         theirs = by_prompt(
             [float(row[figure.metric.name]) for row in rows],
-            [unit_of(Asked(Path(row["file"]), row.get("prompt"))) for row in rows],
+            [unit_of(PromptedPicture(Path(row["file"]), row.get("prompt"))) for row in rows],
         )
         difference = paired_difference(ours, theirs)
         if difference is not None:
             found.append((figure, difference))
     adjusted = iter(holm([mean.p for _, mean in found if mean.p is not None]))
     return [
-        Difference(figure.metric.name, figure.metric.better, mean, None if mean.p is None else next(adjusted))
+        MetricDifference(figure.metric.name, figure.metric.better, mean, None if mean.p is None else next(adjusted))
         for figure, mean in found
     ]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from library.metrics.distances import nearest, nearest_among_themselves
 from library.metrics.evidence import Evidence
-from library.metrics.figures import Figure
+from library.metrics.figures import MetricFigure
 
 LOOKED_AT_WITH = ("dinov2", "dino", "clip_i")
 
@@ -37,7 +37,7 @@ class Copying:
         return [one for one in self.pictures if one.cosine > limit]
 
 
-def look_for_copies(evidence: Evidence, figures: list[Figure]) -> Copying | None:
+def look_for_copies(evidence: Evidence, figures: list[MetricFigure]) -> Copying | None:
     """With the best of the networks that have measured likeness to the references; None where none has."""
     measured = [figure.metric for figure in figures if figure.value is not None and not figure.metric.of_sets]
     by_name = {metric.name: metric.needs[0] for metric in measured if metric.name in LOOKED_AT_WITH}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from library.formatting import aligned
-from library.metrics.against import Difference
+from library.metrics.against import MetricDifference
 from library.metrics.copying import Copying
-from library.metrics.figures import NOT_COMPARABLE, Figure, finite
+from library.metrics.figures import NOT_COMPARABLE, MetricFigure, finite
 from library.metrics.request import Request
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless")
@@ -24,9 +24,9 @@ class Evaluation:
     """Figures in the order that they were asked for, and what was found beside them."""
 
     request: Request
-    figures: list[Figure]
+    figures: list[MetricFigure]
     copying: Copying | None = None
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[MetricDifference] = field(default_factory=list)
     against: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def figure_table(figures: Sequence[Figure]) -> str:
+def figure_table(figures: Sequence[MetricFigure]) -> str:
     rows = [
         ["metric", "value", "95 % interval", "pictures", "prompts", "network and its hash", "seconds", "preprocessing"]
     ]
@@ -127,7 +127,7 @@ def figure_table(figures: Sequence[Figure]) -> str:
     return "\n".join([aligned(rows), *notes])
 
 
-def _interval(figure: Figure) -> str:
+def _interval(figure: MetricFigure) -> str:
     if figure.note == NOT_COMPARABLE:
         return NOT_COMPARABLE
     if figure.interval:
@@ -155,7 +155,7 @@ def copying_lines(copying: Copying, shown: int = 3) -> str:
     return "\n".join(lines)
 
 
-def difference_table(differences: Sequence[Difference], against: Path) -> str:
+def difference_table(differences: Sequence[MetricDifference], against: Path) -> str:
     if not differences:
         return f"nothing to compare with {against}: no metric of pictures was measured on the same prompts in both"
     rows = [["metric", f"less {against.name}", "95 % interval", "prompts", "Holm's p", "is"]]

@@ -16,7 +16,7 @@ import torch
 from library.errors import UserError
 from library.files import file_hash
 from library.metrics.catalogue import Metric
-from library.metrics.features import FeatureStore, Network
+from library.metrics.features import FeatureNetwork, FeatureStore
 from library.metrics.request import Request
 
 Loaded = TypeVar("Loaded")
@@ -62,11 +62,11 @@ class Evidence:
             self._loaded[key] = load()
         return self._loaded[key]
 
-    def see(self, network: Network, pictures: Sequence[Path]) -> np.ndarray:
+    def see(self, network: FeatureNetwork, pictures: Sequence[Path]) -> np.ndarray:
         """Features in the pictures' order: (pictures, dimensions) float64."""
         return self.store.of(network, pictures)
 
-    def see_sets(self, network: Network) -> tuple[np.ndarray, np.ndarray]:
+    def see_sets(self, network: FeatureNetwork) -> tuple[np.ndarray, np.ndarray]:
         """Features of the generated pictures and of the references, in an order that no file name changes."""
         mine, theirs = (sorted(paths, key=file_hash) for paths in (self.generated, self.references))
         return self.store.of(network, mine), self.store.of(network, theirs)
@@ -80,14 +80,14 @@ class Evidence:
         how = square_clip_preprocessing() if name == "clip_336" else None
         return self.once(name, lambda: load_clip(self.path(name), self.device, name, how))
 
-    def inception(self, layer: int) -> Network:
+    def inception(self, layer: int) -> FeatureNetwork:
         from library.metrics.networks.inception import inception_network, load_inception
 
         path = self.path("inception")
         model = self.once("inception", lambda: load_inception(path, self.device))
         return inception_network(model, layer, file_hash(path), self.resize, self.device)
 
-    def images(self, name: str) -> Network:
+    def images(self, name: str) -> FeatureNetwork:
         """The network that sees pictures with these weights: CLIP's picture side, DINO, CSD, or one of one's own."""
         if name in self.request.weights.own:
             return self.once(name, lambda: self._own(name))
@@ -101,11 +101,11 @@ class Evidence:
             return self.once(name, lambda: load_style(self.path(name), self.device))
         return self.clip(name).network
 
-    def features_for_sets(self, name: str) -> Network:
+    def features_for_sets(self, name: str) -> FeatureNetwork:
         """The network of a distance between sets."""
         return self.inception(2048) if name == "inception" else self.images(name)
 
-    def _own(self, name: str) -> Network:
+    def _own(self, name: str) -> FeatureNetwork:
         own = self.request.weights.own[name]
         try:
             see = importlib.import_module(own.module).feature_network(own.weights)
@@ -114,7 +114,7 @@ class Evidence:
                 f"[features.{name}] module = {own.module!r} offers no feature network ({error}); it must be a Python "
                 "module with a function feature_network(path)"
             ) from error
-        return Network(name, file_hash(own.weights), f"that of {own.module}", see)
+        return FeatureNetwork(name, file_hash(own.weights), f"that of {own.module}", see)
 
 
 def chosen_device(asked: str | None) -> str:

@@ -18,7 +18,7 @@ from library.metrics.preprocess import open_picture
 
 
 @dataclass(frozen=True)
-class Network:
+class FeatureNetwork:
     """What turns pictures into features. `sha256` is of its weights; `see` takes RGB pictures to (n, dimensions)."""
 
     name: str
@@ -40,7 +40,7 @@ class FeatureStore:
     folder: Path | None = None
     _kept: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
-    def of(self, network: Network, pictures: Sequence[Path]) -> np.ndarray:
+    def of(self, network: FeatureNetwork, pictures: Sequence[Path]) -> np.ndarray:
         """(pictures, dimensions) float64, in their order."""
         kept = self._of_network(network)
         hashes = {path: file_hash(path) for path in pictures}
@@ -55,7 +55,7 @@ class FeatureStore:
             write_tensors(self._file(network), {digest: torch.from_numpy(row) for digest, row in kept.items()})
         return np.stack([kept[hashes[path]] for path in pictures])
 
-    def _of_network(self, network: Network) -> dict[str, np.ndarray]:
+    def _of_network(self, network: FeatureNetwork) -> dict[str, np.ndarray]:
         if network.key not in self._kept:
             self._kept[network.key] = {}
             if self.folder is not None and self._file(network).is_file():
@@ -66,6 +66,6 @@ class FeatureStore:
                 self._kept[network.key] = {digest: row.numpy() for digest, row in stored.items()}
         return self._kept[network.key]
 
-    def _file(self, network: Network) -> Path:
+    def _file(self, network: FeatureNetwork) -> Path:
         assert self.folder is not None
         return self.folder / f"{network.name}-{network.key}.safetensors"

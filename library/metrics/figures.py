@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from library.metrics.catalogue import Metric
-from library.metrics.prompts import Asked
+from library.metrics.prompts import PromptedPicture
 from library.metrics.statistics import by_prompt, t_interval
 
 NOT_COMPARABLE = "not comparable"
 
 
 @dataclass
-class Figure:
+class MetricFigure:
     """What is known of one metric. `value` is None where it was not measured, and `not_measured` then says why.
 
     `each`: by file name, of metrics that are of single pictures. `p`: that two sets are of one kind (KID).
@@ -68,13 +68,13 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def of_pictures(metric: Metric, asked: Sequence[Asked], values: Mapping[Path, float]) -> Figure:
+def of_pictures(metric: Metric, asked: Sequence[PromptedPicture], values: Mapping[Path, float]) -> MetricFigure:
     """The mean over prompts of each prompt's mean, with its t interval; without prompts every picture is its own.
 
     Pictures without a value (no face in them) do not count.
     """
     measured = [one for one in asked if one.path in values]
-    figure = Figure(metric, n_pictures=len(measured), each={one.path.name: values[one.path] for one in measured})
+    figure = MetricFigure(metric, n_pictures=len(measured), each={one.path.name: values[one.path] for one in measured})
     groups = by_prompt([values[one.path] for one in measured], [unit_of(one) for one in measured])
     figure.n_prompts = len({one.prompt for one in measured if one.prompt})
     mean = t_interval(list(groups.values()))
@@ -84,6 +84,6 @@ def of_pictures(metric: Metric, asked: Sequence[Asked], values: Mapping[Path, fl
     return figure
 
 
-def unit_of(asked: Asked) -> str:
+def unit_of(asked: PromptedPicture) -> str:
     """What counts as one observation: a prompt, or a picture whose prompt is not known."""
     return asked.prompt or f"picture {asked.path.name}"

@@ -28,7 +28,7 @@ from library.metrics.distances import (
     unit,
 )
 from library.metrics.evidence import Evidence
-from library.metrics.figures import NOT_COMPARABLE, Figure, of_pictures
+from library.metrics.figures import NOT_COMPARABLE, MetricFigure, of_pictures
 from library.metrics.preprocess import open_picture
 from library.metrics.quality import psnr, ssim
 from library.metrics.statistics import frechet_at_equal_n, permutation_p
@@ -39,7 +39,7 @@ DEPICTS = "A photo depicts "
 
 
 @dataclass
-class Found:
+class Measurement:
     """What a metric found: values of pictures, or one of the whole set."""
 
     values: dict[Path, float] = field(default_factory=dict)
@@ -50,26 +50,26 @@ class Found:
     note: str | None = None
 
 
-def measure(evidence: Evidence) -> list[Figure]:
+def measure(evidence: Evidence) -> list[MetricFigure]:
     """Every metric of the request, in its order."""
     return [_measured(metric, evidence) for metric in evidence.request.metrics]
 
 
-def _measured(metric: Metric, evidence: Evidence) -> Figure:
+def _measured(metric: Metric, evidence: Evidence) -> MetricFigure:
     reason = evidence.request.reason(metric)
     if reason is not None:
-        return Figure(metric, not_measured=reason)
+        return MetricFigure(metric, not_measured=reason)
     began = time.perf_counter()
     try:
         found = function_of(metric)(evidence)
         weights = {name: weight_facts(evidence.path(name)) for name in metric.needs}
     except UserError as error:
-        return Figure(metric, not_measured=f"because {error}")
+        return MetricFigure(metric, not_measured=f"because {error}")
     if metric.of_sets:
-        figure = Figure(metric, found.value, n_pictures=len(evidence.generated))
+        figure = MetricFigure(metric, found.value, n_pictures=len(evidence.generated))
         figure.n_prompts = len({asked.prompt for asked in evidence.request.generated if asked.prompt})
     elif not found.values:
-        return Figure(metric, not_measured=f"because {found.note or 'no picture has a value'}")
+        return MetricFigure(metric, not_measured=f"because {found.note or 'no picture has a value'}")
     else:
         figure = of_pictures(metric, evidence.request.generated, found.values)
     figure.weights, figure.references = weights, evidence.references_of(metric)
@@ -78,7 +78,7 @@ def _measured(metric: Metric, evidence: Evidence) -> Figure:
     return figure
 
 
-def function_of(metric: Metric) -> Callable[[Evidence], Found]:
+def function_of(metric: Metric) -> Callable[[Evidence], Measurement]:
     """The function of a metric; those of a network of one's own are made for it."""
     if metric.name in FUNCTIONS:
         return FUNCTIONS[metric.name]
@@ -92,7 +92,7 @@ def function_of(metric: Metric) -> Callable[[Evidence], Found]:
 # --- of pictures and prompts
 
 
-def clip_t(evidence: Evidence, weights: str = "clip", before: str = "") -> Found:
+def clip_t(evidence: Evidence, weights: str = "clip", before: str = "") -> Measurement:
     """The cosine of each picture with its prompt."""
     clip = evidence.clip(weights)
     asked = [one for one in evidence.request.generated if one.prompt]
@@ -102,27 +102,29 @@ def clip_t(evidence: Evidence, weights: str = "clip", before: str = "") -> Found
     cosines = {one.path: float(row @ read[f"{before}{one.prompt}"]) for one, row in zip(asked, seen, strict=True)}
     mean = float(np.mean(list(cosines.values())))
     more = {"times_100": 100 * mean, "truncated_prompts": clip.truncated(texts)}
-    return Found(cosines, preprocessing=clip.network.preprocessing, more=more)
+    return Measurement(cosines, preprocessing=clip.network.preprocessing, more=more)
 
 
-def clip_t_hessel(evidence: Evidence) -> Found:
+def clip_t_hessel(evidence: Evidence) -> Measurement:
     """CLIPScore: 2.5 max(cos, 0) with "A photo depicts " before the prompt."""
     found = clip_t(evidence, before=DEPICTS)
-    return Found(
+    return Measurement(
         {path: 2.5 * max(cosine, 0.0) for path, cosine in found.values.items()},
         preprocessing=found.preprocessing,
         note=NOT_COMPARABLE,
     )
 
 
-def pickscore(evidence: Evidence) -> Found:
+def pickscore(evidence: Evidence) -> Measurement:
     """The cosine in PickScore's CLIP times its learnt scale: how much people would like it for its prompt."""
     found, scale = clip_t(evidence, "pickscore"), evidence.clip("pickscore").scale
     values = {path: scale * cosine for path, cosine in found.values.items()}
-    return Found(values, preprocessing=found.preprocessing, more={"truncated_prompts": found.more["truncated_prompts"]})
+    return Measurement(
+        values, preprocessing=found.preprocessing, more={"truncated_prompts": found.more["truncated_prompts"]}
+    )
 
 
-def image_reward(evidence: Evidence) -> Found:
+def image_reward(evidence: Evidence) -> Measurement:
     """ImageReward of each picture for its prompt: a signed score, about 0 on average and 1 in deviation."""
     from library.metrics.networks.image_reward import load_image_reward
 
@@ -134,28 +136,28 @@ def image_reward(evidence: Evidence) -> Found:
         part = asked[start : start + size]
         rewards = network.score([open_picture(one.path) for one in part], [str(one.prompt) for one in part])
         values |= {one.path: reward for one, reward in zip(part, rewards, strict=True)}
-    return Found(values, preprocessing=network.preprocessing)
+    return Measurement(values, preprocessing=network.preprocessing)
 
 
 # --- of pictures and references
 
 
-def likeness_to_references(evidence: Evidence, weights: str) -> Found:
+def likeness_to_references(evidence: Evidence, weights: str) -> Measurement:
     """Each picture's mean cosine with all references."""
     network = evidence.images(weights)
     seen, theirs = evidence.see(network, evidence.generated), evidence.see(network, evidence.references)
     values = dict(zip(evidence.generated, likeness(seen, theirs).tolist(), strict=True))
-    return Found(values, preprocessing=network.preprocessing)
+    return Measurement(values, preprocessing=network.preprocessing)
 
 
-def folder_likeness(evidence: Evidence, weights: str) -> Found:
+def folder_likeness(evidence: Evidence, weights: str) -> Measurement:
     """The cosine of the two folders' mean directions."""
     network = evidence.images(weights)
     value = likeness_of_folders(*evidence.see_sets(network))
-    return Found(value=value, preprocessing=network.preprocessing, note=NOT_COMPARABLE)
+    return Measurement(value=value, preprocessing=network.preprocessing, note=NOT_COMPARABLE)
 
 
-def identity(evidence: Evidence) -> Found:
+def identity(evidence: Evidence) -> Measurement:
     """Each face's cosine with the mean direction of the references' faces."""
     from library.metrics.networks.identity import load_faces
 
@@ -163,37 +165,37 @@ def identity(evidence: Evidence) -> Found:
     faces = evidence.once("faces", lambda: load_faces(*paths))
     references = [row for path in evidence.references if (row := faces.read(open_picture(path))) is not None]
     if not references:
-        return Found(note="no face was found in the references; identity is of pictures of one person")
+        return Measurement(note="no face was found in the references; identity is of pictures of one person")
     found = {path: faces.read(open_picture(path)) for path in evidence.generated}
     seen = {path: row for path, row in found.items() if row is not None}
     more = {"pictures_without_a_face": len(found) - len(seen), "references_with_a_face": len(references)}
     if not seen:
-        return Found(note="no face was found in the generated pictures")
+        return Measurement(note="no face was found in the generated pictures")
     values = dict(zip(seen, likeness_to_mean(list(seen.values()), references).tolist(), strict=True))
-    return Found(values, preprocessing=faces.preprocessing, more=more)
+    return Measurement(values, preprocessing=faces.preprocessing, more=more)
 
 
 # --- of two sets
 
 
-def kid(evidence: Evidence, weights: str = "inception") -> Found:
+def kid(evidence: Evidence, weights: str = "inception") -> Measurement:
     """1000 x the unbiased kernel distance of all pictures; may be below 0. With the p of a permutation test."""
     network = evidence.features_for_sets(weights)
     mine, theirs = evidence.see_sets(network)
     distance = kernel_distance(mine, theirs)
-    return Found(value=1000 * distance, p=permutation_p(mine, theirs), preprocessing=network.preprocessing)
+    return Measurement(value=1000 * distance, p=permutation_p(mine, theirs), preprocessing=network.preprocessing)
 
 
-def cmmd(evidence: Evidence) -> Found:
+def cmmd(evidence: Evidence) -> Measurement:
     """1000 x the unbiased discrepancy of unit CLIP embeddings; `biased` is what the published code computes."""
     network = evidence.images("clip_336")
     mine, theirs = (unit(rows) for rows in evidence.see_sets(network))
     kernels = gaussian_kernel(mine, mine), gaussian_kernel(theirs, theirs), gaussian_kernel(mine, theirs)
     more = {"biased": 1000 * squared_mmd(*kernels, unbiased=False)}
-    return Found(value=1000 * squared_mmd(*kernels), preprocessing=network.preprocessing, more=more)
+    return Measurement(value=1000 * squared_mmd(*kernels), preprocessing=network.preprocessing, more=more)
 
 
-def fid(evidence: Evidence, weights: str = "inception") -> Found:
+def fid(evidence: Evidence, weights: str = "inception") -> Measurement:
     """The Fréchet distance at as many pictures as half of the references, beside its floors at the same number."""
     network = evidence.features_for_sets(weights)
     mine, theirs = evidence.see_sets(network)
@@ -203,18 +205,18 @@ def fid(evidence: Evidence, weights: str = "inception") -> Found:
     more: dict[str, Any] = {"all_pictures": everything, "all_n": [len(mine), len(theirs)]}
     if equal is None:
         note = "all pictures; too few for floors at an equal number"
-        return Found(value=everything, preprocessing=network.preprocessing, more=more, note=note)
+        return Measurement(value=everything, preprocessing=network.preprocessing, more=more, note=note)
     more |= {"n": equal.n, "halves_of_the_reference": equal.halves, "base_model": equal.base}
     note = f"at n = {equal.n}; halves of the reference {equal.halves:.4g}"
     note += f", base model {equal.base:.4g}" if equal.base is not None else ""
-    return Found(value=equal.generated, preprocessing=network.preprocessing, more=more, note=note)
+    return Measurement(value=equal.generated, preprocessing=network.preprocessing, more=more, note=note)
 
 
-def fid_of_layer(evidence: Evidence, layer: int) -> Found:
+def fid_of_layer(evidence: Evidence, layer: int) -> Measurement:
     """The Fréchet distance in an early layer of Inception, over all pictures."""
     network = evidence.inception(layer)
     value = frechet_distance(*evidence.see_sets(network))
-    return Found(value=value, preprocessing=network.preprocessing, note=NOT_COMPARABLE)
+    return Measurement(value=value, preprocessing=network.preprocessing, note=NOT_COMPARABLE)
 
 
 # --- of pairs of pictures
@@ -233,16 +235,18 @@ def _as_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
-def of_pairs(how: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], variant: str) -> Callable[[Evidence], Found]:
+def of_pairs(
+    how: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], variant: str
+) -> Callable[[Evidence], Measurement]:
     """A metric that compares a picture with its original."""
 
-    def function(evidence: Evidence) -> Found:
-        return Found({path: float(how(a, b)) for path, a, b in _pairs(evidence)}, preprocessing=variant)
+    def function(evidence: Evidence) -> Measurement:
+        return Measurement({path: float(how(a, b)) for path, a, b in _pairs(evidence)}, preprocessing=variant)
 
     return function
 
 
-def lpips(evidence: Evidence) -> Found:
+def lpips(evidence: Evidence) -> Measurement:
     """LPIPS of AlexNet between each picture and its original."""
     from library.metrics.networks.lpips import load_lpips
 
@@ -251,7 +255,7 @@ def lpips(evidence: Evidence) -> Found:
     return of_pairs(network.distance, "colours in -1..1, no resizing")(evidence)
 
 
-FUNCTIONS: Mapping[str, Callable[[Evidence], Found]] = {
+FUNCTIONS: Mapping[str, Callable[[Evidence], Measurement]] = {
     "clip_t": clip_t,
     "clip_i": lambda evidence: likeness_to_references(evidence, "clip"),
     "dino": lambda evidence: likeness_to_references(evidence, "dino"),

@@ -16,7 +16,7 @@ from library.image_files import open_image
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptedPicture:
     """A picture, and the prompt that it was made from, if it is known."""
 
     path: Path
@@ -53,7 +53,7 @@ def prompt_inside(picture: Path) -> str | None:
 
 def prompts_of_manifest(
     pictures: Sequence[Path], manifest: Path, problems: list[Problem], notes: list[str]
-) -> Iterator[Asked]:
+) -> Iterator[PromptedPicture]:
     """The pictures that a line of the manifest names, each with its prompt; the others are left out."""
     try:
         lines = list(read_manifest(manifest))
@@ -79,7 +79,7 @@ def prompts_of_manifest(
             problems.append(Problem(f"{manifest.name}: {times} lines name the picture {path.name}; one prompt each"))
     if left := len(pictures) - len(named):
         notes.append(f"{left} of {len(pictures)} generated pictures are in no line of {manifest.name}, and left out")
-    yield from (Asked(path, prompts[path]) for path in pictures if path in prompts)
+    yield from (PromptedPicture(path, prompts[path]) for path in pictures if path in prompts)
 
 
 def read_manifest(path: Path) -> Iterator[tuple[int, str, str]]:

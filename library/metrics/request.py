@@ -11,7 +11,7 @@ from library.config.option import Settings
 from library.config.suggest import did_you_mean, missing
 from library.errors import ConfigError, Problem, raise_all
 from library.metrics.catalogue import Metric
-from library.metrics.prompts import Asked, known_prompt, prompts_of_manifest
+from library.metrics.prompts import PromptedPicture, known_prompt, prompts_of_manifest
 from library.metrics.weights import Weights, all_metrics, not_there, read_weights
 
 
@@ -19,7 +19,7 @@ from library.metrics.weights import Weights, all_metrics, not_there, read_weight
 class Request:
     """Pictures and metrics. `notes` are worth a line before anything is measured."""
 
-    generated: list[Asked]
+    generated: list[PromptedPicture]
     references: list[Path]
     base: list[Path]
     metrics: list[Metric]
@@ -51,7 +51,7 @@ def read_request(settings: Settings) -> Request:
     folders = {name: _pictures_in(settings, name, problems) for name in ("generated", "reference", "base")}
     notes: list[str] = []
     if settings["prompts"] is None:
-        asked = [Asked(path, known_prompt(path, problems)) for path in folders["generated"]]
+        asked = [PromptedPicture(path, known_prompt(path, problems)) for path in folders["generated"]]
     else:
         asked = list(prompts_of_manifest(folders["generated"], settings["prompts"], problems, notes))
     weights = Weights()

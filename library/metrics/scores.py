@@ -9,11 +9,11 @@ from pathlib import Path
 
 from library.errors import ConfigError
 from library.metrics.catalogue import METRICS, Metric
-from library.metrics.figures import Figure, of_pictures
-from library.metrics.prompts import Asked
+from library.metrics.figures import MetricFigure, of_pictures
+from library.metrics.prompts import PromptedPicture
 
 
-def read_scores(path: Path, asked: Sequence[Asked]) -> list[Figure]:
+def read_scores(path: Path, asked: Sequence[PromptedPicture]) -> list[MetricFigure]:
     """A figure for each column beside `file`; higher is taken for better. Raises ConfigError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -32,7 +32,9 @@ def read_scores(path: Path, asked: Sequence[Asked]) -> list[Figure]:
     return [_figure(path, column, known, by_file) for column in columns]
 
 
-def _figure(path: Path, column: str, asked: Sequence[Asked], by_file: dict[str, tuple[int, dict[str, str]]]) -> Figure:
+def _figure(
+    path: Path, column: str, asked: Sequence[PromptedPicture], by_file: dict[str, tuple[int, dict[str, str]]]
+) -> MetricFigure:
     values = {}
     for one in asked:
         number, row = by_file[one.path.name]

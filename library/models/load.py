@@ -33,7 +33,7 @@ _SPOKEN = {
 
 
 @dataclass(frozen=True)
-class Target:
+class LoadTarget:
     """Where weights go while they are loaded, and how: `vae_dtype` None means `dtype`.
 
     `mapped` False reads files with plain reads instead of mapping them into memory.
@@ -68,7 +68,7 @@ def load_model(
     are passed over. Raises UserError if it is no such model.
     """
     path = Path(path)
-    target = Target(dtype, vae_dtype, device, mapped)
+    target = LoadTarget(dtype, vae_dtype, device, mapped)
     if path.is_dir():
         model = load_folder(path, dtype, vae_dtype, device)
     elif path.is_file():
@@ -115,13 +115,13 @@ def load_vae(
 
     with init_empty_weights(include_buffers=False):
         vae: Any = AutoencoderKL.from_config(dict(config))
-    _fill({"vae": vae}, file, convert, Target(dtype, dtype, device, mapped))
+    _fill({"vae": vae}, file, convert, LoadTarget(dtype, dtype, device, mapped))
     return vae
 
 
 def _load_single_file(
     path: Path,
-    target: Target,
+    target: LoadTarget,
     cache_dir: Path | None,
     prediction_type: PredictionType | None,
     beside: tuple[str, ...],
@@ -180,7 +180,7 @@ def _fill(
     modules: Mapping[str, torch.nn.Module],
     file: WeightsFile,
     convert: Callable[[Mapping[str, Tensor]], Parts],
-    target: Target,
+    target: LoadTarget,
 ) -> None:
     """Give modules a file's weights in their target type and place, or say which are missing or of another shape.
 

@@ -20,7 +20,7 @@ TABLE_ROWS, TABLE_COLUMNS = 40, 12
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportFigure:
     """A figure with its table: an id for links, a title, the picture, the table's head and rows, and a note."""
 
     id: str
@@ -31,7 +31,7 @@ class Figure:
     note: str = ""
 
 
-def series_figure(id: str, title: str, series: Series) -> Figure:
+def series_figure(id: str, title: str, series: Series) -> ReportFigure:
     """Lines over a common x."""
     x = np.array(_floats(series.x))
     lines = {name: np.array(_floats(values)) for name, values in series.lines.items()}
@@ -51,10 +51,10 @@ def series_figure(id: str, title: str, series: Series) -> Figure:
     taken = from_end_to_end(len(x), TABLE_ROWS)
     rows = [[whole(x[i]), *(none_for_nan(values[i]) for values in lines.values())] for i in taken]
     told = f"{title}: {'; '.join(ends)}"
-    return Figure(id, _heading(title), svg(figure, told), [series.x_label or "x", *lines], rows)
+    return ReportFigure(id, _heading(title), svg(figure, told), [series.x_label or "x", *lines], rows)
 
 
-def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> Figure:
+def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> ReportFigure:
     """A value for every row and column, as viridis; rows of a group stand together under its name."""
     values = np.array([_floats(row) for row in heat_map.values], dtype=float)
     rows, columns = len(heat_map.rows), len(heat_map.columns)
@@ -84,7 +84,7 @@ def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> Figure:
     span = f", from {known.min():.4g} to {known.max():.4g}" if known.size else ""
     told = f"{title}: {heat_map.label} of {rows} rows and {columns} columns{span}"
     note = heat_map.label + (f"; the table has {len(taken)} of {columns} columns" if len(taken) < columns else "")
-    return Figure(id, _heading(title), svg(figure, told), head, body, note)
+    return ReportFigure(id, _heading(title), svg(figure, told), head, body, note)
 
 
 def _name_groups(axes: Any, groups: Sequence[str]) -> None:

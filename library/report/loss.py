@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from library.formatting import every_nth, from_end_to_end
-from library.report.figures import TABLE_ROWS, Figure, none_for_nan, thinned, whole
+from library.report.figures import TABLE_ROWS, ReportFigure, none_for_nan, thinned, whole
 from library.report.overview import validation_losses
 from library.report.plots import DASHES, INK, SERIES, label, stacked_figure, svg
-from library.report.run_files import RunFiles, Steps
+from library.report.run_files import RunFiles, StepColumns
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -23,7 +23,7 @@ CUT = 0.99
 """Share of the steps whose loss the figure has room for: a few very noisy ones would press the others flat."""
 
 
-def loss_figure(run: RunFiles, best_step: int | None) -> Figure | None:
+def loss_figure(run: RunFiles, best_step: int | None) -> ReportFigure | None:
     """Loss of every step, its course, the validation loss, the best step, events of trainables; below it the rates."""
     steps, held_out = run.steps, validation_losses(run)
     x, loss = np.array(steps.step), np.array(steps.loss)
@@ -56,7 +56,7 @@ def loss_figure(run: RunFiles, best_step: int | None) -> Figure | None:
         told += f"; validation loss from {held_out[min(held_out)]:.4g} to {held_out[max(held_out)]:.4g}"
     above = int((loss[finite] > top.get_ylim()[1]).sum())
     note = f"Steps of a higher loss than the figure has room for: {above:,}." if above else ""
-    return Figure("loss", "Loss and learning rate", svg(figure, told), *_table(steps, held_out), note)
+    return ReportFigure("loss", "Loss and learning rate", svg(figure, told), *_table(steps, held_out), note)
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, **style: Any) -> Artist:
@@ -89,7 +89,7 @@ def _legend(axes: Axes, named: dict[str, Artist], **place: Any) -> None:
     axes.legend(list(named.values()), [label(name) for name in named], ncols=6, **place)
 
 
-def _table(steps: Steps, held_out: dict[int, float]) -> tuple[list[str], list[list[Any]]]:
+def _table(steps: StepColumns, held_out: dict[int, float]) -> tuple[list[str], list[list[Any]]]:
     """The log's own numbers at some steps: those that were validated, and evenly taken ones."""
     place = {int(step): i for i, step in enumerate(steps.step)}
     measured = [list(held_out)[i] for i in every_nth(len(held_out), TABLE_ROWS)]
@@ -100,7 +100,7 @@ def _table(steps: Steps, held_out: dict[int, float]) -> tuple[list[str], list[li
     return head, [_row(steps, held_out, i) for i in sorted(taken)]
 
 
-def _row(steps: Steps, held_out: dict[int, float], i: int) -> list[Any]:
+def _row(steps: StepColumns, held_out: dict[int, float], i: int) -> list[Any]:
     step = int(steps.step[i])
     row: Iterable[Any] = (step, whole(steps.epoch[i]), steps.loss[i], steps.average[i])
     measured = [held_out.get(step)] if held_out else []

@@ -16,7 +16,7 @@ LOG = "-log.jsonl"
 
 
 @dataclass
-class Steps:
+class StepColumns:
     """The figures of every step, a column each; what a step has not is NaN."""
 
     step: array[float] = field(default_factory=lambda: array("d"))
@@ -52,7 +52,7 @@ class RunFiles:
     """What a log says; `events` are the lines that are not a step's, in their order."""
 
     log: Path
-    steps: Steps = field(default_factory=Steps)
+    steps: StepColumns = field(default_factory=StepColumns)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property

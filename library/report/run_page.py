@@ -10,7 +10,7 @@ from library.findings import Findings, Sheet, from_plain
 from library.path_safety import path_inside
 from library.report.bars import bars_of
 from library.report.dataset import data_told
-from library.report.figures import Figure, heat_map_figure, series_figure
+from library.report.figures import ReportFigure, heat_map_figure, series_figure
 from library.report.loss import loss_figure
 from library.report.metrics import measured_in
 from library.report.overview import best_of, facts, newest_findings, notices, state_of, time_split
@@ -64,7 +64,7 @@ def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> s
 def _shown(number: int, event: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What a trainable has found, as figures and tables."""
     found: Findings = from_plain(event)
-    figures: list[Figure] = []
+    figures: list[ReportFigure] = []
     for i, (title, heat_map) in enumerate(found.heat_maps.items()):
         figures.append(heat_map_figure(f"t{number}-map{i}", title, heat_map))
     for i, (title, series) in enumerate(found.series.items()):

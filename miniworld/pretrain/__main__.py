@@ -34,7 +34,7 @@ SHARE_OF_TIME = {"vae": 0.35, "text_encoder": 0.03, "unet": 0.55}
 
 
 @dataclass(frozen=True)
-class Size:
+class PretrainSize:
     """How much of everything; what a machine can do in an evening, or a GPU in minutes."""
 
     drawings: int
@@ -47,8 +47,10 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(40_000, vae_steps=2600, vae_crops=36, text_steps=450, text_groups=2, unet_steps=7800, unet_batch=32),
-    "cuda": Size(
+    "cpu": PretrainSize(
+        40_000, vae_steps=2600, vae_crops=36, text_steps=450, text_groups=2, unet_steps=7800, unet_batch=32
+    ),
+    "cuda": PretrainSize(
         200_000, vae_steps=6000, vae_crops=144, text_steps=1500, text_groups=8, unet_steps=12_000, unet_batch=128
     ),
 }
@@ -66,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     def steps(stage: str, default: int) -> int | None:
         return getattr(options, f"{stage}_steps") or (None if options.minutes else default)
 
-    vae_recipe = vae.Recipe(steps("vae", size.vae_steps), minutes("vae"), size.vae_crops)
-    text_recipe = text_encoder.Recipe(steps("text_encoder", size.text_steps), minutes("text_encoder"), size.text_groups)
-    unet_recipe = unet.Recipe(steps("unet", size.unet_steps), minutes("unet"), size.unet_batch)
+    vae_recipe = vae.VaeRecipe(steps("vae", size.vae_steps), minutes("vae"), size.vae_crops)
+    text_recipe = text_encoder.TextEncoderRecipe(
+        steps("text_encoder", size.text_steps), minutes("text_encoder"), size.text_groups
+    )
+    unet_recipe = unet.UNetRecipe(steps("unet", size.unet_steps), minutes("unet"), size.unet_batch)
     counts = {"validation": 512, "art": 2000, "train": options.drawings or size.drawings}
 
     stages: dict[str, Callable[[], object]] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from miniworld.architecture import IMAGE_SIZE
-from miniworld.scenes import Picture, draw, draw_for_pretraining
+from miniworld.scenes import ScenePicture, draw, draw_for_pretraining
 from miniworld.styles import HELD_OUT_STYLES
 
 CHUNK = 500  # pictures drawn from one seed, whatever the number of processes
@@ -69,7 +69,7 @@ def _draw_chunk(chunk: tuple[Path, str, int, int, int]) -> list[tuple[str, str]]
     file, name, seed, start, count = chunk
     pixels = np.lib.format.open_memmap(file, "r+")
     rng = np.random.default_rng([seed, SETS[name], start])
-    brush: Callable[[np.random.Generator, int], Picture] = _art if name == "art" else _everyday
+    brush: Callable[[np.random.Generator, int], ScenePicture] = _art if name == "art" else _everyday
     told = []
     for i in range(start, start + count):
         picture = brush(rng, i)
@@ -78,9 +78,9 @@ def _draw_chunk(chunk: tuple[Path, str, int, int, int]) -> list[tuple[str, str]]
     return told
 
 
-def _everyday(rng: np.random.Generator, index: int) -> Picture:
+def _everyday(rng: np.random.Generator, index: int) -> ScenePicture:
     return draw_for_pretraining(rng)
 
 
-def _art(rng: np.random.Generator, index: int) -> Picture:
+def _art(rng: np.random.Generator, index: int) -> ScenePicture:
     return draw(rng, style=HELD_OUT_STYLES[index % len(HELD_OUT_STYLES)])

@@ -85,7 +85,7 @@ def noise_generator(rng: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.integers(2**62)))
 
 
-class Stage:
+class TrainingStage:
     """Weights, optimizer, moving average and position of one stage, kept in one checkpoint file."""
 
     def __init__(

@@ -23,7 +23,7 @@ from miniworld.architecture import (
     use_plain_attention,
 )
 from miniworld.pretrain import drawings
-from miniworld.pretrain.lockstep import Process, Stage, draws, noise_generator, write_atomically
+from miniworld.pretrain.lockstep import Process, TrainingStage, draws, noise_generator, write_atomically
 from miniworld.pretrain.schedule import learning_rate
 from miniworld.tokenizer import load_tokenizer, token_ids
 
@@ -34,7 +34,7 @@ WEIGHT_DECAY = 0.05
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TextEncoderRecipe:
     steps: int | None
     minutes: float | None
     groups: int = 2  # contrasted each on its own: a process takes whole groups
@@ -75,7 +75,7 @@ class Matcher(nn.Module):
         return F.normalize(seen, dim=-1) @ F.normalize(told, dim=-1).T * self.log_scale.exp().clamp(max=100)
 
 
-def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
+def train(process: Process, folder: Path, seed: int, recipe: TextEncoderRecipe) -> None:
     """Train and write the text encoder's weights to `folder/text_encoder.pt`."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     latents = torch.load(folder / "latents.pt", weights_only=True, mmap=True)
@@ -88,7 +88,7 @@ def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
     optimizer = torch.optim.AdamW(
         parameter_groups(matcher), recipe.peak_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
     )
-    stage = Stage(
+    stage = TrainingStage(
         "text_encoder", folder, process, matcher, optimizer,
         steps=recipe.steps, minutes=recipe.minutes, average_decay=0.98,
     )  # fmt: skip

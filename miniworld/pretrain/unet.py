@@ -22,7 +22,7 @@ from miniworld.architecture import (
     use_plain_attention,
 )
 from miniworld.pretrain import drawings
-from miniworld.pretrain.lockstep import Process, Stage, draws, noise_generator
+from miniworld.pretrain.lockstep import Process, TrainingStage, draws, noise_generator
 from miniworld.pretrain.preview import PROMPTS, generate, save_grid
 from miniworld.pretrain.schedule import learning_rate
 from miniworld.pretrain.text_encoder import parameter_groups
@@ -39,7 +39,7 @@ ALPHAS_CUMPROD: Tensor = build_scheduler().alphas_cumprod
 
 
 @dataclass(frozen=True)
-class Recipe:
+class UNetRecipe:
     steps: int | None
     minutes: float | None
     batch: int = 32  # over all processes
@@ -47,7 +47,7 @@ class Recipe:
     text_share: float = 0.5  # of the learning rate, for the text encoder
 
 
-def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
+def train(process: Process, folder: Path, seed: int, recipe: UNetRecipe) -> None:
     """Train from `folder/latents.pt` and `folder/text_encoder.pt`; the checkpoint holds the result."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     latents = torch.load(folder / "latents.pt", weights_only=True)
@@ -92,13 +92,13 @@ def build_model(vocabulary_size: int, text_weights: Path | None = None) -> nn.Mo
     return model
 
 
-def build_stage(model: nn.ModuleDict, folder: Path, process: Process, recipe: Recipe) -> Stage:
+def build_stage(model: nn.ModuleDict, folder: Path, process: Process, recipe: UNetRecipe) -> TrainingStage:
     groups = [
         *parameter_groups(model["unet"], share=1.0),
         *parameter_groups(model["text_encoder"], share=recipe.text_share),
     ]
     optimizer = torch.optim.AdamW(groups, recipe.peak_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    return Stage(
+    return TrainingStage(
         "unet", folder, process, model, optimizer,
         steps=recipe.steps, minutes=recipe.minutes, average_decay=0.998,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def validation_error(model: nn.ModuleDict, clean: Tensor, captions: Tensor) -> f
     return float(torch.cat([squared_errors(model, *part) for part in parts]).mean())
 
 
-def draw_grid(stage: Stage, tokenizer, folder: Path) -> None:
+def draw_grid(stage: TrainingStage, tokenizer, folder: Path) -> None:
     """What the averaged weights make of a few prompts: `folder/unet.png`, and one numbered by the step."""
     vae = AutoencoderKL.from_pretrained(folder / "vae").to(stage.process.device).eval()  # type: ignore[union-attr]
     with stage.averaged() as model, stage.process.autocast():

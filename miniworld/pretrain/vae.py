@@ -19,7 +19,7 @@ from torch import Tensor
 
 from miniworld.architecture import IMAGE_SIZE, SCALING_FACTOR, build_vae, use_plain_attention
 from miniworld.pretrain import drawings
-from miniworld.pretrain.lockstep import Process, Stage, draws, noise_generator
+from miniworld.pretrain.lockstep import Process, TrainingStage, draws, noise_generator
 from miniworld.pretrain.preview import save_grid
 from miniworld.pretrain.schedule import learning_rate
 
@@ -30,7 +30,7 @@ VALIDATION_PICTURES = 256
 
 
 @dataclass(frozen=True)
-class Recipe:
+class VaeRecipe:
     steps: int | None
     minutes: float | None
     crops: int  # in a global batch; whole pictures are a third as many, since each costs four crops
@@ -40,7 +40,7 @@ class Recipe:
     peak_rate: float = 1.5e-3
 
 
-def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
+def train(process: Process, folder: Path, seed: int, recipe: VaeRecipe) -> None:
     """Train, put the averaged weights and unit-std latents into `folder/vae`."""
     train_set, art, validation = (drawings.read(folder, name) for name in ("train", "art", "validation"))
     faces = train_set.faces()
@@ -51,7 +51,7 @@ def train(process: Process, folder: Path, seed: int, recipe: Recipe) -> None:
     if process.device == "cpu":
         use_plain_attention(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.peak_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    stage = Stage(
+    stage = TrainingStage(
         "vae", folder, process, vae, optimizer,
         steps=recipe.steps, minutes=recipe.minutes, average_decay=0.995,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def batch(
     rng: np.random.Generator,
     step: int,
     steps: int | None,
-    recipe: Recipe,
+    recipe: VaeRecipe,
     train_set: drawings.Drawings,
     art: drawings.Drawings,
     faces: np.ndarray,
@@ -151,7 +151,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
-def finish(stage: Stage, vae: AutoencoderKL, seen: Tensor, folder: Path) -> None:
+def finish(stage: TrainingStage, vae: AutoencoderKL, seen: Tensor, folder: Path) -> None:
     """Measure, give the latents unit std, and save."""
     seen = seen.to(stage.process.device)
     before = psnr(reconstruct(vae, seen), seen)

@@ -30,7 +30,7 @@ RESTORER = Path(__file__).parents[1] / "restorer"
 
 
 @dataclass(frozen=True)
-class Size:
+class RestorerSize:
     """How much of everything."""
 
     faces: int
@@ -40,7 +40,7 @@ class Size:
     batch: int
 
 
-SIZES = {"cpu": Size(16_000, 2, 1000, 32), "cuda": Size(50_000, 4, 12_000, 128)}
+SIZES = {"cpu": RestorerSize(16_000, 2, 1000, 32), "cuda": RestorerSize(50_000, 4, 12_000, 128)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)
     faces, versions = options.faces or size.faces, options.versions or size.versions
     steps = options.steps or (None if options.minutes else size.steps)
-    recipe = encoder.Recipe(steps, options.minutes, faces, options.batch or size.batch)
+    recipe = encoder.EncoderRecipe(steps, options.minutes, faces, options.batch or size.batch)
 
     stages: dict[str, Callable[[], object]] = {
         "faces": lambda: encode_faces(folder, options.model, seed, faces, versions, processes, device),

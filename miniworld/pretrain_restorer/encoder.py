@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from library.models.load import load_model
 from miniworld.architecture import use_plain_attention
-from miniworld.pretrain.lockstep import Process, Stage, draws, noise_generator
+from miniworld.pretrain.lockstep import Process, TrainingStage, draws, noise_generator
 from miniworld.pretrain.schedule import learning_rate
 from miniworld.pretrain.unet import add_noise, min_snr_weight, stratified_timesteps
 from miniworld.pretrain_restorer import faces
@@ -29,7 +29,7 @@ GRID_EVERY = 500  # steps
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EncoderRecipe:
     steps: int | None
     minutes: float | None
     faces: int = 16_000
@@ -50,16 +50,16 @@ def build(model: Path, device: str) -> System:
     return system
 
 
-def build_stage(encoder: nn.Module, folder: Path, process: Process, recipe: Recipe) -> Stage:
+def build_stage(encoder: nn.Module, folder: Path, process: Process, recipe: EncoderRecipe) -> TrainingStage:
     parameters, rate = encoder.parameters(), recipe.peak_rate
     optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    return Stage(
+    return TrainingStage(
         NAME, folder, process, encoder, optimizer,
         steps=recipe.steps, minutes=recipe.minutes, average_decay=0.998,
     )  # fmt: skip
 
 
-def train(process: Process, folder: Path, model: Path, seed: int, recipe: Recipe) -> None:
+def train(process: Process, folder: Path, model: Path, seed: int, recipe: EncoderRecipe) -> None:
     """Train from `folder/faces`; the checkpoint holds the result."""
     known, unseen = faces.read(folder, "train", recipe.faces), faces.read(folder, "unseen", faces.UNSEEN)
     system = build(model, process.device)
@@ -96,7 +96,7 @@ def squared_errors(system: System, clean: Tensor, condition: Tensor, timesteps: 
 
 
 @torch.no_grad()
-def unseen_error(system: System, unseen: faces.Faces) -> float:
+def unseen_error(system: System, unseen: faces.FaceSet) -> float:
     """Mean squared error on faces that are never trained on, always with the same noise and timesteps."""
     rng = np.random.default_rng(1)
     timesteps = stratified_timesteps(rng, len(unseen))

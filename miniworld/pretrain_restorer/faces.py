@@ -24,7 +24,7 @@ from torch import Tensor
 from library.models.load import load_model
 from miniworld.architecture import IMAGE_SIZE, use_plain_attention
 from miniworld.pretrain.lockstep import Process, write_atomically
-from miniworld.scenes import Picture, draw
+from miniworld.scenes import ScenePicture, draw
 from restoration.damage.degradation import degrade, generator
 from restoration.damage.ranges import PRESETS, Degradation
 from restoration.system.system import condition_latents
@@ -55,7 +55,7 @@ DAMAGE = damage_by(RANGES)
 
 
 @dataclass(frozen=True)
-class Faces:
+class FaceSet:
     """One set: latents (faces, 4, 16, 16), and of the damaged versions (faces, versions, 4, 16, 16)."""
 
     latents: Tensor
@@ -65,12 +65,12 @@ class Faces:
         return len(self.latents)
 
 
-def portrait(rng: np.random.Generator) -> Picture:
+def portrait(rng: np.random.Generator) -> ScenePicture:
     """A face of somebody named or of nobody, as a photo."""
     return draw(rng, kind="named" if rng.random() < NAMED_SHARE else "face")
 
 
-def portraits(name: str, seed: int, start: int, count: int) -> list[Picture]:
+def portraits(name: str, seed: int, start: int, count: int) -> list[ScenePicture]:
     """Faces `start` and on of a set; `start` is a multiple of `PART`."""
     rng = np.random.default_rng([seed, SETS[name], start])
     return [portrait(rng) for _ in range(count)]
@@ -81,7 +81,7 @@ def damaged(picture: np.ndarray, seed: int, version: int, sample_id: str, damage
     return degrade(picture.astype(np.float32) / 255.0, damage, generator(seed, version, sample_id))
 
 
-def unseen(seed: int, count: int = UNSEEN) -> tuple[list[Picture], np.ndarray]:
+def unseen(seed: int, count: int = UNSEEN) -> tuple[list[ScenePicture], np.ndarray]:
     """Faces that are never trained on, and one damaged version of each, (count, 128, 128, 3) in [0, 1]."""
     pictures = portraits("unseen", seed, 0, count)
     return pictures, np.stack([damaged(p.image, seed, 0, f"unseen-{i}") for i, p in enumerate(pictures)])
@@ -102,10 +102,10 @@ def encode_faces(folder: Path, model: Path, seed: int, count: int, versions: int
                 print(f"[faces] {faces} faces in {done} of {len(parts)} parts", flush=True)
 
 
-def read(folder: Path, name: str, count: int) -> Faces:
+def read(folder: Path, name: str, count: int) -> FaceSet:
     """The first `count` faces of a set."""
     parts = [torch.load(_file(folder, name, start), weights_only=True) for start in range(0, count, PART)]
-    return Faces(*(torch.cat([part[key] for part in parts])[:count] for key in ("latents", "conditions")))
+    return FaceSet(*(torch.cat([part[key] for part in parts])[:count] for key in ("latents", "conditions")))
 
 
 def _file(folder: Path, name: str, start: int) -> Path:

@@ -15,11 +15,11 @@ from library.files import write_json
 from library.metrics.quality import psnr
 from library.models.load import load_model
 from miniworld.judge import Judge
-from miniworld.pretrain.lockstep import Process, Stage
+from miniworld.pretrain.lockstep import Process, TrainingStage
 from miniworld.pretrain.preview import save_grid, to_pixels
 from miniworld.pretrain.vae import reconstruct
 from miniworld.pretrain_restorer.faces import UNSEEN, unseen
-from miniworld.scenes import Picture
+from miniworld.scenes import ScenePicture
 from restoration.restoring.sampling import Sampling, restore
 from restoration.system.system import IRControlNet, System
 
@@ -46,12 +46,12 @@ def to_plus_minus(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() * 2 - 1
 
 
-def images(pictures: Sequence[Picture]) -> np.ndarray:
+def images(pictures: Sequence[ScenePicture]) -> np.ndarray:
     """The drawings, float32 (n, 128, 128, 3) in [0, 1]."""
     return np.stack([picture.image for picture in pictures]).astype(np.float32) / 255.0
 
 
-def draw_grid(stage: Stage, system: System, seed: int) -> None:
+def draw_grid(stage: TrainingStage, system: System, seed: int) -> None:
     """Degraded, restored and true faces, a row each: `encoder.png`, and one numbered by the step."""
     pictures, degraded = unseen(seed, SHOWN)
     with stage.averaged(), stage.process.autocast():
@@ -61,7 +61,7 @@ def draw_grid(stage: Stage, system: System, seed: int) -> None:
         save_grid(sheet, stage.file.parent / name, columns=SHOWN)
 
 
-def shares_read(judge: Judge, pixels: np.ndarray, pictures: Sequence[Picture]) -> dict[str, float]:
+def shares_read(judge: Judge, pixels: np.ndarray, pictures: Sequence[ScenePicture]) -> dict[str, float]:
     """Per fact the share of pictures in which the judge reads what is true; facts that a face lacks are not asked."""
     answers = judge.read(pixels)
     shares = {}

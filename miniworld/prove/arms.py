@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from library.errors import UserError
 from miniworld.draw import write_dataset
-from miniworld.prove.exam import MODEL, Exam
+from miniworld.prove.exam import MODEL, StyleExam
 from miniworld.sets import style_set
 
 BATCH, LEARNING_RATE, WARM_UP = 4, 1e-3, 20
@@ -64,7 +64,9 @@ def base_key(style: str) -> dict[str, Any]:
     return {"style": style, "method": "base model"}
 
 
-def train_and_measure(style: str, method: Method, steps: int, seed: int, exam: Exam, folder: Path) -> dict[str, Any]:
+def train_and_measure(
+    style: str, method: Method, steps: int, seed: int, exam: StyleExam, folder: Path
+) -> dict[str, Any]:
     """Train one arm in `folder`, which is made anew, and measure it; the last file and a row of pictures stay."""
     shutil.rmtree(folder, ignore_errors=True)
     write_dataset(folder / "pictures" / f"1_{style}", style_set(style, "train"))

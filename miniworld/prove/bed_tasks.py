@@ -26,7 +26,7 @@ from library.models.family import StableDiffusion
 from library.models.text import TextConditioner
 from miniworld.judge import to_pictures
 from miniworld.prove.measures import HeldOut
-from miniworld.scenes import Picture, draw_for_pretraining
+from miniworld.scenes import ScenePicture, draw_for_pretraining
 from miniworld.sets import stream, style_set, training_pictures
 from miniworld.styles import HELD_OUT_STYLES
 
@@ -127,7 +127,7 @@ def _of_styles(task: Task, base: StableDiffusion) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def encode(model: StableDiffusion, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+def encode(model: StableDiffusion, pictures: Sequence[ScenePicture]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the VAE's posterior."""
     parts = to_pictures(np.stack([picture.image for picture in pictures])).split(TOGETHER)
     posteriors = [model.vae.encode(part).latent_dist for part in parts]  # type: ignore[union-attr]

@@ -30,7 +30,7 @@ from miniworld.judge import Judge
 from miniworld.prove.cross_init_table import table
 from miniworld.prove.exam import merge
 from miniworld.prove.measures import AUTOCAST
-from miniworld.prove.persons import MODEL, NAMES, TOKEN, Person, called, with_word, written_out
+from miniworld.prove.persons import MODEL, NAMES, TOKEN, TestPerson, called, with_word, written_out
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import write_between_marks
 
@@ -42,7 +42,7 @@ REGULARISATION_PICTURES = 10
 
 
 @dataclass(frozen=True)
-class Arm:
+class EmbeddingArm:
     """How the vectors start (a plugin and its arguments), and how they are trained. 0 steps: the start itself."""
 
     name: str
@@ -54,20 +54,20 @@ class Arm:
 
 
 ARMS = (
-    Arm("word", WORD, 320, says_word=True),
-    Arm("cross init", CROSSED_NAMES, 320),
-    Arm("cross init, fast", CROSSED_NAMES, 25, 0.08),
-    Arm("word, fast", WORD, 25, 0.08, says_word=True),
-    Arm("cross init, start", CROSSED_NAMES),
-    Arm("word, start", WORD, says_word=True),
-    Arm("cross init, twice the rate", CROSSED_NAMES, 320, 0.01),
-    Arm("cross init, three times the rate", CROSSED_NAMES, 320, 0.015),
-    Arm("cross init, longer", CROSSED_NAMES, 1000),
-    Arm("crossed word", ("embeddings.cross_init",), 320, says_word=True),
-    Arm("name mean, not crossed", (*CROSSED_NAMES, "cross=false"), 320),
-    Arm("cross init, no pull", (*CROSSED_NAMES, "reg_weight=0"), 320),
-    Arm("word, a tenth of the rate", WORD, 320, 0.0005, says_word=True),
-    Arm("word, 5000 steps", WORD, 5000, says_word=True),
+    EmbeddingArm("word", WORD, 320, says_word=True),
+    EmbeddingArm("cross init", CROSSED_NAMES, 320),
+    EmbeddingArm("cross init, fast", CROSSED_NAMES, 25, 0.08),
+    EmbeddingArm("word, fast", WORD, 25, 0.08, says_word=True),
+    EmbeddingArm("cross init, start", CROSSED_NAMES),
+    EmbeddingArm("word, start", WORD, says_word=True),
+    EmbeddingArm("cross init, twice the rate", CROSSED_NAMES, 320, 0.01),
+    EmbeddingArm("cross init, three times the rate", CROSSED_NAMES, 320, 0.015),
+    EmbeddingArm("cross init, longer", CROSSED_NAMES, 1000),
+    EmbeddingArm("crossed word", ("embeddings.cross_init",), 320, says_word=True),
+    EmbeddingArm("name mean, not crossed", (*CROSSED_NAMES, "cross=false"), 320),
+    EmbeddingArm("cross init, no pull", (*CROSSED_NAMES, "reg_weight=0"), 320),
+    EmbeddingArm("word, a tenth of the rate", WORD, 320, 0.0005, says_word=True),
+    EmbeddingArm("word, 5000 steps", WORD, 5000, says_word=True),
 )
 NEEDED = ARMS[:6]
 """What the thresholds are about; the rest follows when these are done for every person."""
@@ -90,7 +90,7 @@ def prove(argv: Sequence[str]) -> None:
         for seed in range(arguments.seeds)
         for person, arm, steps in order(persons, arguments.long)
     ]
-    exam = Exam(arguments.output)
+    exam = EmbeddingExam(arguments.output)
     measure_what_is_missing(results, keys, exam.measure, arguments.minutes)
     text = results.signed(table(results.arms))
     write_text(arguments.output / "table.md", text)
@@ -108,7 +108,7 @@ def order(persons: Sequence[str], long: int) -> list[tuple[str, str, int]]:
     return [*first, *in_words, *rest, *dreambooth, *[(p, ARMS[-1].name, ARMS[-1].steps) for p in persons[:long]]]
 
 
-class Exam:
+class EmbeddingExam:
     """Trains and examines arms; the base model and the judge are loaded once."""
 
     def __init__(self, output: Path) -> None:
@@ -116,7 +116,7 @@ class Exam:
         self.base, self.judge = load_model(MODEL), Judge.load()
 
     def measure(self, key: Mapping[str, Any]) -> dict[str, Any]:
-        person = Person(key["person"], self.base, self.judge)
+        person = TestPerson(key["person"], self.base, self.judge)
         folder = self.output / f"{key['person']} {key['arm']} {key['seed']}".replace(",", "").replace(" ", "-")
         examples = folder.with_suffix(".png")
         if key["arm"] == IN_WORDS:
@@ -132,7 +132,7 @@ class Exam:
         shutil.rmtree(folder / "pictures", ignore_errors=True)
         return {**found, **travel(folder), "cpu_seconds": round(seconds, 1)}
 
-    def _dreambooth(self, person: Person, folder: Path, key: Mapping[str, Any], examples: Path) -> dict[str, Any]:
+    def _dreambooth(self, person: TestPerson, folder: Path, key: Mapping[str, Any], examples: Path) -> dict[str, Any]:
         """A LoRA of "sks man" with pictures that the model itself draws of a man beside it."""
         shutil.rmtree(folder, ignore_errors=True)
         prompts = [
@@ -164,7 +164,7 @@ class Exam:
         return {**found, "cpu_seconds": round(seconds, 1)}
 
 
-def train(arm: Arm, person: Person, folder: Path, seed: int) -> Path:
+def train(arm: EmbeddingArm, person: TestPerson, folder: Path, seed: int) -> Path:
     """Run train_network.py on the person's one picture; returns the embedding."""
     person.write_pictures(folder / "pictures", 8 * BATCH)
     run_training(
@@ -178,7 +178,7 @@ def train(arm: Arm, person: Person, folder: Path, seed: int) -> Path:
     return folder / "person.safetensors"
 
 
-def start(arm: Arm, person: Person, folder: Path) -> Path:
+def start(arm: EmbeddingArm, person: TestPerson, folder: Path) -> Path:
     """Only the start of the vectors, as `python -m embeddings init` writes it."""
     from embeddings.commands.init import init
 
@@ -188,7 +188,7 @@ def start(arm: Arm, person: Person, folder: Path) -> Path:
     return file
 
 
-def word_options(arm: Arm, person: Person) -> list[object]:
+def word_options(arm: EmbeddingArm, person: TestPerson) -> list[object]:
     module, *arguments = arm.initializer
     options: list[object] = ["--token_string", TOKEN, "--num_vectors_per_token", VECTORS]
     options += ["--embedding_initializer", module]

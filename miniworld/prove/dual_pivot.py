@@ -27,7 +27,7 @@ from miniworld.identities import HELD_OUT
 from miniworld.pretrain_restorer.__main__ import RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF
 from miniworld.prove.likeness import Likeness
-from miniworld.prove.pivot_arms import Arm, Lengths
+from miniworld.prove.pivot_arms import Lengths, PivotArm
 from miniworld.prove.results import UNET, Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import markdown, write_between_marks
 
@@ -38,19 +38,19 @@ SHEET = ("input", "B1", "B2", "B3", "B4", "truth")
 SHARES = (0.125, 0.25, 0.5)
 """Of step 2's steps, where B8 looks."""
 
-BLIND = Arm("B1", "blind (eq. 4)", unet="pretrained", gamma=1.0)
-BOTH = Arm("B4", "both pivots (eq. 6, 7)", encoder="in context")
+BLIND = PivotArm("B1", "blind (eq. 4)", unet="pretrained", gamma=1.0)
+BOTH = PivotArm("B4", "both pivots (eq. 6, 7)", encoder="in context")
 FIRST = (
     BLIND,
-    Arm("B2", "text pivot out of context (eq. 5)", unet="out of context"),
-    Arm("B3", "text pivot in context (eq. 6)"),
+    PivotArm("B2", "text pivot out of context (eq. 5)", unet="out of context"),
+    PivotArm("B3", "text pivot in context (eq. 6)"),
     BOTH,
 )
 """The table's heart, for everybody before the rest."""
 REST = (
-    Arm("B1 class", "nothing tuned, the class prompt", unet="pretrained", names_the_person=False),
+    PivotArm("B1 class", "nothing tuned, the class prompt", unet="pretrained", names_the_person=False),
     replace(BOTH, row="B4n", told="both, step 2 with the null text at high noise", high_noise_text="null"),
-    Arm("B5", "model pivot alone", unet="pretrained", encoder="pretrained G"),
+    PivotArm("B5", "model pivot alone", unet="pretrained", encoder="pretrained G"),
     replace(BOTH, row="B6", told="both, E of the next person", of_another=True),
     *(replace(BOTH, row=f"B9 gamma {g:g}", told=f"both, gamma = {g:g}", gamma=g) for g in (0.0, 0.3, 1.0)),
     *(replace(BOTH, row=f"B7 w {w}", told=f"both, guidance {w}", w=float(w)) for w in (2, 3, 4, 5)),
@@ -69,10 +69,10 @@ def prove(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
     lengths = Lengths(arguments.text_steps, arguments.model_steps, arguments.text_rate, arguments.model_rate)
     lengths = replace(lengths, damage=arguments.damage)
-    from miniworld.prove.pivots import Studio  # after the options: it imports the engine
+    from miniworld.prove.pivots import PivotTrainer  # after the options: it imports the engine
 
     results = Results(arguments.output / "arms.jsonl", (UNET, RESTORER / UNET.name))
-    studio = lru_cache(maxsize=1)(lambda seed: Studio(arguments.output / "weights", lengths, seed))
+    studio = lru_cache(maxsize=1)(lambda seed: PivotTrainer(arguments.output / "weights", lengths, seed))
     likeness = lru_cache(maxsize=2)(Likeness)
     by_row = {arm.row: arm for arm in ARMS}
 
@@ -128,7 +128,7 @@ BOUNDS = {"input": "the damaged picture itself", "truth": "the truth, through th
 
 
 def arm_keys(
-    people: Sequence[str], by_row: Mapping[str, Arm], rows: Sequence[str] | None, seeds: int, lengths: Lengths
+    people: Sequence[str], by_row: Mapping[str, PivotArm], rows: Sequence[str] | None, seeds: int, lengths: Lengths
 ) -> Iterator[dict[str, Any]]:
     """The heart of the table for everybody, then the rest for everybody; then the next seed."""
 
@@ -145,7 +145,7 @@ def arm_keys(
                     yield {"row": row, "person": person, "seed": seed, **other, **settings_of(arm, lengths)}
 
 
-def settings_of(arm: Arm | None, lengths: Lengths) -> dict[str, Any]:
+def settings_of(arm: PivotArm | None, lengths: Lengths) -> dict[str, Any]:
     """What an arm depends on: a blind restorer is the same whatever the pivots' lengths are."""
     settings: dict[str, Any] = {"damage": None if lengths.damage == "hard" else lengths.damage}
     if arm is not None and arm.unet != "pretrained":

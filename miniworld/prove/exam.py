@@ -33,7 +33,7 @@ SHOWN = 8
 """Pictures of an arm in its row of examples."""
 
 
-class Exam:
+class StyleExam:
     """The base model, a style's 32 test pictures, 32 pictures of the pretraining's kind, and the judge."""
 
     def __init__(self, style: str) -> None:

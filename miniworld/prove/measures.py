@@ -15,7 +15,7 @@ from library.models.text import TextConditioner
 from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
 from miniworld.judge import Judge, to_pictures
-from miniworld.scenes import Picture
+from miniworld.scenes import ScenePicture
 
 DRAWS = 4  # of noise and timestep for each picture: stratified, and the same for every arm
 BATCH = 32
@@ -29,7 +29,7 @@ class HeldOut:
     """Pictures with captions, ready to be denoised again and again under the same noise."""
 
     @torch.no_grad()
-    def __init__(self, model: StableDiffusion, pictures: Sequence[Picture], seed: int = 0) -> None:
+    def __init__(self, model: StableDiffusion, pictures: Sequence[ScenePicture], seed: int = 0) -> None:
         images = to_pictures(np.stack([picture.image for picture in pictures]))
         posterior = model.vae.encode(images).latent_dist  # type: ignore[union-attr]
         latents = posterior.mean * model.scaling_factor
@@ -91,7 +91,7 @@ def similarity(features: Tensor, truth: Tensor) -> float:
     return float(torch.cosine_similarity(features, truth, dim=1).mean())
 
 
-def content_score(judge: Judge, images: np.ndarray, pictures: Sequence[Picture]) -> float:
+def content_score(judge: Judge, images: np.ndarray, pictures: Sequence[ScenePicture]) -> float:
     """Share of the pictures in which the judge sees the object or shape that the caption names."""
     found = []
     for seen, picture in zip(judge.read(images), pictures, strict=True):

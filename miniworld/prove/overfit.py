@@ -37,7 +37,7 @@ BATCH, MEASURED_EVERY = 2, 20  # pictures in a step, steps
 
 
 @dataclass(frozen=True)
-class Arm:
+class OverfitArm:
     """How strongly and how long a LoRA is trained."""
 
     name: str
@@ -49,9 +49,9 @@ class Arm:
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("too long", 64, 2e-3, 200),
-        Arm("far too long", 64, 2e-3, 400),
-        Arm("gentle", 4, 5e-4, 120),
+        OverfitArm("too long", 64, 2e-3, 200),
+        OverfitArm("far too long", 64, 2e-3, 400),
+        OverfitArm("gentle", 4, 5e-4, 120),
     )
 }
 

@@ -22,7 +22,7 @@ from miniworld.palette import COLOURS
 from miniworld.pretrain.preview import save_grid
 from miniworld.prove.measures import HeldOut, draw, through_vae
 from miniworld.questions import prompt
-from miniworld.scenes import Picture
+from miniworld.scenes import ScenePicture
 from miniworld.sets import identity_set, one_image_set
 
 MODEL = Path(__file__).parents[1] / "model"
@@ -37,7 +37,7 @@ Caption = Callable[[Facts], str]
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedFacts:
     """A prompt in facts: what should be seen besides the person."""
 
     facts: Facts
@@ -54,7 +54,7 @@ def written_out(facts: Facts) -> str:
     return prompt(facts)
 
 
-class Person:
+class TestPerson:
     """A held-out identity: one picture to learn from, ten others, and prompts that ask for something else."""
 
     def __init__(self, name: str, base: StableDiffusion, judge: Judge) -> None:
@@ -65,10 +65,10 @@ class Person:
         self.gender = str(facts.gender)
         colours = [colour for colour in COLOURS if colour != facts.background]
         still = replace(facts, expression="neutral", hat="none")
-        self.asked = [Asked(still)] * PLAIN
-        self.asked += [Asked(replace(still, background=colour), "background") for colour in colours[:BACKGROUNDS]]
-        self.asked += [Asked(replace(still, hat=colour), "hat") for colour in colours[:HATS]]
-        self.asked += [Asked(replace(still, style="sketch"), "style")] * SKETCHES
+        self.asked = [AskedFacts(still)] * PLAIN
+        self.asked += [AskedFacts(replace(still, background=colour), "background") for colour in colours[:BACKGROUNDS]]
+        self.asked += [AskedFacts(replace(still, hat=colour), "hat") for colour in colours[:HATS]]
+        self.asked += [AskedFacts(replace(still, style="sketch"), "style")] * SKETCHES
 
     def write_pictures(self, folder: Path, repeats: int) -> None:
         """The one picture, as often in an epoch as asked."""
@@ -119,9 +119,9 @@ def with_word(file: Path) -> tuple[StableDiffusion, Caption]:
     return model, called(placeholders.text)
 
 
-def _captioned(pictures: Sequence[Picture], caption: Caption) -> list[Picture]:
+def _captioned(pictures: Sequence[ScenePicture], caption: Caption) -> list[ScenePicture]:
     return [replace(picture, caption=caption(picture.facts)) for picture in pictures]
 
 
-def _styled(text: str, asked: Asked) -> str:
+def _styled(text: str, asked: AskedFacts) -> str:
     return text.replace("a photo of", "a sketch of", 1) if asked.head == "style" else text

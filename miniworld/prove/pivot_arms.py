@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Arm:
+class PivotArm:
     """One way of restoring: which G, which E, and how eq. 8 is run."""
 
     row: str

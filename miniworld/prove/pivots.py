@@ -18,7 +18,7 @@ from miniworld.pretrain_restorer.__main__ import MODEL, RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF, portraits
 from miniworld.prove.likeness import Likeness
 from miniworld.prove.measures import through_vae
-from miniworld.prove.pivot_arms import Arm, Lengths
+from miniworld.prove.pivot_arms import Lengths, PivotArm
 from miniworld.sets import identity_set
 from restoration.pivots.person import class_prompt_of, give_weights
 from restoration.restoring.sampling import Sampling, restore
@@ -42,7 +42,7 @@ def quoted(value: object) -> str:
     return f"'{value}'"
 
 
-class Studio:
+class PivotTrainer:
     """Tunes the mini restorer on people, and restores with what came of it; everything trained is kept in `folder`."""
 
     def __init__(self, folder: Path, lengths: Lengths, seed: int) -> None:
@@ -55,7 +55,7 @@ class Studio:
     def _pretrained(self) -> System:
         return load_restorer(MODEL, RESTORER).system
 
-    def restore(self, arm: Arm, person: str, encoder_of: str, exam: Likeness) -> np.ndarray:
+    def restore(self, arm: PivotArm, person: str, encoder_of: str, exam: Likeness) -> np.ndarray:
         """The exam's damaged pictures, restored in the way of an arm: uint8 (10, 128, 128, 3)."""
         system = copy.deepcopy(self._pretrained)
         if arm.unet != "pretrained":
@@ -80,7 +80,7 @@ class Studio:
         name = f"{person}-{context.replace(' ', '-')}"
         return self._trained(f"{name}_G", "text", person, name, {"in_context": CONTEXTS[context]})
 
-    def encoder(self, person: str, arm: Arm) -> Path:
+    def encoder(self, person: str, arm: PivotArm) -> Path:
         """E_pr of step 2 (eq. 7), after the share of its steps that the arm asks for."""
         around = arm.encoder
         name = f"{person}-{around.replace(' ', '-')}-{arm.high_noise_text}"

@@ -24,7 +24,7 @@ from miniworld.prove.arms import LEARNING_RATE, Method, lora
 from miniworld.prove.bed_arms import distance_to_planted, ranks_found, train
 from miniworld.prove.bed_table import report
 from miniworld.prove.bed_tasks import TASKS, prepare
-from miniworld.prove.exam import MODEL, Exam
+from miniworld.prove.exam import MODEL, StyleExam
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import write_between_marks
 
@@ -101,7 +101,7 @@ def _measurer(output: Path, weights: str) -> Callable[[Mapping[str, Any]], dict[
     """Trains and measures the arm of a key; tasks, and what the judge needs, are made once."""
     base = load_model(MODEL)
     data_of = lru_cache(maxsize=None)(lambda task: prepare(TASKS[task], base, output / "tasks", weights))
-    exam_of = lru_cache(maxsize=None)(Exam)
+    exam_of = lru_cache(maxsize=None)(StyleExam)
     methods = [*(lora(rank) for rank in RANKS), *RULES]
 
     def measure(key: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ Pair = tuple[Tensor, Tensor]
 """What each half says of a layer: (out, in)."""
 
 
-class Layer:
+class LayerGradients:
     """What a pass gathers of one layer: a half's gradient of the weight, and the second moments that whiten it."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -76,9 +76,9 @@ def _moment(values: Tensor) -> Tensor:
     return (flat.mT @ flat).double()
 
 
-def gather(base: StableDiffusion, data: Data, samples: int = SAMPLES, seed: int = 0) -> dict[str, Layer]:
+def gather(base: StableDiffusion, data: Data, samples: int = SAMPLES, seed: int = 0) -> dict[str, LayerGradients]:
     """A pass over both halves of the task's pictures at the model's own weights; by the layers' names."""
-    layers = {name: Layer(layer) for name, layer in adapted_layers(base.unet).items()}
+    layers = {name: LayerGradients(layer) for name, layer in adapted_layers(base.unet).items()}
     base.unet.requires_grad_(False)
     for layer in layers.values():
         layer.weight.requires_grad_(True)
@@ -163,7 +163,7 @@ def prove(argv: Sequence[str]) -> None:
     print(text)
 
 
-def ranks_by_rule(layers: Mapping[str, Layer], planted: Mapping[str, int]) -> dict[str, Any]:
+def ranks_by_rule(layers: Mapping[str, LayerGradients], planted: Mapping[str, int]) -> dict[str, Any]:
     """Of each rule the mean rank over the layers, and on a teacher how far the ranks are from the planted ones."""
     found: dict[str, Any] = {}
     seen = {name: {"plain": layer.plain(), "whitened": layer.whitened()} for name, layer in layers.items()}

@@ -13,7 +13,7 @@ import torch
 from library.errors import UserError
 from library.files import write_text
 from miniworld.prove.arms import Method, arm_key, base_key, train_and_measure
-from miniworld.prove.exam import Exam
+from miniworld.prove.exam import StyleExam
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import write_between_marks
 from miniworld.styles import HELD_OUT_STYLES
@@ -40,7 +40,7 @@ def prove_on_styles(
         raise UserError(f"{unknown[0]} is not a held-out style; they are {', '.join(HELD_OUT_STYLES)}")
     torch.set_num_threads(1)
     results = Results(arguments.output / "arms.jsonl")
-    exams = lru_cache(maxsize=None)(Exam)
+    exams = lru_cache(maxsize=None)(StyleExam)
 
     def measure(key: dict[str, Any]) -> dict[str, Any]:
         style = key["style"]

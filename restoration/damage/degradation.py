@@ -19,9 +19,9 @@ import numpy as np
 
 from library.data.keys import seed_of
 from restoration.damage import kernels
-from restoration.damage.ranges import PRESETS, Degradation, Stage
+from restoration.damage.ranges import PRESETS, Degradation, DegradationStage
 
-__all__ = ["PRESETS", "Degradation", "Stage", "degrade", "draw_kernel", "eq_9", "generator", "jpeg"]
+__all__ = ["PRESETS", "Degradation", "DegradationStage", "degrade", "draw_kernel", "eq_9", "generator", "jpeg"]
 
 SMALLEST_SIDE = 4  # pixels: no picture is made smaller than this
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "bicubic": cv2.INTER_CUBIC}
@@ -84,7 +84,7 @@ def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
 # --- what is drawn
 
 
-def draw_kernel(stage: Stage, rng: np.random.Generator) -> np.ndarray:
+def draw_kernel(stage: DegradationStage, rng: np.random.Generator) -> np.ndarray:
     """One of the six kinds, or a sinc filter."""
     low, high = (int(side) for side in stage.kernel_size)
     size = int(rng.integers(low // 2, high // 2 + 1)) * 2 + 1
@@ -103,7 +103,7 @@ def draw_kernel(stage: Stage, rng: np.random.Generator) -> np.ndarray:
     return kernels.gaussian(size, sigma_x, sigma_y, angle)
 
 
-def draw_size(stage: Stage, rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
+def draw_size(stage: DegradationStage, rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) after the stage's resize."""
     if stage.downscale is not None:
         r = rng.uniform(*stage.downscale)
@@ -115,7 +115,7 @@ def draw_size(stage: Stage, rng: np.random.Generator, size: tuple[int, int]) -> 
     return width, height
 
 
-def draw_noise(stage: Stage, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+def draw_noise(stage: DegradationStage, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     """n: the noise of a picture, which for Poisson noise depends on the picture."""
     gaussian, grey = rng.random() < stage.gaussian_share, rng.random() < stage.grey_noise_share
     strength = rng.uniform(*(stage.noise if gaussian else stage.poisson_scale))
@@ -134,7 +134,7 @@ def draw_noise(stage: Stage, rng: np.random.Generator) -> Callable[[np.ndarray],
     return gaussian_noise if gaussian else poisson_noise
 
 
-def _draw(stage: Stage, rng: np.random.Generator, size: tuple[int, int], smaller: float) -> tuple[Any, ...]:
+def _draw(stage: DegradationStage, rng: np.random.Generator, size: tuple[int, int], smaller: float) -> tuple[Any, ...]:
     """Everything that `eq_9` takes beside the picture."""
     base = (int(size[0] // smaller), int(size[1] // smaller))
     kernel = draw_kernel(stage, rng) if rng.random() < stage.blur_share else None

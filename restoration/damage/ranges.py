@@ -15,7 +15,7 @@ REFERENCE_SIDE = 512  # pixels: what the presets' lengths mean
 
 
 @dataclass(frozen=True)
-class Stage:
+class DegradationStage:
     """The ranges that one application of eq. 9 draws from; the defaults are the preset `face`.
 
     Ranges are (lowest, highest), both inclusive and uniform between.
@@ -54,7 +54,7 @@ class Stage:
 class Degradation:
     """One or two stages, and how they are joined."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[DegradationStage, ...]
     between: float = 1.0
     """Before a second stage's resize and at the end, the picture is this many times smaller than the original."""
     final_sinc_share: float = 0.0
@@ -66,8 +66,11 @@ class Degradation:
         return replace(self, stages=tuple(_scaled(stage, share) for stage in self.stages))
 
     def with_ranges(self, ranges: Mapping[str, Any]) -> Degradation:
-        """The same with other values of `Stage`'s fields; a name that begins with `second_` is the second stage's only,
-        and one without is the first's, and the second's too where both stages had the same value."""
+        """The same with other values of `DegradationStage`'s fields.
+
+        A name that begins with `second_` is the second stage's only, and one without is the first's, and the second's
+        too where both stages had the same value.
+        """
         stages = list(self.stages)
         alike = {name: all(getattr(stage, name) == getattr(stages[0], name) for stage in stages) for name in RANGES}
         for name, value in ranges.items():
@@ -82,9 +85,9 @@ class Degradation:
 
 
 SECOND = "second_"
-RANGES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Stage))
-_FACE = Stage()
-_REAL_1 = Stage(
+RANGES: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DegradationStage))
+_FACE = DegradationStage()
+_REAL_1 = DegradationStage(
     kernel_size=(7, 21),
     kernel_shares=(0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
     sinc_share=0.1,
@@ -112,7 +115,7 @@ PRESETS: Mapping[str, Degradation] = {
 }
 
 
-def _scaled(stage: Stage, share: float) -> Stage:
+def _scaled(stage: DegradationStage, share: float) -> DegradationStage:
     low, high = stage.blur_sigma
     smallest, largest = (max(3, int(side * share) // 2 * 2 + 1) for side in stage.kernel_size)
     # A blur below this is none at all, in pixels of any picture.

@@ -23,7 +23,7 @@ from library.errors import UserError
 from library.models.text import TextEmbeddings
 from restoration.damage.degradation import degrade, generator
 from restoration.damage.ranges import Degradation
-from restoration.pivots.faces import Face, read_face
+from restoration.pivots.faces import ReferenceFace, read_face
 from restoration.system.cleaner import Cleaner
 
 
@@ -38,7 +38,7 @@ class RestorationBatch(Batch):
     person: str = field(kw_only=True)
 
 
-class Encoder(Protocol):
+class LatentEncoder(Protocol):
     """The VAE, as much of it as is needed here."""
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,13 @@ class Latents:
     """
 
     def __init__(
-        self, encoder: Encoder, cleaner: Cleaner, degradation: Degradation, scaling_factor: float, side: int, seed: int
+        self,
+        encoder: LatentEncoder,
+        cleaner: Cleaner,
+        degradation: Degradation,
+        scaling_factor: float,
+        side: int,
+        seed: int,
     ) -> None:
         self._encoder, self.cleaner, self._degradation = encoder, cleaner, degradation
         self._scaling_factor, self._side, self._seed = scaling_factor, side, seed
@@ -61,7 +67,7 @@ class Latents:
         self._posteriors: dict[str, tuple[Tensor, Tensor]] = {}
         self._conditions: dict[tuple[str, int], Tensor] = {}
 
-    def clean(self, face: Face, epoch: int) -> Tensor:
+    def clean(self, face: ReferenceFace, epoch: int) -> Tensor:
         """A sample of the clean picture's latents in an epoch: (4, side/8, side/8) float32."""
         if face.sample_id not in self._posteriors:
             self._posteriors[face.sample_id] = self._encode(self._picture(face))
@@ -69,14 +75,14 @@ class Latents:
         noise = torch.randn(mean.shape, generator=key(self._seed, epoch, face.sample_id, "posterior"))
         return (mean + std * noise) * self._scaling_factor
 
-    def condition(self, face: Face, epoch: int) -> Tensor:
+    def condition(self, face: ReferenceFace, epoch: int) -> Tensor:
         """c(R(degraded picture)) of an epoch: (4, side/8, side/8) float32, the mode of the posterior."""
         place = (face.sample_id, epoch)
         if place not in self._conditions:
             return self._degraded(face, epoch)
         return self._conditions[place]
 
-    def prepare(self, visits: Sequence[tuple[Face, int]], progress: bool) -> None:
+    def prepare(self, visits: Sequence[tuple[ReferenceFace, int]], progress: bool) -> None:
         """Compute what these visits (picture, epoch) need, so that VAE and cleaner can leave the device."""
         shown = tqdm(visits, desc="degrading pictures", unit="image", disable=None if progress else True)
         for face, epoch in shown:
@@ -85,17 +91,17 @@ class Latents:
                 self._conditions[face.sample_id, epoch] = self._degraded(face, epoch)
         self._pictures.clear()
 
-    def degraded(self, face: Face, epoch: int) -> np.ndarray:
+    def degraded(self, face: ReferenceFace, epoch: int) -> np.ndarray:
         """The damaged picture, float32 (side, side, 3) in [0, 1]."""
         return degrade(self._picture(face), self._degradation, generator(self._seed, epoch, face.sample_id))
 
-    def _degraded(self, face: Face, epoch: int) -> Tensor:
+    def _degraded(self, face: ReferenceFace, epoch: int) -> Tensor:
         damaged = self.degraded(face, epoch)
         cleaned = self.cleaner(torch.from_numpy(damaged).permute(2, 0, 1)[None])
         mean, _ = self._encode(cleaned[0].permute(1, 2, 0).numpy())
         return mean * self._scaling_factor
 
-    def _picture(self, face: Face) -> np.ndarray:
+    def _picture(self, face: ReferenceFace) -> np.ndarray:
         if face.sample_id not in self._pictures:
             self._pictures[face.sample_id] = read_face(face.path, self._side)
         return self._pictures[face.sample_id]
@@ -116,8 +122,8 @@ class RestorationBatches:
 
     def __init__(
         self,
-        faces: Sequence[Face],
-        prior: Sequence[Face],
+        faces: Sequence[ReferenceFace],
+        prior: Sequence[ReferenceFace],
         latents: Latents,
         texts: Mapping[str, Tensor],
         *,
@@ -151,7 +157,7 @@ class RestorationBatches:
             parts = split(global_batch, self._batch_size, self._geometry)
             yield [self._batch(part, len(global_batch), epoch, self._prior_of(epoch, number, part)) for part in parts]
 
-    def visits(self, first_step: int, last_step: int) -> list[tuple[Face, int]]:
+    def visits(self, first_step: int, last_step: int) -> list[tuple[ReferenceFace, int]]:
         """The (picture, epoch) that the steps from `first_step` (0-based) to `last_step` look at, on this process."""
         seen = []
         for step in range(first_step, last_step):
@@ -172,7 +178,7 @@ class RestorationBatches:
             batches += [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
         return [batches[i] for i in permutation(len(batches), self._seed, epoch, "order of batches")]
 
-    def _prior_of(self, epoch: int, number: int, part: MicroBatch) -> list[Face]:
+    def _prior_of(self, epoch: int, number: int, part: MicroBatch) -> list[ReferenceFace]:
         """The prior pictures beside a part: its faces' places in the whole run, counted through the prior's orders."""
         if not self.prior:
             return []
@@ -185,7 +191,7 @@ class RestorationBatches:
             chosen.append(self.prior[self._lap(lap)[index]])
         return chosen
 
-    def _batch(self, part: MicroBatch, true_count: int, epoch: int, prior: list[Face]) -> RestorationBatch:
+    def _batch(self, part: MicroBatch, true_count: int, epoch: int, prior: list[ReferenceFace]) -> RestorationBatch:
         faces = [self.faces[i] for i in part.samples]
         real = [1.0 if i < part.real else 0.0 for i in range(len(faces))]
         rows = faces + prior

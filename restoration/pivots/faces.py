@@ -18,7 +18,7 @@ USUAL_NUMBER = 10  # reference pictures of a person, as in the paper
 
 
 @dataclass(frozen=True)
-class Face:
+class ReferenceFace:
     """One picture. `prompt` is what G reads for it; `person` tells whose G it belongs to, "" where there is one G.
 
     `sample_id` names the picture's random draws: folder and file, so that it stays the same when the folder moves.
@@ -33,7 +33,7 @@ class Face:
         return f"{self.path.parent.name}/{self.path.name}"
 
 
-def find_faces(folder: Path, option: str, prompt: str, side: int, person: str = "") -> list[Face]:
+def find_faces(folder: Path, option: str, prompt: str, side: int, person: str = "") -> list[ReferenceFace]:
     """The pictures of a folder, sorted by name. Raises `UserError` that lists all that cannot be used.
 
     Pictures smaller than `side` are refused: enlarged ones would teach G to draw blurred faces.
@@ -47,10 +47,10 @@ def find_faces(folder: Path, option: str, prompt: str, side: int, person: str = 
         show_line(line)
     problems = [problem for path in paths if (problem := _problem(path, side))]
     raise_all(problems)
-    return [Face(path, prompt, person) for path in paths]
+    return [ReferenceFace(path, prompt, person) for path in paths]
 
 
-def about_number(faces: Sequence[Face]) -> list[str]:
+def about_number(faces: Sequence[ReferenceFace]) -> list[str]:
     """A line where there are few references."""
     if len(faces) >= USUAL_NUMBER // 2:
         return []

@@ -15,7 +15,7 @@ from library.sampling.previews import undisturbed, write_png
 from library.training.callbacks.samples import Previews, PreviewSpec
 from library.training.runtime.memory import on_device
 from restoration.pivots.batches import Latents
-from restoration.pivots.faces import Face
+from restoration.pivots.faces import ReferenceFace
 from restoration.restoring.sampling import Sampling, restore
 from restoration.system.system import System
 
@@ -25,7 +25,12 @@ EPOCH_OF_PREVIEWS = 0  # training counts from 1, so no picture is damaged in thi
 
 
 def build_previews(
-    settings: Settings, system: System, latents: Latents, faces: Sequence[Face], prompt: str, device: torch.device
+    settings: Settings,
+    system: System,
+    latents: Latents,
+    faces: Sequence[ReferenceFace],
+    prompt: str,
+    device: torch.device,
 ) -> Previews:
     spec = settings.take(PreviewSpec)
     wanted = spec.sample_at_first or spec.sample_every_n_steps

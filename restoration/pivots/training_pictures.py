@@ -16,7 +16,7 @@ from library.training.runtime.environment import Footing
 from library.training.runtime.memory import place
 from restoration.measuring.references import describe_references
 from restoration.options import TEXT
-from restoration.pivots.faces import Face, about_number, find_faces
+from restoration.pivots.faces import ReferenceFace, about_number, find_faces
 from restoration.pivots.person import Person, read_person
 from restoration.pivots.prior import draw_prior, prior_folder
 
@@ -25,8 +25,8 @@ from restoration.pivots.prior import draw_prior, prior_folder
 class TrainingPictures:
     """What a pivot learns from."""
 
-    faces: list[Face]
-    prior: list[Face] = field(default_factory=list)
+    faces: list[ReferenceFace]
+    prior: list[ReferenceFace] = field(default_factory=list)
     people: dict[str, Path] = field(default_factory=dict)
     """Each person's G_p, where step 2 has several."""
 
@@ -64,7 +64,7 @@ def find_training_pictures(
 
 def _several_people(files: Mapping[str, str], side: int) -> TrainingPictures:
     """`identities`: folders of references, each with its person's file of step 1, which has the prompt."""
-    faces: list[Face] = []
+    faces: list[ReferenceFace] = []
     people: dict[str, Path] = {}
     for folder, file in files.items():
         known = read_person(Path(file))

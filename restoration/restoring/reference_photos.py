@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from library.image_files import BadImage, load
-from library.metrics.networks.face_detector import FaceDetector, Found
+from library.metrics.networks.face_detector import DetectedFace, FaceDetector
 from library.metrics.networks.identity import Reader, cut_face
 from restoration.measuring.identity import LEAST_LIKENESS
 from restoration.measuring.references import other_people, same_photos
@@ -60,7 +60,7 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
     """The person's aligned face of each photo. Photos of several people wait until those of one have told who it is."""
     result = References()
     directions: dict[Path, np.ndarray] = {}
-    crowds: list[tuple[Path, np.ndarray, list[Found]]] = []
+    crowds: list[tuple[Path, np.ndarray, list[DetectedFace]]] = []
 
     def attempt(source: Path, take: Callable[[], None]) -> None:
         try:
@@ -68,7 +68,7 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
         except (Rejected, BadImage, NoFaceChosen, ValueError) as reason:
             result.rejected[source] = str(reason)
 
-    def keep(source: Path, photo: np.ndarray, face: Found) -> None:
+    def keep(source: Path, photo: np.ndarray, face: DetectedFace) -> None:
         result.faces[source] = reference_of(photo, face, rules)
         if rules.network is not None:
             directions[source] = rules.network(cut_face(photo, face.landmarks))
@@ -83,7 +83,7 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
         else:
             keep(source, photo, faces[0])
 
-    def choose(source: Path, photo: np.ndarray, faces: list[Found], person: KnownPerson | None) -> None:
+    def choose(source: Path, photo: np.ndarray, faces: list[DetectedFace], person: KnownPerson | None) -> None:
         if rules.which_face in ("auto", "identity") and person is None:
             places = ", ".join(describe_face(faces, index) for index in from_the_left(faces))
             raise Rejected(
@@ -106,7 +106,7 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
     return result
 
 
-def reference_of(photo: np.ndarray, face: Found, rules: ReferenceRules) -> np.ndarray:
+def reference_of(photo: np.ndarray, face: DetectedFace, rules: ReferenceRules) -> np.ndarray:
     """The aligned face, uint8 (side, side, 3). Raises Rejected."""
     alignment = align(face.landmarks, rules.side)
     if alignment.scale > 1 / LEAST_SHARE:

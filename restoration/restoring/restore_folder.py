@@ -15,7 +15,7 @@ from library.config.option import Settings
 from library.errors import UserError
 from library.files import read_metadata
 from library.image_files import BadImage, load
-from library.metrics.networks.face_detector import FaceDetector, Found
+from library.metrics.networks.face_detector import DetectedFace, FaceDetector
 from library.training.runtime.mixed_precision import DTYPES
 from restoration.damage.ranges import REFERENCE_SIDE
 from restoration.image_folders import at_size, maker_of, to_pixels, to_tensor, working_size
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Studio:
+class FolderRestorer:
     """All that restoring needs, on its device. `text` is what G reads in the conditional branch."""
 
     system: System
@@ -64,7 +64,7 @@ class Studio:
         return [at_size(to_pixels(r), size) for r, size in zip(restored, own, strict=True)]
 
 
-def open_studio(settings: Settings, say: Say) -> Studio:
+def open_studio(settings: Settings, say: Say) -> FolderRestorer:
     """Load what the options name: the restorer, and unless `blind`, the person's G_p and E_pr."""
     device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     restorer = load_named_restorer(settings)
@@ -84,7 +84,9 @@ def open_studio(settings: Settings, say: Say) -> Studio:
     nn.Module.to(system.model.vae, device=device)  # in float32, as the conditions of the training were made
     side = settings["resolution"] or system.model.native_size
     blur = settings["swap_blur"] * side / REFERENCE_SIDE if settings["mode"] == "swap" else 0.0
-    return Studio(system, text, load_cleaner(settings["cleaner"], device, restorer.cleaner), sampling, side, blur)
+    return FolderRestorer(
+        system, text, load_cleaner(settings["cleaner"], device, restorer.cleaner), sampling, side, blur
+    )
 
 
 def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, float]:
@@ -149,7 +151,7 @@ class Done:
     notes: tuple[str, ...] = ()
 
 
-def restore_aligned(studio: Studio, sources: list[Path], batch_size: int) -> Iterator[Done]:
+def restore_aligned(studio: FolderRestorer, sources: list[Path], batch_size: int) -> Iterator[Done]:
     """Restore pictures that each show one face; those of one working size together, as many as `batch_size`."""
     waiting: list[tuple[Path, np.ndarray]] = []
     size: tuple[int, int] | None = None
@@ -180,10 +182,10 @@ class FaceFinder:
     smallest: int
     which: str = "auto"
     person: KnownPerson | None = None
-    others: Studio | None = None
+    others: FolderRestorer | None = None
 
 
-def restore_photos(studio: Studio, sources: list[Path], finder: FaceFinder) -> Iterator[Done]:
+def restore_photos(studio: FolderRestorer, sources: list[Path], finder: FaceFinder) -> Iterator[Done]:
     """Restore faces of larger photos where they are; a photo without the person's is passed on unchanged."""
     for source in sources:
         try:
@@ -214,7 +216,7 @@ def restore_photos(studio: Studio, sources: list[Path], finder: FaceFinder) -> I
             yield Done(source, problem=str(error))
 
 
-def _say_who(faces: Sequence[Found], chosen: ChosenFaces, others_restored: bool) -> tuple[str, ...]:
+def _say_who(faces: Sequence[DetectedFace], chosen: ChosenFaces, others_restored: bool) -> tuple[str, ...]:
     """Which of several faces were restored as the person, and what became of the others."""
     mine = [describe_face(faces, index) for index in chosen.mine]
     rest = [describe_face(faces, index) for index in from_the_left(faces) if index not in chosen.mine]
@@ -226,7 +228,7 @@ def _say_who(faces: Sequence[Found], chosen: ChosenFaces, others_restored: bool)
     return tuple(lines)
 
 
-def _restored(studio: Studio, waiting: list[tuple[Path, np.ndarray]]) -> Iterator[Done]:
+def _restored(studio: FolderRestorer, waiting: list[tuple[Path, np.ndarray]]) -> Iterator[Done]:
     try:
         restored = studio.restore([pixels for _, pixels in waiting], [source.name for source, _ in waiting])
     except RuntimeError as error:  # out of memory, most of all

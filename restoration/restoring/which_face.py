@@ -15,7 +15,7 @@ from library.config.option import Settings
 from library.errors import UserError
 from library.image_files import discover, load
 from library.metrics.distances import likeness_to_mean
-from library.metrics.networks.face_detector import Found
+from library.metrics.networks.face_detector import DetectedFace
 from library.metrics.networks.identity import Reader, cut_face, face_network
 from restoration.measuring.identity import LEAST_LIKENESS, for_arcface
 
@@ -27,7 +27,7 @@ class KnownPerson:
     network: Reader
     directions: np.ndarray
 
-    def likeness(self, photo: np.ndarray, faces: Sequence[Found]) -> list[float]:
+    def likeness(self, photo: np.ndarray, faces: Sequence[DetectedFace]) -> list[float]:
         """Each face's cosine with the mean direction of the references."""
         return self.likeness_of([self.network(cut_face(photo, face.landmarks)) for face in faces])
 
@@ -62,7 +62,7 @@ class NoFaceChosen(ValueError):
 
 
 def choose_faces(
-    photo: np.ndarray, faces: Sequence[Found], which: str, person: KnownPerson | None = None
+    photo: np.ndarray, faces: Sequence[DetectedFace], which: str, person: KnownPerson | None = None
 ) -> ChosenFaces:
     """The faces that `which_face` means. Raises NoFaceChosen where it means none."""
     if which == "all":
@@ -85,19 +85,19 @@ def choose_faces(
     raise NoFaceChosen(f"no face is like the person ({named}); choose with `which_face`: largest, or a number")
 
 
-def describe_face(faces: Sequence[Found], index: int) -> str:
+def describe_face(faces: Sequence[DetectedFace], index: int) -> str:
     """Number and place of a face: "face 2 of 3 (120x150 pixels at 340, 80)"."""
     left, top, width, height = faces[index].box
     number = from_the_left(faces).index(index) + 1
     return f"face {number} of {len(faces)} ({width:.0f}x{height:.0f} pixels at {left:.0f}, {top:.0f})"
 
 
-def from_the_left(faces: Sequence[Found]) -> list[int]:
+def from_the_left(faces: Sequence[DetectedFace]) -> list[int]:
     """Indices of the faces in the order of their middles."""
     return sorted(range(len(faces)), key=lambda index: faces[index].box[0] + faces[index].box[2] / 2)
 
 
-def _numbered(faces: Sequence[Found], which: str) -> list[int]:
+def _numbered(faces: Sequence[DetectedFace], which: str) -> list[int]:
     order = from_the_left(faces)
     numbers = [int(word) for word in which.split(",")]
     if beyond := [number for number in numbers if number > len(faces)]:

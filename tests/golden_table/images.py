@@ -15,7 +15,7 @@ from library.config.image_folders import parse_folder_name
 from library.data.augmentation.image_augmentation import View
 from library.data.buckets import BucketChoice, Buckets, NoBucket
 from library.data.dataset import Dataset, Sample
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.images.image_folder import Stamp, list_folder
 from library.data.regularization import fill_up
 from library.data.sample_order import order, steps_per_epoch
@@ -162,14 +162,14 @@ def dataset_of(row: dict[str, Any]) -> Dataset:
     )
     rule = Buckets((128, 128), True, 64, 256, 64)
     sizes = [(width, height) for width, height in row["image_sizes_cycled"]]
-    pictures: dict[bool, list[tuple[Picture, int]]] = {False: [], True: []}
+    pictures: dict[bool, list[tuple[DatasetImage, int]]] = {False: [], True: []}
     for is_reg, names in ((False, row["train"]), (True, row["reg"])):
         for folder, images in names:
             repeats = int(folder.split("_")[0])
             subset = replace(subset_of({"is_reg": is_reg, "num_repeats": repeats}), image_dir=Path(folder))
             for i in range(images):
                 size = sizes[i % len(sizes)]
-                picture = Picture(Path(folder, f"{i}.png"), Stamp(0, 0), size, rule.choose(size), "", subset, 0)
+                picture = DatasetImage(Path(folder, f"{i}.png"), Stamp(0, 0), size, rule.choose(size), "", subset, 0)
                 pictures[is_reg].append((picture, repeats))
     wanted = sum(repeats for _, repeats in pictures[False])
     filled = fill_up([repeats for _, repeats in pictures[True]], wanted)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from miniworld.check import Line, shares, table, told
+from miniworld.check import CheckLine, shares, table, told
 from miniworld.facts import Facts
 from miniworld.questions import asked, prompt, questions
 
@@ -14,9 +14,9 @@ def test_shares_count_each_head_over_the_pictures_that_were_asked():
 
 
 def test_a_line_is_missed_only_below_its_threshold():
-    assert Line("shape", 10, 0.79, 1.0, 0.80).missed
-    assert not Line("shape", 10, 0.80, 1.0, 0.80).missed
-    assert not Line("eye_colour", 10, 0.1, 1.0, None).missed
+    assert CheckLine("shape", 10, 0.79, 1.0, 0.80).missed
+    assert not CheckLine("shape", 10, 0.80, 1.0, 0.80).missed
+    assert not CheckLine("eye_colour", 10, 0.1, 1.0, None).missed
 
 
 def test_the_table_names_what_was_missed():

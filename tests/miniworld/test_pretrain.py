@@ -11,7 +11,7 @@ from torch import nn
 from miniworld.architecture import build_vae
 from miniworld.captions import VOCABULARY
 from miniworld.pretrain import drawings, latents, text_encoder, unet, vae
-from miniworld.pretrain.lockstep import Process, Stage, draws
+from miniworld.pretrain.lockstep import Process, TrainingStage, draws
 from miniworld.pretrain.schedule import learning_rate, steps_in
 from miniworld.tokenizer import write_tokenizer
 
@@ -35,14 +35,14 @@ def work(tmp_path_factory):
     return folder
 
 
-def tiny_stage(folder, steps: int = 6) -> Stage:
+def tiny_stage(folder, steps: int = 6) -> TrainingStage:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), 0.1)
-    return Stage("tiny", folder, HERE, model, optimizer, steps=steps, minutes=None, average_decay=0.9)
+    return TrainingStage("tiny", folder, HERE, model, optimizer, steps=steps, minutes=None, average_decay=0.9)
 
 
-def walk(stage: Stage, stop: int | None = None) -> None:
+def walk(stage: TrainingStage, stop: int | None = None) -> None:
     for step in stage.remaining():
         rng = draws(0, "tiny", step)
         target = torch.from_numpy(rng.normal(size=2)).float()
@@ -118,7 +118,7 @@ def test_the_vae_learns_from_one_picture(work):
 
 
 def test_vae_batches_are_crops_then_close_ups_and_whole_pictures(work):
-    recipe = vae.Recipe(steps=30, minutes=None, crops=12)
+    recipe = vae.VaeRecipe(steps=30, minutes=None, crops=12)
     train_set, art = drawings.read(work, "train"), drawings.read(work, "art")
 
     def shape(step: int) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ def test_standardised_latents_have_unit_std_and_decode_to_the_same_picture():
 
 
 def test_the_text_encoder_stage_changes_weights_and_holds_clips_scales(work):
-    recipe = text_encoder.Recipe(steps=2, minutes=None, groups=1, group_size=8)
+    recipe = text_encoder.TextEncoderRecipe(steps=2, minutes=None, groups=1, group_size=8)
     text_encoder.train(HERE, work, 0, recipe)
     model = unet.build_model(len(write_tokenizer(VOCABULARY, work / "tokenizer")), work / "text_encoder.pt")
     ids = torch.arange(0, 1500, 20)[None, :70]

@@ -28,7 +28,7 @@ def random_faces(folder) -> None:
 
 
 def train(folder, steps: int) -> None:
-    encoder.train(Process(), folder, MODEL, 0, encoder.Recipe(steps, None, faces=4, batch=2))
+    encoder.train(Process(), folder, MODEL, 0, encoder.EncoderRecipe(steps, None, faces=4, batch=2))
 
 
 def test_a_resumed_restorer_ends_bit_for_bit_where_an_undisturbed_one_does(tmp_path):

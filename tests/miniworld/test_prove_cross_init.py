@@ -10,7 +10,7 @@ import pytest
 from miniworld.judge import Judge
 from miniworld.prove.cross_init import ARMS, NEEDED, PERSONS, order, word_options
 from miniworld.prove.cross_init_table import paired, table, verdicts
-from miniworld.prove.persons import BELONGING, Person, called, written_out
+from miniworld.prove.persons import BELONGING, TestPerson, called, written_out
 from miniworld.sets import HELD_OUT, identity_set
 
 GOOD = {
@@ -76,12 +76,12 @@ def test_what_the_thresholds_need_comes_first_person_by_person():
 
 
 @pytest.fixture(scope="module")
-def person() -> Person:
+def person() -> TestPerson:
     base: Any = None  # nothing is drawn here
-    return Person("id02", base, Judge.load())
+    return TestPerson("id02", base, Judge.load())
 
 
-def test_a_person_is_asked_for_what_the_one_picture_does_not_show(person: Person):
+def test_a_person_is_asked_for_what_the_one_picture_does_not_show(person: TestPerson):
     shown = person.picture.facts.background
     assert all(asked.facts.background != shown for asked in person.asked if asked.head == "background")
     captions = [called("zwx zwx_1")(asked.facts) for asked in person.asked]
@@ -91,7 +91,7 @@ def test_a_person_is_asked_for_what_the_one_picture_does_not_show(person: Person
     assert word_options(ARMS[0], person)[-2:] == ["--init_word", person.gender]
 
 
-def test_drawings_of_the_person_score_high_and_those_of_another_low(person: Person):
+def test_drawings_of_the_person_score_high_and_those_of_another_low(person: TestPerson):
     def identity(name: str) -> float:
         plain = [p.image for p in identity_set(name, "test") if p.facts.hat == "none"]
         return person.see(np.stack([plain[i % len(plain)] for i in range(len(person.asked))]))["identity"]

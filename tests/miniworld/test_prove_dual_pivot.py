@@ -12,7 +12,7 @@ from miniworld.prove import dual_pivot, pivots
 from miniworld.prove.dual_pivot import ARMS, arm_keys, next_person, table, write_sheet
 from miniworld.prove.likeness import Likeness, identity_features
 from miniworld.prove.pivot_arms import Lengths
-from miniworld.prove.pivots import Studio
+from miniworld.prove.pivots import PivotTrainer
 from restoration.options import degradation_of
 from restoration.train import read_settings
 
@@ -124,7 +124,7 @@ def _few_others(monkeypatch):
 
 @pytest.mark.usefixtures("_few_others")
 def test_the_pivots_are_told_in_words_that_the_trainer_understands(tmp_path):
-    studio = Studio(tmp_path, LENGTHS, 3)
+    studio = PivotTrainer(tmp_path, LENGTHS, 3)
     config = tmp_path / "id03.toml"
     config.write_text(studio._config("text", "id03", "id03-out", {"in_context": "false"}), encoding="utf-8")
     settings = read_settings(["--config_file", str(config)])
@@ -146,7 +146,7 @@ def test_a_pivot_is_trained_once(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr("restoration.train.main", train)
-    studio = Studio(tmp_path, LENGTHS, 0)
+    studio = PivotTrainer(tmp_path, LENGTHS, 0)
     assert studio.unet("id03", "in context") == studio.unet("id03", "in context")
     assert len(calls) == 1
     assert studio.unet("id03", "out of context").name == "id03-out-of-context_G.safetensors"
@@ -156,4 +156,4 @@ def test_a_pivot_is_trained_once(tmp_path, monkeypatch):
 
 
 def test_weights_of_another_learning_rate_lie_elsewhere(tmp_path: Path):
-    assert Studio(tmp_path, Lengths(), 0)._folder != Studio(tmp_path, Lengths(model_rate=1e-3), 0)._folder
+    assert PivotTrainer(tmp_path, Lengths(), 0)._folder != PivotTrainer(tmp_path, Lengths(model_rate=1e-3), 0)._folder

@@ -14,7 +14,7 @@ from miniworld.identities import NAMED, sample_identity
 from miniworld.objects import OBJECTS
 from miniworld.palette import COLOURS, EYE_COLOURS
 from miniworld.places import PLACES
-from miniworld.scenes import KINDS, Picture, Scene, draw, draw_for_pretraining, imagine, paint
+from miniworld.scenes import KINDS, Scene, ScenePicture, draw, draw_for_pretraining, imagine, paint
 from miniworld.shapes import SHAPES
 
 
@@ -32,7 +32,7 @@ def border(image: np.ndarray) -> np.ndarray:
     return np.median(np.concatenate([side.reshape(-1, 3) for side in sides]), 0)
 
 
-def inside(picture: Picture) -> np.ndarray:
+def inside(picture: ScenePicture) -> np.ndarray:
     """Median colour of what differs from the background by much."""
     image = picture.image.astype(float)
     distance = np.linalg.norm(image - border(picture.image), axis=-1)

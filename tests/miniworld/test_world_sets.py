@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from miniworld.identities import HELD_OUT
-from miniworld.scenes import Picture, Scene
+from miniworld.scenes import Scene, ScenePicture
 from miniworld.sets import content, identity_set, one_image_set, stream, style_set
 
 
-def same(first: list[Picture], second: list[Picture]) -> bool:
+def same(first: list[ScenePicture], second: list[ScenePicture]) -> bool:
     return len(first) == len(second) and all(
         np.array_equal(a.image, b.image) and a.caption == b.caption and a.facts == b.facts
         for a, b in zip(first, second, strict=True)

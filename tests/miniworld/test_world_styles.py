@@ -8,13 +8,13 @@ import pytest
 from miniworld.canvas import SIZE
 from miniworld.edges import edge_strength, normal_field
 from miniworld.facts import Facts
-from miniworld.scenes import Picture, Scene, paint
+from miniworld.scenes import Scene, ScenePicture, paint
 from miniworld.styles import HELD_OUT_STYLES, PRETRAINING_STYLES, STYLES
 
 CAR = Scene(Facts("object", colour="red", object="car", place="in a meadow"))
 
 
-def rendered(style: str, scene: Scene = CAR, seed: int = 3) -> Picture:
+def rendered(style: str, scene: Scene = CAR, seed: int = 3) -> ScenePicture:
     return paint(np.random.default_rng(seed), scene, style)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from library.metrics.networks.face_detector import Found
+from library.metrics.networks.face_detector import DetectedFace
 from tests.real.packages import FACE_FINDER, FACE_KNOWER, SEER, read_files
 
 Weights = Mapping[str, Tensor]
@@ -41,12 +41,12 @@ class Mtcnn:
         self._p, self._r, self._o = nets["pnet.pt"], nets["rnet.pt"], nets["onet.pt"]
 
     @torch.no_grad()
-    def find(self, photo: np.ndarray, smallest: int = 0) -> list[Found]:
+    def find(self, photo: np.ndarray, smallest: int = 0) -> list[DetectedFace]:
         boxes = self._propose(photo)
         boxes, _, _ = self._look(photo, boxes, 24, self._refine, REFINED)
         boxes, scores, landmarks = self._look(photo, boxes, 48, self._output, SURE)
         found = [
-            Found((x0, y0, x1 - x0, y1 - y0), points, float(score))
+            DetectedFace((x0, y0, x1 - x0, y1 - y0), points, float(score))
             for (x0, y0, x1, y1), score, points in zip(boxes.tolist(), scores, landmarks, strict=True)
             if x1 - x0 >= smallest
         ]

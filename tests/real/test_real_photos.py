@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from library.metrics.distances import kernel_distance, unit
-from library.metrics.networks.face_detector import Found
+from library.metrics.networks.face_detector import DetectedFace
 from library.metrics.networks.identity import cut_face
 from restoration.damage.degradation import PRESETS, degrade, generator
 from restoration.image_folders import to_tensor
@@ -31,7 +31,7 @@ CUT = ("obama_partial_face", "obama_partial_face2")
 @dataclass(frozen=True)
 class Photo:
     pixels: np.ndarray
-    faces: list[Found]
+    faces: list[DetectedFace]
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from library.metrics.networks import face_detector, identity
-from library.metrics.networks.face_detector import Found
+from library.metrics.networks.face_detector import DetectedFace
 from restoration.prepare import main
 from restoration.restoring.alignment import TEMPLATE
 
 
-def found_at(x: float, y: float, share: float) -> Found:
+def found_at(x: float, y: float, share: float) -> DetectedFace:
     """A face whose middle is there, `share` of the template's size."""
     side = 300 * share
-    return Found((x - side / 2, y - side / 2, side, side), (TEMPLATE - 256) * share + (x, y), 0.9)
+    return DetectedFace((x - side / 2, y - side / 2, side, side), (TEMPLATE - 256) * share + (x, y), 0.9)
 
 
 def textured(seed: int, size: int = 400) -> np.ndarray:
@@ -30,7 +30,7 @@ def middle_colour(face: np.ndarray) -> np.ndarray:
     return face[50:80, 45:67].reshape(-1, 3).mean(0) - 128.0
 
 
-def portrait(seed: int, *people: tuple[float, tuple[int, int, int]]) -> tuple[np.ndarray, list[Found]]:
+def portrait(seed: int, *people: tuple[float, tuple[int, int, int]]) -> tuple[np.ndarray, list[DetectedFace]]:
     """A photo of people side by side: how large each is, and the colour of the face."""
     photo, faces = textured(seed), []
     for number, (share, colour) in enumerate(people):
@@ -48,7 +48,7 @@ RED, BLUE = (250, 60, 60), (60, 60, 250)
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., tuple[list[str], str]]:
     """`restoration/prepare.py` on photos by name, each its pixels and faces; the references, and what was printed."""
 
-    def run(photos: dict[str, tuple[np.ndarray, list[Found]]], **options: object) -> tuple[list[str], str]:
+    def run(photos: dict[str, tuple[np.ndarray, list[DetectedFace]]], **options: object) -> tuple[list[str], str]:
         (tmp_path / "in").mkdir()
         for name, (pixels, _) in photos.items():
             Image.fromarray(pixels).save(tmp_path / "in" / f"{name}.png")
@@ -57,7 +57,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callabl
             def __init__(self, path: Path | None) -> None:
                 pass
 
-            def find(self, photo: np.ndarray, smallest: int = 0) -> list[Found]:
+            def find(self, photo: np.ndarray, smallest: int = 0) -> list[DetectedFace]:
                 mine = next(faces for pixels, faces in photos.values() if np.array_equal(pixels, photo))
                 return [face for face in mine if face.box[2] >= smallest]
 

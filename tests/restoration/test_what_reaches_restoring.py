@@ -15,7 +15,7 @@ from library.diffusion.noise import NoiseSpec
 from restoration.damage.degradation import PRESETS, degrade, generator, jpeg
 from restoration.pivots import samples
 from restoration.pivots.batches import Latents
-from restoration.pivots.faces import Face, read_face
+from restoration.pivots.faces import ReferenceFace, read_face
 from restoration.restoring import restore_folder
 from restoration.restoring.colour import COLOUR_FIXES
 from restoration.restoring.sampling import Sampling, restore, sample, scheduler_for
@@ -32,7 +32,7 @@ def test_a_training_condition_is_the_scaled_mode_of_the_cleaned_damage_of_its_ep
         def encode_posterior(self, images):
             return images[:, :, ::8, ::8], self.std * torch.ones(1, 3, 8, 8)
 
-    face = Face(write_faces(tmp_path / "ana", faces[:1]) / "00.png", "p")
+    face = ReferenceFace(write_faces(tmp_path / "ana", faces[:1]) / "00.png", "p")
     latents = Latents(Eighth(), lambda pictures: 0.5 * pictures, PRESETS["face"], 0.18215, 64, seed=7)
     for epoch in (1, 2):
         damaged = degrade(read_face(face.path, 64), PRESETS["face"], generator(7, epoch, face.sample_id))

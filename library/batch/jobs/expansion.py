@@ -9,7 +9,7 @@ from pathlib import Path
 
 from library.batch.jobs.datasets import DESCRIPTIONS, DatasetSource, dataset_at, find_datasets, why_no_dataset
 from library.batch.jobs.job import Job
-from library.batch.jobs.jobs_file import AXES, ExtraJob, JobsFile, Method
+from library.batch.jobs.jobs_file import AXES, ExtraJob, JobsFile, MethodRow
 from library.config.option import Option, Origin, Written
 from library.config.suggest import did_you_mean, missing
 from library.config.values import file_name
@@ -45,7 +45,7 @@ def chosen(jobs: Sequence[Job], only: Iterable[str] | None) -> list[Job]:
     return [job for job in jobs if any(fnmatchcase(job.name, pattern) for pattern in only)]
 
 
-def _matrix(file: JobsFile, datasets: Sequence[DatasetSource]) -> list[tuple[DatasetSource, Method, int]]:
+def _matrix(file: JobsFile, datasets: Sequence[DatasetSource]) -> list[tuple[DatasetSource, MethodRow, int]]:
     """Every dataset with every method under each seed, in the order asked for: the first axis changes last.
 
     A model that is not trained is the same under every seed: it comes once for each dataset, under the first.
@@ -62,7 +62,7 @@ def _job(
     file: JobsFile,
     options: dict[str, Option],
     dataset: DatasetSource,
-    method: Method,
+    method: MethodRow,
     seed: int,
     *,
     name: str | None = None,

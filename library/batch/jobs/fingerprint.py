@@ -30,7 +30,7 @@ WINDOW, WINDOWS = 1 << 16, 64
 
 
 @dataclass
-class Key:
+class JobFingerprint:
     """What a job is known by: `hash` of all parts; options by name, and digests of pictures, model and files."""
 
     options: dict[str, Any]
@@ -101,7 +101,7 @@ class Digests:
                 write_json(self.file, self.known)
 
 
-def key_of(prepared: Prepared, digests: Digests) -> Key:
+def key_of(prepared: Prepared, digests: Digests) -> JobFingerprint:
     """The key of a job. Raises `UserError` where there is no picture."""
     contents = {}
     for name, value in _deciding(prepared.settings):
@@ -109,7 +109,7 @@ def key_of(prepared: Prepared, digests: Digests) -> Key:
             paths = value if isinstance(value, list) else [value]
             contents[name] = "".join(digests.of(Path(path)) for path in paths)
     contents["the pictures"] = _pictures_digest(prepared, digests)
-    return Key(options_of(prepared), contents)
+    return JobFingerprint(options_of(prepared), contents)
 
 
 def options_of(prepared: Prepared) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from library.batch.jobs.config import OPTIONS, PICTURES, STAYS_WITH_THE_BATCH, Prepared
-from library.batch.jobs.fingerprint import Key, options_of
+from library.batch.jobs.fingerprint import JobFingerprint, options_of
 from library.batch.jobs.ledger import DONE, Record
 from library.config.image_folders import concept_folders, count_images
 from library.config.options.logging import LOGGING
@@ -62,7 +62,7 @@ def forecasts(
     by_pace: dict[Hashable, list[float]] = defaultdict(list)
     beside: dict[Hashable, list[float]] = defaultdict(list)
     for prepared, record in known:
-        if record.state != DONE or Key(options_of(prepared), {}).differences(
+        if record.state != DONE or JobFingerprint(options_of(prepared), {}).differences(
             {"options": record.parts.get("options", {})}
         ):
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from library.batch.jobs.fingerprint import Key
+from library.batch.jobs.fingerprint import JobFingerprint
 from library.batch.jobs.job import Job
 from library.batch.jobs.ledger import CUT_OFF, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Record
 from library.errors import ConfigError, Problem, raise_all
@@ -21,7 +21,7 @@ def settled(record: Record) -> bool:
     return record.state in (DONE, *FAILURES)
 
 
-def brought_up(record: Record, job: Job, key: Key, retry: str | None, folder: Path) -> Record:
+def brought_up(record: Record, job: Job, key: JobFingerprint, retry: str | None, folder: Path) -> Record:
     """The record at the start of a batch: a new one filled in, and what may be tried again made pending.
 
     `folder` is where the job's outputs are looked for. What was done, and whose files are gone, is done again.
@@ -37,7 +37,7 @@ def brought_up(record: Record, job: Job, key: Key, retry: str | None, folder: Pa
     return record
 
 
-def refuse_other_jobs(found: Sequence[tuple[Record, Key]]) -> None:
+def refuse_other_jobs(found: Sequence[tuple[Record, JobFingerprint]]) -> None:
     """Raise ConfigError where a name has files of another job: they would be written over, or taken for this one's."""
     problems = []
     for record, key in found:

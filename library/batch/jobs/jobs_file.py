@@ -87,7 +87,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodRow:
     name: str
     written: tuple[Written, ...]
     trains: bool
@@ -117,7 +117,7 @@ class JobsFile:
 
     path: Path
     batch: Mapping[str, Any]
-    methods: Mapping[str, Method]
+    methods: Mapping[str, MethodRow]
     overrides: Sequence[Override]
     excludes: Sequence[Match]
     extra: Sequence[ExtraJob]
@@ -125,12 +125,12 @@ class JobsFile:
 
 def read_jobs_file(path: Path, options: Mapping[str, Option]) -> tuple[JobsFile, list[Problem]]:
     """The file and what is wrong with it; `options` are those of the training. Raises ConfigError if it is no TOML."""
-    reading = _Reading(read_toml(path), with_aliases(options))
+    reading = _JobsReading(read_toml(path), with_aliases(options))
     return reading.read(), reading.problems
 
 
 @dataclass
-class _Reading:
+class _JobsReading:
     file: ConfigFile
     options: Mapping[str, Option]
     problems: list[Problem] = field(default_factory=list)
@@ -172,11 +172,11 @@ class _Reading:
         if sorted(values["order"]) != sorted(AXES):
             self._problem(f"`order` {self._place('batch', 'order')} must name each of {', '.join(AXES)} once")
 
-    def _method(self, name: str, table: Any) -> Method:
+    def _method(self, name: str, table: Any) -> MethodRow:
         where = ("methods", name)
         if not isinstance(table, dict):
             self._problem(f"`{name}` {self._place(*where)} must be a table: [methods.{name}]")
-            return Method(name, (), True)
+            return MethodRow(name, (), True)
         trains = True
         rest = dict(table)
         if "train" in rest:
@@ -184,7 +184,7 @@ class _Reading:
                 trains = flag(rest.pop("train"))
             except ValueError as error:
                 self._problem(f"`train` {self._place(*where, 'train')} {error}.")
-        return Method(name, self._written(rest, *where), trains)
+        return MethodRow(name, self._written(rest, *where), trains)
 
     def _job(self, table: Mapping[str, Any], i: int) -> ExtraJob | None:
         texts = {}

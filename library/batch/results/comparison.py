@@ -33,7 +33,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Difference:
+class MethodDifference:
     """A method less the one that it is compared with, and what was counted: "datasets" or "seeds".
 
     `p` is that of the mean, adjusted to all differences that are shown together.
@@ -93,14 +93,14 @@ def untrained(records: Sequence[Record]) -> list[str]:
     return [r.method for r in records if r.parts.get("options", {}).get("method trains") is False]
 
 
-def adjusted(tables: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
+def adjusted(tables: Sequence[Sequence[MethodDifference]]) -> list[list[MethodDifference]]:
     """The differences of all tables that are shown together, with p by Holm's rule over all of them."""
     tested = [d for table in tables for d in table if d.mean.p is not None]
     p = dict(zip(map(id, tested), holm([d.mean.p for d in tested if d.mean.p is not None]), strict=True))
     return [[replace(d, p=p.get(id(d))) for d in table] for table in tables]
 
 
-def differences(records: Sequence[Record], name: str, against: str) -> list[Difference]:
+def differences(records: Sequence[Record], name: str, against: str) -> list[MethodDifference]:
     """Each other method less `against`, over the pairs that both have."""
     measured = values(records, name)
     theirs = measured.get(against, {})
@@ -112,7 +112,7 @@ def differences(records: Sequence[Record], name: str, against: str) -> list[Diff
         if method != against and gaps:
             units = _by_dataset(gaps)
             over = [mean(group) for group in units.values()] if len(units) > 1 else list(gaps.values())
-            found.append(Difference(method, t_interval(over), "datasets" if len(units) > 1 else "seeds"))
+            found.append(MethodDifference(method, t_interval(over), "datasets" if len(units) > 1 else "seeds"))
     return found
 
 

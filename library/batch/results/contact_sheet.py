@@ -17,7 +17,7 @@ MOST_PICTURES = 1200
 
 
 @dataclass(frozen=True)
-class Sample:
+class DrawnSample:
     """A picture that a job drew, with what it was drawn from."""
 
     file: Path
@@ -52,26 +52,26 @@ def contact_sheet(records: Sequence[Record], methods: Sequence[str], output_dir:
     return rows
 
 
-def samples_of(folder: Path, name: str) -> list[Sample]:
+def samples_of(folder: Path, name: str) -> list[DrawnSample]:
     """What a job drew last, in the order of its prompts."""
     drawn = [line["files"] for line in log_lines(folder / f"{name}-log.jsonl") if line.get("event") == "samples"]
     files = [path_inside(folder / "sample", file) for file in drawn[-1]] if drawn else []
     return [sample for file in files if file is not None and (sample := _read(file)) is not None]
 
 
-def _first_drawn(records: Sequence[Record], dataset: str, method: str, output_dir: Path) -> list[Sample]:
+def _first_drawn(records: Sequence[Record], dataset: str, method: str, output_dir: Path) -> list[DrawnSample]:
     of_method = sorted((r for r in records if (r.dataset, r.method) == (dataset, method)), key=lambda r: r.seed)
     found = (samples_of(output_dir / record.name, record.name) for record in of_method)
     return next((samples for samples in found if samples), [])
 
 
-def _find(samples: Sequence[Sample], prompt: str, seed: str) -> Path | None:
+def _find(samples: Sequence[DrawnSample], prompt: str, seed: str) -> Path | None:
     return next((sample.file for sample in samples if (sample.prompt, sample.seed) == (prompt, seed)), None)
 
 
-def _read(file: Path) -> Sample | None:
+def _read(file: Path) -> DrawnSample | None:
     try:
         with open_image(file) as picture:
-            return Sample(file, str(picture.info.get("prompt", "")), str(picture.info.get("seed", "")))
+            return DrawnSample(file, str(picture.info.get("prompt", "")), str(picture.info.get("seed", "")))
     except OSError:
         return None  # tidied away

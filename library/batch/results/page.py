@@ -14,8 +14,8 @@ from markupsafe import Markup
 from library.batch.jobs.job_state import FAILURES
 from library.batch.jobs.ledger import Ledger, Record
 from library.batch.results.comparison import (
-    Difference,
     Measure,
+    MethodDifference,
     adjusted,
     differences,
     measures,
@@ -81,7 +81,7 @@ def _jobs(output_dir: Path, records: Sequence[Record]) -> tuple[list[str], list[
 
 
 def _comparison(
-    records: Sequence[Record], measure: Measure, against: str, found: Sequence[Difference]
+    records: Sequence[Record], measure: Measure, against: str, found: Sequence[MethodDifference]
 ) -> dict[str, Any]:
     """What the template shows of one measure: differences with intervals, ranks, and the values as a figure."""
     ranked = ranks(records, measure)
@@ -96,7 +96,7 @@ def _comparison(
     }
 
 
-def _plot(records: Sequence[Record], measure: Measure, found: Sequence[Difference]) -> Markup:
+def _plot(records: Sequence[Record], measure: Measure, found: Sequence[MethodDifference]) -> Markup:
     """Each method's value on each dataset: a mark a method, a place a dataset."""
     measured = values(records, measure.name)
     datasets = list(dict.fromkeys(dataset for at in measured.values() for dataset, _ in at))

@@ -15,7 +15,7 @@ import torch
 
 from library.data.augmentation.caption_augmentation import Draw
 from library.data.buckets import BucketChoice, Size
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 
 COLOURED = 0.33  # how often a picture gets other colours, how far hues move (of 180), and the range of gammas:
 HUE_SHIFT = 8.0  # those of sd-scripts
@@ -46,7 +46,7 @@ class View:
         return top, (self.choice.resized[0] - self.choice.bucket[0] - left if self.flipped else left)
 
 
-class Face(NamedTuple):
+class FaceBox(NamedTuple):
     """A face's centre and size in pixels, as face-cropping tools write them at the end of a file's name."""
 
     x: int
@@ -55,7 +55,7 @@ class Face(NamedTuple):
     height: int
 
 
-def view_of(picture: Picture, draw: Draw) -> View:
+def view_of(picture: DatasetImage, draw: Draw) -> View:
     """How a visit sees a picture; `draw` makes the generators of the visit."""
     subset, choice = picture.subset, picture.choice
     face = face_in_name(picture.path.stem, picture.size) if subset.face_crop_aug_range else None
@@ -77,17 +77,19 @@ def cut_anywhere(choice: BucketChoice, generator: torch.Generator) -> BucketChoi
     return replace(choice, crop=(x, y))
 
 
-def face_in_name(stem: str, size: Size) -> Face | None:
+def face_in_name(stem: str, size: Size) -> FaceBox | None:
     """The face that a name like `photo_320_200_90_110` tells of; None without one inside the image."""
     parts = stem.split("_")
     if len(parts) < 5 or not all(part.isdecimal() for part in parts[-4:]):
         return None
-    face = Face(*map(int, parts[-4:]))
+    face = FaceBox(*map(int, parts[-4:]))
     inside = face.x < size[0] and face.y < size[1]
     return face if inside and face.width > 0 and face.height > 0 else None
 
 
-def around_face(picture: Picture, face: Face, factors: tuple[float, float], generator: torch.Generator) -> BucketChoice:
+def around_face(
+    picture: DatasetImage, face: FaceBox, factors: tuple[float, float], generator: torch.Generator
+) -> BucketChoice:
     """The bucket around a face: its short side is between `factors` times the face's long side.
 
     The picture is never enlarged for it beyond what fills the bucket. The face is in the middle, or near it with
@@ -129,7 +131,7 @@ def coloured(pixels: np.ndarray, colour: Colour) -> np.ndarray:
     return pixels
 
 
-def _start(centre: float, length: int, bucket: int, face: float, sway: list[float], picture: Picture) -> int:
+def _start(centre: float, length: int, bucket: int, face: float, sway: list[float], picture: DatasetImage) -> int:
     """Where the bucket begins on one axis, with the face's centre in its middle but for a sway."""
     if picture.subset.random_crop:  # the sum of two even draws is mostly near 0
         reach = max(length - centre, centre)

@@ -17,7 +17,7 @@ from library.atomic import sweep_temporaries
 from library.data.caches.cache_entry import BadEntry, read_entry, write_entry
 from library.data.caches.vae_encoding import Ready
 from library.data.images.image import Look
-from library.data.images.image_folder import Index, Known, open_index
+from library.data.images.image_folder import Index, IndexedImage, open_index
 
 FORMAT = 2  # of the numbers in a file; another format makes other names, so that old files are never misread
 EXTENSION = ".safetensors"
@@ -77,7 +77,7 @@ class CacheFolder:
         self.names.add(name)
         self.sound.add(name)
 
-    def know(self, name: str, known: Known) -> None:
+    def know(self, name: str, known: IndexedImage) -> None:
         """Remember an image that was read."""
         if self.index.images.get(name) != known:
             self.index.images[name] = known

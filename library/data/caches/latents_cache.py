@@ -19,10 +19,17 @@ from tqdm import tqdm
 from library.data.augmentation.image_augmentation import View
 from library.data.caches.cache_entry import BadEntry
 from library.data.caches.latent_files import CacheFolder, name_of, read_posterior
-from library.data.caches.vae_encoding import Encoder, Ready, encode_all, not_finite, read_as_seen, upright_pixels
+from library.data.caches.vae_encoding import (
+    PosteriorEncoder,
+    Ready,
+    encode_all,
+    not_finite,
+    read_as_seen,
+    upright_pixels,
+)
 from library.data.dataset import Dataset
-from library.data.images.image import Look, Picture
-from library.data.images.image_folder import Known
+from library.data.images.image import DatasetImage, Look
+from library.data.images.image_folder import IndexedImage
 from library.data.images.masks import whole_mask
 from library.data.prefetch import ahead_of_time, in_threads
 from library.errors import Problem, UserError, raise_all
@@ -53,11 +60,13 @@ class MemoryLatents:
         self.digests = dataset.digests
         self.posteriors: dict[Variant, Ready] = {}
 
-    def fill(self, encoder: Encoder, *, batch_size: int = 1, workers: int = 2, progress: bool = True) -> Filled:
+    def fill(
+        self, encoder: PosteriorEncoder, *, batch_size: int = 1, workers: int = 2, progress: bool = True
+    ) -> Filled:
         """Encode every image. Raises UserError with all images that cannot be."""
         problems: list[Problem] = []
 
-        def wanted(picture: Picture, digest: str) -> Sequence[bool]:
+        def wanted(picture: DatasetImage, digest: str) -> Sequence[bool]:
             return flips_of(picture)
 
         jobs = encode_all(self.pictures, wanted, encoder, problems, batch_size=batch_size, workers=workers)
@@ -68,10 +77,10 @@ class MemoryLatents:
         raise_all(problems)
         return Filled(found=0, made=len(self.posteriors), damaged=0)
 
-    def fetch(self, picture: Picture, view: View) -> Ready:
+    def fetch(self, picture: DatasetImage, view: View) -> Ready:
         return self.posteriors[picture.look, view.flipped]
 
-    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[DatasetImage]) -> tuple[Tensor, Tensor]:
         mean, std = torch.stack([ready.tensor for ready in fetched]).float().unbind(1)
         return mean, std
 
@@ -107,7 +116,7 @@ class DiskLatents:
 
     def fill(
         self,
-        encoder: Encoder | None,
+        encoder: PosteriorEncoder | None,
         *,
         batch_size: int = 1,
         workers: int = 2,
@@ -139,7 +148,7 @@ class DiskLatents:
         raise_all(problems)
         return Filled(len(self.files) - made, made, damaged, tuple(self._said(damaged)))
 
-    def fetch(self, picture: Picture, view: View) -> Ready:
+    def fetch(self, picture: DatasetImage, view: View) -> Ready:
         path = self.files[picture.look, view.flipped]
         try:
             return read_posterior(path, picture.look)
@@ -149,7 +158,7 @@ class DiskLatents:
                 f"{what} Start again, with --resume latest if there is a state: they are made anew."
             ) from error
 
-    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[DatasetImage]) -> tuple[Tensor, Tensor]:
         mean, std = torch.stack([ready.tensor for ready in fetched]).float().unbind(1)
         return mean, std
 
@@ -174,10 +183,10 @@ class DiskLatents:
             except UserError as error:
                 raise _with_advice(error) from error
 
-    def _name(self, picture: Picture, sha256: str, flipped: bool) -> str:
+    def _name(self, picture: DatasetImage, sha256: str, flipped: bool) -> str:
         return name_of(sha256, picture.look, flipped, self.vae_hash, self.dtype)
 
-    def _known(self, picture: Picture) -> Known | None:
+    def _known(self, picture: DatasetImage) -> IndexedImage | None:
         """What the index knows of a picture that has not changed and of which all posteriors are there."""
         folder = self.folders[picture.path.parent]
         known = folder.index.find(picture.path.name, picture.stamp)
@@ -189,8 +198,8 @@ class DiskLatents:
 
     def _make(
         self,
-        pictures: Sequence[Picture],
-        encoder: Encoder | None,
+        pictures: Sequence[DatasetImage],
+        encoder: PosteriorEncoder | None,
         problems: list[Problem],
         batch_size: int,
         workers: int,
@@ -208,7 +217,7 @@ class DiskLatents:
         if encoder is None:
             raise RuntimeError(f"{len(unknown)} images are not cached, and there is no VAE to encode them")
 
-        def wanted(picture: Picture, sha256: str) -> list[bool]:
+        def wanted(picture: DatasetImage, sha256: str) -> list[bool]:
             folder = self.folders[picture.path.parent]
             names = {flipped: self._name(picture, sha256, flipped) for flipped in flips_of(picture)}
             return [flipped for flipped, name in names.items() if not folder.has(name, picture.look)]
@@ -224,11 +233,11 @@ class DiskLatents:
                 except UserError as error:
                     raise _with_advice(error) from error
                 made += 1
-            folder.know(picture.path.name, Known(picture.stamp, sha256, Header(picture.size, picture.notes)))
+            folder.know(picture.path.name, IndexedImage(picture.stamp, sha256, Header(picture.size, picture.notes)))
             self._file(picture, sha256)
         return made
 
-    def _file(self, picture: Picture, sha256: str) -> None:
+    def _file(self, picture: DatasetImage, sha256: str) -> None:
         folder = self.folders[picture.path.parent]
         self.digests[picture.path] = sha256
         for flipped in flips_of(picture):
@@ -248,7 +257,7 @@ class LiveLatents:
     ready = False
     shift_factor = 0.0
 
-    def __init__(self, dataset: Dataset, scaling_factor: float, encoder: Encoder, *, batch_size: int = 1):
+    def __init__(self, dataset: Dataset, scaling_factor: float, encoder: PosteriorEncoder, *, batch_size: int = 1):
         self.pictures, self.scaling_factor = distinct(dataset.all_pictures), scaling_factor
         self.digests = dataset.digests
         self.encoder, self.batch_size = encoder, batch_size
@@ -256,7 +265,7 @@ class LiveLatents:
     def check(self, *, workers: int = 2, progress: bool = True) -> None:
         """Decode every image once. Raises UserError with all those that are damaged."""
 
-        def problem_of(picture: Picture) -> Problem | None:
+        def problem_of(picture: DatasetImage) -> Problem | None:
             try:
                 content = picture.path.read_bytes()
                 self.digests[picture.path] = sha256(content).hexdigest()
@@ -272,10 +281,10 @@ class LiveLatents:
         )
         raise_all([problem for problem in found if problem])
 
-    def fetch(self, picture: Picture, view: View) -> Ready:
+    def fetch(self, picture: DatasetImage, view: View) -> Ready:
         return read_as_seen(picture, view)
 
-    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+    def posterior(self, fetched: Sequence[Ready], pictures: Sequence[DatasetImage]) -> tuple[Tensor, Tensor]:
         parts = torch.stack([ready.tensor for ready in fetched]).split(self.batch_size)
         mean, std = (
             torch.cat(part).float().cpu() for part in zip(*map(self.encoder.encode_posterior, parts), strict=True)
@@ -299,14 +308,14 @@ def kept(ready: Ready, dtype: torch.dtype) -> Ready:
     return Ready(ready.tensor.to(dtype), ready.mask)
 
 
-def flips_of(picture: Picture) -> tuple[bool, ...]:
+def flips_of(picture: DatasetImage) -> tuple[bool, ...]:
     """Which variants of a picture are needed: upright, and mirrored if the subset flips."""
     return (False, True) if picture.subset.flip_aug else (False,)
 
 
-def distinct(pictures: Iterable[Picture]) -> list[Picture]:
+def distinct(pictures: Iterable[DatasetImage]) -> list[DatasetImage]:
     """One picture for each look, of those that are the same one that needs most variants."""
-    chosen: dict[Look, Picture] = {}
+    chosen: dict[Look, DatasetImage] = {}
     for picture in pictures:
         other = chosen.get(picture.look)
         if other is None or (picture.subset.flip_aug and not other.subset.flip_aug):

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from library.data.augmentation.image_augmentation import View, coloured
 from library.data.augmentation.resize_crop import fitted
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.images.masks import latent_mask, whole_mask
 from library.data.prefetch import ahead_of_time
 from library.errors import Problem, UserError
 from library.image_files import BadImage, decode
 
 
-class Encoder(Protocol):
+class PosteriorEncoder(Protocol):
     """The VAE, as much of it as is needed here."""
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ class Ready:
 class Read:
     """A picture read and cut to its bucket: images by flipped, upright and mirrored as asked for."""
 
-    picture: Picture
+    picture: DatasetImage
     sha256: str
     images: dict[bool, Ready]
 
@@ -54,7 +54,7 @@ class Encoded:
     posteriors: dict[bool, Ready]
 
 
-def prepared(picture: Picture, content: bytes, views: Sequence[View]) -> list[Ready]:
+def prepared(picture: DatasetImage, content: bytes, views: Sequence[View]) -> list[Ready]:
     """A picture file's content as each of the views sees it. Raises BadImage."""
     pixels = upright_pixels(picture, content)
     mask = whole_mask(picture.mask, picture.path, content, picture.size) if picture.mask else None
@@ -67,7 +67,7 @@ def prepared(picture: Picture, content: bytes, views: Sequence[View]) -> list[Re
     ]
 
 
-def read_as_seen(picture: Picture, view: View) -> Ready:
+def read_as_seen(picture: DatasetImage, view: View) -> Ready:
     """A picture as a view sees it, read from its file. Raises UserError that names the file."""
     try:
         return prepared(picture, picture.path.read_bytes(), [view])[0]
@@ -85,7 +85,7 @@ def image_of(pixels: np.ndarray, view: View, interpolation: str | None = None) -
     return torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
 
 
-def read_picture(picture: Picture, wanted: Callable[[str], Sequence[bool]]) -> Read:
+def read_picture(picture: DatasetImage, wanted: Callable[[str], Sequence[bool]]) -> Read:
     """Read a picture's file once. `wanted(sha256)` says which of upright (False) and mirrored (True) to prepare.
 
     Raises BadImage.
@@ -100,7 +100,7 @@ def read_picture(picture: Picture, wanted: Callable[[str], Sequence[bool]]) -> R
     return Read(picture, digest, dict(zip(flips, images, strict=True)))
 
 
-def upright_pixels(picture: Picture, content: bytes) -> np.ndarray:
+def upright_pixels(picture: DatasetImage, content: bytes) -> np.ndarray:
     """The picture's pixels, which must still have the size that was seen at the start. Raises BadImage."""
     pixels = decode(picture.path, content)
     height, width = pixels.shape[:2]
@@ -110,9 +110,9 @@ def upright_pixels(picture: Picture, content: bytes) -> np.ndarray:
 
 
 def encode_all(
-    pictures: Sequence[Picture],
-    wanted: Callable[[Picture, str], Sequence[bool]],
-    encoder: Encoder,
+    pictures: Sequence[DatasetImage],
+    wanted: Callable[[DatasetImage, str], Sequence[bool]],
+    encoder: PosteriorEncoder,
     problems: list[Problem],
     *,
     batch_size: int,
@@ -123,7 +123,7 @@ def encode_all(
     Pictures that cannot be read, or of which the VAE makes no finite numbers, are added to `problems`.
     """
 
-    def read(picture: Picture) -> Read | Problem:
+    def read(picture: DatasetImage) -> Read | Problem:
         try:
             return read_picture(picture, lambda digest: wanted(picture, digest))
         except BadImage as error:
@@ -147,7 +147,7 @@ def encode_all(
         yield from encode(waiting, encoder, problems, batch_size)
 
 
-def encode(reads: list[Read], encoder: Encoder, problems: list[Problem], batch_size: int) -> Iterator[Encoded]:
+def encode(reads: list[Read], encoder: PosteriorEncoder, problems: list[Problem], batch_size: int) -> Iterator[Encoded]:
     """Pictures of one size through the VAE, at most `batch_size` images at a time."""
     images = torch.stack([image.tensor for read in reads for image in read.images.values()]).split(batch_size)
     encoded = [torch.stack(encoder.encode_posterior(part), dim=1).float().cpu() for part in images]
@@ -160,7 +160,7 @@ def encode(reads: list[Read], encoder: Encoder, problems: list[Problem], batch_s
             problems.append(not_finite(read.picture))
 
 
-def not_finite(picture: Picture) -> Problem:
+def not_finite(picture: DatasetImage) -> Problem:
     """What to say when the VAE breaks down on an image."""
     what = "the VAE makes NaN or infinite latents of it; use --no_half_vae, or another VAE, or remove the image"
     return Problem(what, f"image '{picture.path}'")

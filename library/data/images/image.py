@@ -14,7 +14,7 @@ Look = tuple[Path, BucketChoice, str | None, MaskSource | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DatasetImage:
     """One image as one subset uses it. `size` is (width, height), upright."""
 
     path: Path

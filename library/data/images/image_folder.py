@@ -58,7 +58,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Known:
+class IndexedImage:
     """What an index says about an image that was read and decoded once."""
 
     stamp: Stamp
@@ -71,9 +71,9 @@ class Index:
     """The memory of one image folder."""
 
     where: Path
-    images: dict[str, Known]
+    images: dict[str, IndexedImage]
 
-    def find(self, name: str, stamp: Stamp) -> Known | None:
+    def find(self, name: str, stamp: Stamp) -> IndexedImage | None:
         """What is known about an image, if its file has not changed since."""
         known = self.images.get(name)
         return known if known and known.stamp == stamp else None
@@ -155,10 +155,10 @@ def _checksum(images: Any) -> str:
     return f"{zlib.crc32(json.dumps(images, sort_keys=True).encode()):08x}"
 
 
-def _known(entry: dict[str, Any]) -> Known:
+def _known(entry: dict[str, Any]) -> IndexedImage:
     """One entry of an index file. Raises ValueError, KeyError or TypeError where it is not one."""
     size, mtime_ns, width, height = (_number(entry[name]) for name in ("size", "mtime_ns", "width", "height"))
-    return Known(
+    return IndexedImage(
         Stamp(size, mtime_ns), _text(entry["sha256"]), Header((width, height), tuple(map(_text, entry["notes"])))
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
 from library.data.images.image_folder import Stamp, cache_places, read_index
 from library.data.images.masks import MaskSource
-from library.data.images.subset_images import FirstLook, Found, images_of, masks_of
+from library.data.images.subset_images import FirstLook, FoundImage, images_of, masks_of
 from library.data.prefetch import in_threads
 from library.errors import Problem
 from library.image_files import BadImage, Header, measure
@@ -55,7 +55,7 @@ def survey(plan: Sequence[DatasetSpec], fallback: Path | None, workers: int) -> 
     return done
 
 
-def _headers(images: Sequence[Found], fallback: Path | None, look: FirstLook) -> dict[Path, Header]:
+def _headers(images: Sequence[FoundImage], fallback: Path | None, look: FirstLook) -> dict[Path, Header]:
     """Each image's header, from its folder's index where the file has not changed, else from the file."""
     folders = {image.path.parent for image in images}
     indices = {folder: read_index(cache_places(folder, fallback)) for folder in folders}

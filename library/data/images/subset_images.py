@@ -23,7 +23,7 @@ from library.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundImage:
     """An image file of a subset. Without a caption file, or an entry that has one, `caption` is None."""
 
     path: Path
@@ -58,7 +58,7 @@ class FirstLook:
         return self.listings[folder]
 
 
-def images_of(subset: SubsetSpec, look: FirstLook) -> list[Found]:
+def images_of(subset: SubsetSpec, look: FirstLook) -> list[FoundImage]:
     """The images of a subset in the order of their names, or of its metadata file."""
     if subset.num_repeats < 1:
         return []
@@ -73,10 +73,10 @@ def images_of(subset: SubsetSpec, look: FirstLook) -> list[Found]:
         said = f"{len(listing.unused)} files are not used, such as '{listing.unused[0]}'"
         look.warnings.append(f"folder '{listing.folder}': {said}")
     captions = _captions(subset, listing, look)
-    return [Found(listing.folder / name, stamp, captions[name]) for name, stamp in listing.images.items()]
+    return [FoundImage(listing.folder / name, stamp, captions[name]) for name, stamp in listing.images.items()]
 
 
-def masks_of(subset: SubsetSpec, images: Iterable[Found], look: FirstLook) -> dict[Path, MaskSource]:
+def masks_of(subset: SubsetSpec, images: Iterable[FoundImage], look: FirstLook) -> dict[Path, MaskSource]:
     """The masks of a subset's images: images of the same names in its mask folder, else its images' alpha channels."""
     if subset.conditioning_data_dir is None:
         return {image.path: MaskSource() for image in images} if subset.alpha_mask else {}
@@ -138,10 +138,10 @@ def _is_meant(subset: SubsetSpec, listing: Listing, missing: list[str]) -> bool:
     return bool(subset.class_tokens) and not beside
 
 
-def _named_by(file: Path, subset: SubsetSpec, look: FirstLook) -> list[Found]:
+def _named_by(file: Path, subset: SubsetSpec, look: FirstLook) -> list[FoundImage]:
     """The images that a metadata file names."""
     where = f"metadata file '{file}'"
-    found: dict[Path, Found] = {}
+    found: dict[Path, FoundImage] = {}
     missing, silent = [], []
     try:
         for key, entry in read_metadata_file(file).items():
@@ -152,7 +152,7 @@ def _named_by(file: Path, subset: SubsetSpec, look: FirstLook) -> list[Found]:
             caption = caption_of(entry, subset.caption_separator)
             if caption is None:
                 silent.append(key)
-            found[path] = Found(path, look.listing(path.parent).images[path.name], caption)
+            found[path] = FoundImage(path, look.listing(path.parent).images[path.name], caption)
     except BadMetadata as error:
         look.problems.append(Problem(str(error), where))
         return []

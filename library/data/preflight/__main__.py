@@ -8,7 +8,7 @@ from pathlib import Path
 
 from library.command import run_command
 from library.data.preflight.findings import Report
-from library.data.preflight.options import Target, read_target
+from library.data.preflight.options import PreflightTarget, read_target
 from library.errors import ConfigError, UserError
 
 
@@ -22,7 +22,7 @@ def preflight(argv: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
-def looked_at(target: Target) -> Report:
+def looked_at(target: PreflightTarget) -> Report:
     """Look at a dataset, and print and write what was found."""
     # What decodes images is imported here and nowhere above: a mistake in the options must not wait for it.
     from library.data.preflight.inspect import inspect

@@ -10,7 +10,7 @@ from typing import Any
 from library.data.dataset import Dataset
 from library.data.preflight.findings import Finding, in_order
 from library.data.preflight.header_checks import buckets_of, found_at_hand
-from library.data.preflight.pixel_checks import Parts, about_both_parts, about_group
+from library.data.preflight.pixel_checks import SplitFiles, about_both_parts, about_group
 
 MOST = 500  # problems that are written down
 UNCHECKED = (
@@ -49,7 +49,7 @@ def leaks_of(event: Mapping[str, Any]) -> list[str]:
 
 def about_contents(dataset: Dataset) -> Iterator[Finding]:
     """Files of the same bytes, as far as their hashes are known from caching them."""
-    parts = Parts.of(dataset)
+    parts = SplitFiles.of(dataset)
     yield from about_both_parts(parts)
     same: dict[str, list[Path]] = {}
     for path in dict.fromkeys(picture.path for picture in dataset.all_pictures):

@@ -36,7 +36,7 @@ PREFLIGHT = Group(
 
 
 @dataclass(frozen=True)
-class Target:
+class PreflightTarget:
     """What is to be looked at, and what was found on the way to it."""
 
     settings: Settings
@@ -45,7 +45,7 @@ class Target:
     assumed: list[str]
 
 
-def read_target(argv: Sequence[str]) -> Target:
+def read_target(argv: Sequence[str]) -> PreflightTarget:
     """The dataset that the command line names. `--help` prints, and raises SystemExit(0). Raises UserError."""
     if not argv or {"-h", "--help"} & set(argv):
         print(help_text((PREFLIGHT, DATASET, CAPTIONS, VALIDATION), f"{PROG} DATASET", str(ABOUT)))
@@ -64,7 +64,7 @@ def read_target(argv: Sequence[str]) -> Target:
         if settings["resolution"] is None:
             settings.values["resolution"] = (RESOLUTION, RESOLUTION)
             assumed.append(f"no `resolution` is given: {RESOLUTION} is assumed")
-    return Target(settings, plan_datasets(settings), already, assumed)
+    return PreflightTarget(settings, plan_datasets(settings), already, assumed)
 
 
 ABOUT = (

@@ -17,7 +17,7 @@ SHOWN, SIDE = 60, 96
 
 
 @dataclass(frozen=True)
-class Line:
+class FindingLine:
     """A finding with what it looks like: the picture, and the one that it is compared with."""
 
     file: str
@@ -33,7 +33,7 @@ class Kind:
     meaning: str
     is_problem: bool
     count: int
-    lines: list[Line]
+    lines: list[FindingLine]
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -61,7 +61,7 @@ def page_of(report: Report) -> str:
 
 def _group(kind: str, report: Report) -> Kind:
     mine = [finding for finding in report.findings if finding.kind == kind]
-    lines = [Line(finding.file, finding.sentence, _pictures(finding)) for finding in mine[:SHOWN]]
+    lines = [FindingLine(finding.file, finding.sentence, _pictures(finding)) for finding in mine[:SHOWN]]
     return Kind(kind, (KINDS | NOTES)[kind], kind in KINDS, len(mine), lines)
 
 

@@ -15,17 +15,17 @@ CONVERTED = {"CMYK": "without its profile", "LAB": "roughly", "YCbCr": "roughly"
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitFiles:
     """Which files are trained on and which are held out; regularization images are in neither."""
 
     trained: Collection[Path]
     held_out: Collection[Path]
 
     @staticmethod
-    def of(dataset: Dataset) -> Parts:
+    def of(dataset: Dataset) -> SplitFiles:
         held_out = dataset.validation.pictures if dataset.validation else []
         trained = {picture.path for picture in dataset.pictures if not picture.subset.is_reg}
-        return Parts(trained, {picture.path for picture in held_out})
+        return SplitFiles(trained, {picture.path for picture in held_out})
 
 
 def found_inside(dataset: Dataset, workers: int) -> list[Finding]:
@@ -37,7 +37,7 @@ def found_inside(dataset: Dataset, workers: int) -> list[Finding]:
     found = [about_damage(sight) for sight in [*sights, *look_at_all(masks, workers)] if sight.damage is not None]
     for sight in sound:
         found += about_file(sight, sight.path in uses_alpha)
-    parts = Parts.of(dataset)
+    parts = SplitFiles.of(dataset)
     return [*found, *about_both_parts(parts), *about_doubles(sound, parts)]
 
 
@@ -64,13 +64,13 @@ def about_file(sight: Sight, uses_alpha: bool) -> Iterator[Finding]:
         yield Finding("transparent", file, said)
 
 
-def about_both_parts(parts: Parts) -> Iterator[Finding]:
+def about_both_parts(parts: SplitFiles) -> Iterator[Finding]:
     """Files that two subsets share, and that only one of them holds out."""
     for path in sorted(set(parts.trained) & set(parts.held_out)):
         yield Finding("leak", str(path), "is trained on and held out, by two subsets: the held-out loss will look good")
 
 
-def about_doubles(sights: Sequence[Sight], parts: Parts) -> Iterator[Finding]:
+def about_doubles(sights: Sequence[Sight], parts: SplitFiles) -> Iterator[Finding]:
     """Pictures that are there twice; worse where the one is trained on and the other is to measure what was learnt."""
     same = [[sight.path for sight in group] for group in same_bytes(sights)]
     near = [[sight.path for sight in group] for group in nearly_same(sights)]
@@ -79,7 +79,7 @@ def about_doubles(sights: Sequence[Sight], parts: Parts) -> Iterator[Finding]:
             yield from about_group(group, parts, kind, alike)
 
 
-def about_group(group: Sequence[Path], parts: Parts, kind: str, alike: str) -> Iterator[Finding]:
+def about_group(group: Sequence[Path], parts: SplitFiles, kind: str, alike: str) -> Iterator[Finding]:
     """One finding for each held-out picture of a group that is trained on, too, and for each double of the others."""
     trained = next((path for path in group if path in parts.trained), None)
     leaks = [path for path in group if trained is not None and path in parts.held_out and path != trained]

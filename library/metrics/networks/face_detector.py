@@ -21,7 +21,7 @@ LARGEST_SIDE = 1280  # pixels: photos are looked at no larger than this; faces a
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedFace:
     """A face in a photo: box (left, top, width, height), landmarks (5, 2), confidence."""
 
     box: tuple[float, float, float, float]
@@ -44,7 +44,7 @@ class FaceDetector:
                 f"`face_detector = {path}` cannot be read by OpenCV ({first_line(error)}); {WHERE}"
             ) from None
 
-    def find(self, photo: np.ndarray, smallest: int = 0) -> list[Found]:
+    def find(self, photo: np.ndarray, smallest: int = 0) -> list[DetectedFace]:
         """Faces whose box is at least `smallest` pixels wide."""
         share = min(1.0, LARGEST_SIDE / max(photo.shape[:2]))
         seen = photo if share == 1.0 else cv2.resize(photo, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
@@ -60,11 +60,11 @@ def first_line(error: cv2.error) -> str:
     return str(error.err).strip("> \n").splitlines()[0]
 
 
-def found_face(row: np.ndarray, share: float) -> Found:
+def found_face(row: np.ndarray, share: float) -> DetectedFace:
     """A row of YuNet's answer: box, right eye, left eye, nose, right and left corner of the mouth, confidence.
 
     Its right and left are the person's, so the first of each is on the left of the picture, as in the template.
     """
     values = np.asarray(row, np.float64)
     left, top, width, height = values[:4] / share
-    return Found((left, top, width, height), values[4:14].reshape(5, 2) / share, float(values[14]))
+    return DetectedFace((left, top, width, height), values[4:14].reshape(5, 2) / share, float(values[14]))

@@ -65,7 +65,7 @@ def face_network(path: Path) -> Reader:
 
 
 @dataclass(frozen=True)
-class Faces:
+class FaceReader:
     """Finds the largest face of a picture and reads it."""
 
     detector: FaceDetector
@@ -79,6 +79,6 @@ class Faces:
         return self.network(cut_face(photo, found[0].landmarks)) if found else None
 
 
-def load_faces(detector: Path, network: Path) -> Faces:
+def load_faces(detector: Path, network: Path) -> FaceReader:
     """Raises `UserError` where one of the files cannot be used."""
-    return Faces(FaceDetector(detector), face_network(network))
+    return FaceReader(FaceDetector(detector), face_network(network))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from library.errors import UserError
 from library.files import read_tensors
-from library.metrics.features import Network
+from library.metrics.features import FeatureNetwork
 from library.metrics.preprocess import INCEPTION
 
 LAYERS = (64, 192, 768, 2048)
@@ -203,11 +203,13 @@ def load_inception(path: Path, device: str = "cpu") -> Inception:
     return model.eval().requires_grad_(False).float().to(device)
 
 
-def inception_network(model: Inception, layer: int, sha256: str, resize: str = "clean", device: str = "cpu") -> Network:
+def inception_network(
+    model: Inception, layer: int, sha256: str, resize: str = "clean", device: str = "cpu"
+) -> FeatureNetwork:
     """Its features at `layer`, of pictures that are resized in the `clean` or the `legacy` way."""
     how = INCEPTION[resize]
 
     def see(images: Sequence[Image.Image]) -> Tensor:
         return model(torch.stack([how.prepare(image) for image in images]).to(device), layer)
 
-    return Network(f"inception-{layer}", sha256, how.name, see)
+    return FeatureNetwork(f"inception-{layer}", sha256, how.name, see)

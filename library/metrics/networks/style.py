@@ -19,7 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from library.errors import UserError
 from library.files import Tensors, file_hash, read_nested
-from library.metrics.features import Network
+from library.metrics.features import FeatureNetwork
 from library.metrics.networks.transformer import from_tensors
 from library.metrics.preprocess import clip_preprocessing
 
@@ -44,7 +44,7 @@ _NAMES = {
 }
 
 
-def load_style(path: Path, device: str = "cpu") -> Network:
+def load_style(path: Path, device: str = "cpu") -> FeatureNetwork:
     """CSD from its published file. Raises UserError where it is another."""
     tensors = style_tensors(path)
     try:
@@ -61,7 +61,7 @@ def load_style(path: Path, device: str = "cpu") -> Network:
         pixels = torch.stack([how.prepare(image) for image in images]).to(device)
         return model(pixels).pooler_output @ head
 
-    return Network("csd", file_hash(path), how.name, see)
+    return FeatureNetwork("csd", file_hash(path), how.name, see)
 
 
 def style_tensors(path: Path) -> Tensors:

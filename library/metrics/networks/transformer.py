@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from library.errors import UserError
 from library.files import Tensors, read_tensors
-from library.metrics.features import Network
+from library.metrics.features import FeatureNetwork
 from library.metrics.preprocess import Preprocessing, clip_preprocessing, imagenet_preprocessing
 from library.metrics.weight_files import hash_of, weight_files
 from library.models.tokenizers import build_tokenizer, find_vocabulary, load_tokenizer
@@ -65,7 +65,7 @@ def from_tensors(model_class: Any, config: Any, tensors: Tensors, source: Path, 
 class Clip:
     """A CLIP model: pictures and texts in one space. Embeddings are not of unit length."""
 
-    network: Network
+    network: FeatureNetwork
     """Its picture side."""
     model: Any
     tokenizer: Any
@@ -101,7 +101,7 @@ def load_clip(folder: Path, device: str, name: str = "clip", preprocessing: Prep
         pixels = torch.stack([how.prepare(image) for image in images]).to(device)
         return model.get_image_features(pixels).pooler_output
 
-    network = Network(name, hash_of(weight_files(folder)), how.name, see)
+    network = FeatureNetwork(name, hash_of(weight_files(folder)), how.name, see)
     return Clip(network, model, _tokenizer(folder), device)
 
 
@@ -117,7 +117,7 @@ def _tokenizer(folder: Path) -> Any:
 VISION = {"vit": ViTModel, "dinov2": Dinov2Model}
 
 
-def load_vision(folder: Path, device: str, name: str) -> Network:
+def load_vision(folder: Path, device: str, name: str) -> FeatureNetwork:
     """A vision transformer whose feature is its class token behind the last norm: DINO's ViT, DINOv2."""
     model: Any = build(folder, VISION).to(device)
     how = imagenet_preprocessing()
@@ -126,4 +126,4 @@ def load_vision(folder: Path, device: str, name: str) -> Network:
         pixels = torch.stack([how.prepare(image) for image in images]).to(device)
         return model(pixels).last_hidden_state[:, 0]
 
-    return Network(name, hash_of(weight_files(folder)), how.name, see)
+    return FeatureNetwork(name, hash_of(weight_files(folder)), how.name, see)

@@ -42,7 +42,7 @@ which has next to nothing else."""
 
 
 @dataclass(frozen=True)
-class Parts:
+class MemoryParts:
     """What a run is made of, in bytes. `step`, `encode` and `decode` are peaks beside all that lies there."""
 
     unet: int
@@ -90,7 +90,7 @@ class Surroundings:
         return self.libraries + self.caches
 
 
-def on_gpu(parts: Parts, habits: Habits) -> dict[str, int]:
+def on_gpu(parts: MemoryParts, habits: Habits) -> dict[str, int]:
     """{stage: bytes on the GPU at its peak}, without what the GPU itself adds."""
     kept = parts.unet if habits.lowram else 0
     stages = {}
@@ -110,7 +110,7 @@ def on_gpu(parts: Parts, habits: Habits) -> dict[str, int]:
     return stages
 
 
-def without_gpu(parts: Parts, habits: Habits, around: Surroundings) -> dict[str, int]:
+def without_gpu(parts: MemoryParts, habits: Habits, around: Surroundings) -> dict[str, int]:
     """{stage: bytes of the resident set at its peak}."""
     everything = around.total + RUNNING + parts.model + parts.trained
     stages = {"loading": around.libraries + around.loading, "latents": everything + parts.encode}

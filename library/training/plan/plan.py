@@ -26,7 +26,7 @@ from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.files import Kept, PlannedFile, Sizes, planned_files
 from library.training.plan.memory import (
     Habits,
-    Parts,
+    MemoryParts,
     Surroundings,
     case_of,
     habits_of,
@@ -59,7 +59,7 @@ class Plan:
     prompts: Sequence[SamplePrompt]
     network: NetworkShape | None
     vectors: int  # numbers of a new word's vectors
-    parts: Parts | None  # None where a step cannot be counted; `uncounted` says why
+    parts: MemoryParts | None  # None where a step cannot be counted; `uncounted` says why
     uncounted: str
     habits: Habits
     around: Surroundings
@@ -88,7 +88,7 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
             optimizer += (shape.average_bytes if shape else 0) + average_bytes(settings, vectors)
         beside = (counted.encode, counted.decode)
         model = (counted.unet, counted.vae, counted.text_encoders)
-        parts = Parts(*model, counted.network + word_bytes, optimizer, counted.step, *beside)
+        parts = MemoryParts(*model, counted.network + word_bytes, optimizer, counted.step, *beside)
     loading = held_while_loading(model_path, parts.model if parts else 0, DTYPES[settings["mixed_precision"]])
     return Plan(
         settings,

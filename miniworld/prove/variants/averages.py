@@ -27,7 +27,7 @@ from library.training.optim.weight_averages import WeightAverages
 from miniworld.draw import write_dataset
 from miniworld.prove.ac_lora import ac_lora
 from miniworld.prove.arms import Method, command_line, lora, measured_steps
-from miniworld.prove.exam import Exam
+from miniworld.prove.exam import StyleExam
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import cell, markdown, write_between_marks
 from miniworld.sets import style_set
@@ -47,7 +47,7 @@ def prove(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     results = Results(arguments.output / "arms.jsonl")
-    exams = lru_cache(maxsize=None)(Exam)
+    exams = lru_cache(maxsize=None)(StyleExam)
     measure_what_is_missing(
         results,
         keys(arguments.styles, arguments.steps, arguments.seeds),
@@ -72,7 +72,7 @@ def keys(styles: Sequence[str], steps: int, seeds: int) -> Iterator[dict[str, An
                        "seed": seed}  # fmt: skip
 
 
-def train_and_measure(key: Mapping[str, Any], exam: Exam, output: Path) -> dict[str, Any]:
+def train_and_measure(key: Mapping[str, Any], exam: StyleExam, output: Path) -> dict[str, Any]:
     """Train one arm; figures of its last weights, of their average, and of its best step."""
     name = f"{key['style']}-{key['method']}-{key['decay']}-{key['restarts']}-{key['seed']}".replace(" ", "-")
     folder = output / name

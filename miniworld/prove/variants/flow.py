@@ -34,7 +34,7 @@ from miniworld.prove.exam import MODEL, with_file
 from miniworld.prove.measures import BATCH, HeldOut, content_score, draw, similarity
 from miniworld.prove.results import UNET, Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import cell, markdown, write_between_marks
-from miniworld.scenes import Picture
+from miniworld.scenes import ScenePicture
 from miniworld.sets import style_set
 
 OUTPUT = Path("output/prove/flow")
@@ -107,7 +107,7 @@ def train(model: Path, folder: Path, steps: int, seed: int) -> None:
         raise UserError(f"the arm {folder.name} ended with exit code {code}")
 
 
-def measure_model(model: StableDiffusion, judge: Judge, style: str, test: Sequence[Picture]) -> dict[str, Any]:
+def measure_model(model: StableDiffusion, judge: Judge, style: str, test: Sequence[ScenePicture]) -> dict[str, Any]:
     pictures = draw(model, [picture.caption for picture in test])
     drawings = judge.features([picture.image for picture in test])
     return {

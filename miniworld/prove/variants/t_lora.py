@@ -30,8 +30,8 @@ from library.training.trained.network import NetworkSpec, create_network
 from miniworld.draw import write_dataset
 from miniworld.prove.ac_lora import ac_lora
 from miniworld.prove.arms import Method, command_line, lora
-from miniworld.prove.exam import Exam
-from miniworld.prove.persons import Person, called
+from miniworld.prove.exam import StyleExam
+from miniworld.prove.persons import TestPerson, called
 from miniworld.prove.results import Results, add_options, measure_what_is_missing
 from miniworld.prove.tables import cell, markdown, write_between_marks
 from miniworld.sets import style_set
@@ -62,7 +62,7 @@ def prove(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     results = Results(arguments.output / "arms.jsonl")
-    exams = lru_cache(maxsize=None)(Exam)
+    exams = lru_cache(maxsize=None)(StyleExam)
     measure_what_is_missing(
         results,
         keys(arguments.styles, arguments.people, arguments.steps, arguments.seeds),
@@ -91,8 +91,8 @@ def train_and_measure(key: Mapping[str, Any], exams: Any, output: Path) -> dict[
     folder = output / f"{subject}-{key['pictures']}-{method.name}-{key['seed']}".replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     style = subject if subject in HELD_OUT_STYLES else "oil"  # whose exam has the base model and the judge, too
-    exam: Exam = exams(style)
-    person = None if subject in HELD_OUT_STYLES else Person(subject, exam.base, exam.judge)
+    exam: StyleExam = exams(style)
+    person = None if subject in HELD_OUT_STYLES else TestPerson(subject, exam.base, exam.judge)
     if person is None:
         write_dataset(folder / "pictures" / f"1_{style}", style_set(style, "train")[: key["pictures"]])
     else:
@@ -112,7 +112,7 @@ def train_and_measure(key: Mapping[str, Any], exams: Any, output: Path) -> dict[
     return measured
 
 
-def masked_loss(exam: Exam, method: Method, file: Path) -> float:
+def masked_loss(exam: StyleExam, method: Method, file: Path) -> float:
     """The loss on held-out pictures with the mask on."""
     model: StableDiffusion = dataclasses.replace(exam.base, unet=copy.deepcopy(exam.base.unet))
     arguments = dict(argument.split("=", 1) for argument in method.arguments)

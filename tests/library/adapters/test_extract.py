@@ -14,7 +14,7 @@ from library.adapters.extract import Extraction, extract, is_trained, open_model
 from library.adapters.factors import leading
 from library.adapters.layers import read_network, update_of
 from library.adapters.merge_commands import merge_into_model
-from library.adapters.merge_model import Precision
+from library.adapters.merge_model import MergePrecision
 from library.adapters.merge_networks import Weighted
 from library.adapters.names import to_file_names
 from library.errors import UserError
@@ -83,7 +83,7 @@ def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             torch.nn.init.normal_(parameter, std=0.3)
     save_network(network, folder / "lora.safetensors", torch.float32, {}, lambda t: to_file_names(t, model))
     weighted = [Weighted(read_network(folder / "lora.safetensors"), 1.0)]
-    for _ in merge_into_model(weighted, folder / "model.safetensors", folder / "tuned.safetensors", Precision()):
+    for _ in merge_into_model(weighted, folder / "model.safetensors", folder / "tuned.safetensors", MergePrecision()):
         pass
     return folder
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from library.adapters.layers import read_network, update_of
 from library.adapters.merge_commands import merge_into_model
-from library.adapters.merge_model import Precision
+from library.adapters.merge_model import MergePrecision
 from library.adapters.merge_networks import Weighted
 from library.adapters.names import from_file_names, to_file_names
 from library.errors import UserError
@@ -51,8 +51,10 @@ def sd1(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, int]:
     return model, folder, len(network.unet_loras) + len(network.text_encoder_loras)
 
 
-def run(networks: list[Weighted], model: Path, target: Path, precision: Precision | None = None, **options: Any) -> str:
-    return "\n".join(merge_into_model(networks, model, target, precision or Precision(), **options))
+def run(
+    networks: list[Weighted], model: Path, target: Path, precision: MergePrecision | None = None, **options: Any
+) -> str:
+    return "\n".join(merge_into_model(networks, model, target, precision or MergePrecision(), **options))
 
 
 def updates_by_module(path: Path, model: Any) -> dict[str, Tensor]:
@@ -122,7 +124,7 @@ def test_a_half_precision_model_keeps_names_types_and_untouched_bytes(sd1: Any, 
 
 def test_another_precision_is_for_what_networks_change_and_not_for_the_vae(sd1: Any, tmp_path: Path) -> None:
     _, folder, _ = sd1
-    precision = Precision(save=torch.bfloat16)
+    precision = MergePrecision(save=torch.bfloat16)
     network = Weighted(read_network(folder / "a.safetensors"), 1.0)
     run([network], folder / "model.safetensors", tmp_path / "m.safetensors", precision, brief=True)
     types = {key.startswith(VAE): tensor.dtype for key, tensor in load_file(tmp_path / "m.safetensors").items()}
@@ -170,7 +172,7 @@ def test_values_that_are_not_finite_leave_no_file(sd1: Any, tmp_path: Path) -> N
     _, folder, _ = sd1
     network = Weighted(read_network(folder / "a.safetensors"), 1e9)
     with pytest.raises(UserError, match="not finite in float16"):
-        run([network], folder / "model.safetensors", tmp_path / "m.safetensors", Precision(save=torch.float16))
+        run([network], folder / "model.safetensors", tmp_path / "m.safetensors", MergePrecision(save=torch.float16))
     assert not list(tmp_path.iterdir())
 
 
@@ -229,15 +231,15 @@ def test_a_folder_as_one_file_keeps_the_type_of_each_part_or_has_the_one_asked_f
     save_folder(model, tmp_path / "model")
     networks = [Weighted(read_network(folder / "a.safetensors"), 1.0)]
 
-    def types(precision: Precision) -> dict[str, torch.dtype]:
+    def types(precision: MergePrecision) -> dict[str, torch.dtype]:
         run(networks, tmp_path / "model", tmp_path / "m.safetensors", precision, brief=True)
         tensors = load_file(tmp_path / "m.safetensors")
         return {key.partition(".")[0]: tensor.dtype for key, tensor in tensors.items()}
 
     kept = {"model": torch.float16, "first_stage_model": torch.float32, "cond_stage_model": torch.float32}
-    assert types(Precision()) == kept
+    assert types(MergePrecision()) == kept
     asked = dict.fromkeys(kept, torch.bfloat16) | {"first_stage_model": torch.float32}
-    assert types(Precision(save=torch.bfloat16)) == asked
+    assert types(MergePrecision(save=torch.bfloat16)) == asked
     with pytest.raises(UserError, match="not finite in float16"):
         run([Weighted(networks[0].file, 1e9)], tmp_path / "model", tmp_path / "other.safetensors")
     assert not (tmp_path / "other.safetensors").exists()
@@ -267,7 +269,7 @@ def test_a_model_and_a_network_of_eight_bits_are_merged_and_what_is_lost_is_said
     before = load_file(model)[key]
     wanted = before.float() + update_of(layer).dense().reshape(before.shape)
     assert torch.equal(load_file(tmp_path / "m.safetensors")[key].float(), wanted.to(torch.float8_e4m3fn).float())
-    said = run(networks, model, tmp_path / "h.safetensors", Precision(save=torch.float16))
+    said = run(networks, model, tmp_path / "h.safetensors", MergePrecision(save=torch.float16))
     assert "eight bits" not in said
     assert torch.equal(load_file(tmp_path / "h.safetensors")[key], wanted.half())
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from library.batch.jobs.ledger import Ledger
-from library.batch.read_batch import Batch, bring_up, read_batch
+from library.batch.read_batch import BatchOfJobs, bring_up, read_batch
 from library.config.options.batch import BATCH
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
@@ -100,7 +100,7 @@ class Trying:
         files = ["--config_file", str(self.base), "--jobs", str(self.jobs)]
         return main([*files, "--engine", engine, *words])
 
-    def brought_up(self) -> Batch:
+    def brought_up(self) -> BatchOfJobs:
         """The batch with its ledger, as a driver finds it."""
         words = ["--config_file", str(self.base), "--jobs", str(self.jobs)]
         settings = parse(words, BATCH, *ALL_TRAIN_NETWORK, prog="", description="")

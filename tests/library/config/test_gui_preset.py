@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from library.config.command_line import read_command_line
-from library.config.config_file import FromFile, read_config_file
+from library.config.config_file import FileContent, read_config_file
 from library.config.option import Written, by_name, with_aliases
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse, settle
@@ -40,7 +40,7 @@ def write(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def read(folder: Path, asked: dict[str, Any] | None = None, **changes: Any) -> FromFile:
+def read(folder: Path, asked: dict[str, Any] | None = None, **changes: Any) -> FileContent:
     return read_config_file(write(folder, **changes), NAMES, asked)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from library.config.dataset_specs import DatasetSpec
 from library.data.buckets import BucketChoice
-from library.data.dataset import Dataset, Picture, Sample
+from library.data.dataset import Dataset, DatasetImage, Sample
 from library.data.images.image_folder import Stamp
 from library.data.sample_order import Geometry, order, split, steps_per_epoch
 
@@ -24,7 +24,7 @@ def dataset_of(groups: list[tuple[int, list[int]]]) -> Dataset:
             choice = BucketChoice(size, size, (0, 0))
             for k in range(count):
                 path = Path(f"{i}-{k}.png")
-                pictures.append(Picture(path, Stamp(1, 1), size, choice, "", None, number))  # pyright: ignore
+                pictures.append(DatasetImage(path, Stamp(1, 1), size, choice, "", None, number))  # pyright: ignore
                 samples.append(Sample(f"{number}/{path}#0", pictures[-1], 1.0))
     return Dataset(plan, pictures, samples)
 

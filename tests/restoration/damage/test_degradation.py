@@ -15,7 +15,7 @@ from scipy import ndimage, signal
 
 from restoration.damage import kernels
 from restoration.damage.degradation import degrade, draw_kernel, generator, jpeg
-from restoration.damage.ranges import PRESETS, Degradation, Range, Stage
+from restoration.damage.ranges import PRESETS, Degradation, DegradationStage, Range
 
 
 def sigmas(kernel: np.ndarray) -> list[float]:
@@ -112,9 +112,9 @@ def test_blurs_shrink_with_the_picture_and_the_rest_stays():
     assert small.blur_sigma == (0.05, 2.5)
     assert small.kernel_size == (11, 11)
     assert (small.noise, small.jpeg_quality, small.downscale) == (
-        Stage().noise,
-        Stage().jpeg_quality,
-        Stage().downscale,
+        DegradationStage().noise,
+        DegradationStage().jpeg_quality,
+        DegradationStage().downscale,
     )
 
 

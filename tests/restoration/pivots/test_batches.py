@@ -6,7 +6,7 @@ import torch
 
 from restoration.damage.degradation import PRESETS, degrade, generator
 from restoration.pivots.batches import Latents, RestorationBatches
-from restoration.pivots.faces import Face, read_face
+from restoration.pivots.faces import ReferenceFace, read_face
 from restoration.system.cleaner import no_cleaner
 from tests.restoration.conftest import write_faces
 
@@ -20,7 +20,7 @@ class Eighth:
 
 def test_prior_pictures_are_degraded_too_and_keep_their_clean_latents(tmp_path, faces):
     rows = [
-        Face(write_faces(tmp_path / name, faces[[number]]) / "00.png", name)
+        ReferenceFace(write_faces(tmp_path / name, faces[[number]]) / "00.png", name)
         for name, number in (("ana", 0), ("others", 10))
     ]
     latents = Latents(Eighth(), no_cleaner, PRESETS["face"], 1.0, 64, seed=7)

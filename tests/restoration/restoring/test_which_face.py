@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from library.metrics.networks import face_detector, identity
-from library.metrics.networks.face_detector import Found
+from library.metrics.networks.face_detector import DetectedFace
 from restoration.restoring import which_face
 from restoration.restoring.alignment import TEMPLATE
 from restoration.restoring.which_face import KnownPerson, NoFaceChosen, choose_faces, describe_face
@@ -20,14 +20,14 @@ PLACES = ((40, 20, 60), (150, 40, 90), (270, 30, 70))
 """Left, top and side of three faces: the middle one is the largest."""
 
 
-def crowd() -> tuple[np.ndarray, list[Found]]:
+def crowd() -> tuple[np.ndarray, list[DetectedFace]]:
     """A photo of three one-coloured faces, and where they are, the largest first."""
     photo = np.full((160, 380, 3), 90, np.uint8)
     faces = []
     for (left, top, side), colour in zip(PLACES, (RED, GREEN, BLUE), strict=True):
         photo[top : top + side, left : left + side] = colour
         landmarks = (TEMPLATE - 256) / 512 * side + (left + side / 2, top + side / 2)
-        faces.append(Found((left, top, side, side), landmarks, 0.9))
+        faces.append(DetectedFace((left, top, side, side), landmarks, 0.9))
     return photo, sorted(faces, key=lambda face: -face.box[2])
 
 
@@ -35,7 +35,7 @@ def mean_colour(face: np.ndarray) -> np.ndarray:
     return face.reshape(-1, 3).mean(0)
 
 
-def chosen(which: str, person: KnownPerson | None = None, faces: list[Found] | None = None) -> list[float]:
+def chosen(which: str, person: KnownPerson | None = None, faces: list[DetectedFace] | None = None) -> list[float]:
     """Left edges of the chosen faces."""
     photo, all_faces = crowd()
     mine = faces or all_faces
@@ -93,7 +93,7 @@ def crowd_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def __init__(self, path: Path | None) -> None:
             pass
 
-        def find(self, photo: np.ndarray, smallest: int = 0) -> list[Found]:
+        def find(self, photo: np.ndarray, smallest: int = 0) -> list[DetectedFace]:
             return [face for face in faces if face.box[2] >= smallest]
 
     monkeypatch.setattr(face_detector, "FaceDetector", Detector)

@@ -14,7 +14,7 @@ from PIL import Image
 from library.data.augmentation.image_augmentation import (
     COLOURED,
     Colour,
-    Face,
+    FaceBox,
     View,
     coloured,
     drawn_colour,
@@ -26,7 +26,7 @@ from library.data.batches import Batches
 from library.data.caches.latents_cache import LiveLatents
 from library.data.caches.vae_encoding import image_of
 from library.data.dataset import Dataset, build
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.keys import key
 from library.image_files import load
 
@@ -40,7 +40,7 @@ def dataset_of(folder: Path, make, size: tuple[int, int] = (300, 200), name: str
     return build([make.dataset(make.subset(folder, **options), **{"enable_bucket": False, **spec})])
 
 
-def views(picture: Picture, count: int = 200) -> list[View]:
+def views(picture: DatasetImage, count: int = 200) -> list[View]:
     return [view_of(picture, partial(key, 1, epoch, "a")) for epoch in range(count)]
 
 
@@ -65,15 +65,15 @@ def test_what_is_not_asked_for_stays_in_the_middle_as_it_is(tmp_path: Path, make
 @pytest.mark.parametrize(
     ("stem", "face"),
     [
-        ("photo_150_90_40_50", Face(150, 90, 40, 50)),
-        ("my_photo_150_90_40_50", Face(150, 90, 40, 50)),
+        ("photo_150_90_40_50", FaceBox(150, 90, 40, 50)),
+        ("my_photo_150_90_40_50", FaceBox(150, 90, 40, 50)),
         ("150_90_40_50", None),  # nothing is left for a name
         ("photo_1500_90_40_50", None),  # outside
         ("photo_150_90_0_0", None),
         ("photo_150_-90_40_50", None),
     ],
 )
-def test_a_face_is_read_from_the_end_of_a_name(stem: str, face: Face | None):
+def test_a_face_is_read_from_the_end_of_a_name(stem: str, face: FaceBox | None):
     assert face_in_name(stem, (300, 200)) == face
 
 

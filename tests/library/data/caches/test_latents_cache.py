@@ -20,7 +20,7 @@ from library.data.caches.cache_entry import write_entry
 from library.data.caches.latents_cache import DiskLatents, Filled, LiveLatents, MemoryLatents
 from library.data.caches.vae_encoding import Ready
 from library.data.dataset import Dataset, build
-from library.data.images.image import Picture
+from library.data.images.image import DatasetImage
 from library.data.images.image_folder import CACHE_FOLDER, INDEX_FILE
 from library.errors import UserError
 from library.training.saving.fingerprint import dataset_fingerprint
@@ -42,7 +42,7 @@ def start(folder: Path, make, vae, **options) -> tuple[Dataset, DiskLatents, Fil
     return dataset, latents, latents.fill(vae, progress=False)
 
 
-def seen(latents, picture: Picture, flipped: bool = False) -> Ready:
+def seen(latents, picture: DatasetImage, flipped: bool = False) -> Ready:
     """What a source has of a picture seen from the middle."""
     return latents.fetch(picture, View(picture.choice, flipped))
 

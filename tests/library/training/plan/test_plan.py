@@ -16,7 +16,7 @@ from library.training.plan.memory import (
     GIB,
     RUNNING,
     Habits,
-    Parts,
+    MemoryParts,
     Surroundings,
     cache_bytes,
     on_gpu,
@@ -27,7 +27,7 @@ from library.training.plan.network import optimizer_bytes
 
 ALL_CACHED = Habits(caches_latents=True, runs_text=False, encodes_text=False, draws_samples=False)
 NOTHING_CACHED = Habits(caches_latents=False, runs_text=True, encodes_text=False, draws_samples=True)
-PARTS = Parts(unet=100, vae=10, text_encoders=20, network=4, optimizer=8, step=50, encode=60, decode=70)
+PARTS = MemoryParts(unet=100, vae=10, text_encoders=20, network=4, optimizer=8, step=50, encode=60, decode=70)
 
 
 @pytest.fixture
