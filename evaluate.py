@@ -7,15 +7,17 @@ read from paths or the local Hugging Face cache; nothing is downloaded. Exit cod
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
 from library.command import run_command
 from library.config.options.evaluate import ALL_EVALUATE
 from library.config.parse import parse
-from library.console import show_line
 from library.errors import UserError
 from library.metrics.request import read_request
+
+logger = logging.getLogger(__name__)
 
 
 class RequiredMissing(UserError):
@@ -28,7 +30,7 @@ def evaluate(argv: Sequence[str]) -> None:
     settings = parse(argv, *ALL_EVALUATE, prog="evaluate.py", description=str(__doc__))
     request = read_request(settings)
     for line in [*settings.notes(), *request.notes]:
-        show_line(line)
+        logger.info(line)
 
     # torch is imported here and nowhere above: a mistake in the options must not wait for it.
     from library.files import write_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -15,12 +16,16 @@ from library.config.option import Settings
 from library.config.options.batch import BATCH
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
+from library.console import Console, log_to
+
+logger = logging.getLogger(__name__)
 
 
 def run_batch(argv: Sequence[str]) -> None:
     settings = parse(argv, BATCH, *ALL_TRAIN_NETWORK, prog="train_batch.py", description=str(__doc__))
+    log_to(Console(prefix="batch"), "library.batch", __name__)
     for line in settings.warnings:
-        say(line)
+        logger.info(line)
     devices = read_devices(settings["devices"])
     batch = read_batch(settings)
     if settings["stop"]:
@@ -38,13 +43,13 @@ def run_batch(argv: Sequence[str]) -> None:
 def train(settings: Settings, devices: Sequence[str], batch: BatchOfJobs) -> None:
     """Bring the ledger up to what is asked for, train what is not done, and show what came out."""
     refuse_devices(settings, devices)
-    bring_up(batch, settings, say)
-    driver = Driver(batch.ledger, batch.jobs, limits(settings, batch), say)
+    bring_up(batch, settings)
+    driver = Driver(batch.ledger, batch.jobs, limits(settings, batch))
     driver.drive(trainers(settings, devices))
     is_one_of_many = settings["worker"]
     not_evaluated: list[str] = []
     if not is_one_of_many:
-        not_evaluated = show_results(batch, settings["jobs"].stem, say, was_stopped=bool(driver.reason))
+        not_evaluated = show_results(batch, settings["jobs"].stem, was_stopped=bool(driver.reason))
     conclude(batch, driver.stopped_by, not_evaluated, others_may_run=is_one_of_many)
 
 
@@ -59,10 +64,6 @@ def limits(settings: Settings, batch: BatchOfJobs) -> Limits:
         waits=not settings["worker"],
         beside=str(config.absolute().parent) if config else "",
     )
-
-
-def say(line: str) -> None:
-    print(f"batch: {line}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -11,9 +12,11 @@ from library.config.datasets import dataset_problems, plan_datasets
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.plugin_checks import plugin_problems
-from library.console import Console, ConsoleSpec
+from library.console import Console, ConsoleSpec, log_to
 from library.launch import start_the_missing_processes
 from library.sampling.prompts import prompt_problems
+
+logger = logging.getLogger(__name__)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -24,9 +27,10 @@ def train(argv: Sequence[str]) -> None:
         description=str(__doc__),
         checks=(problems, plugin_problems, dataset_problems, prompt_problems),
     )
-    plan, say = plan_datasets(settings), Console(settings.take(ConsoleSpec)).note
+    plan = plan_datasets(settings)
+    log_to(Console(settings.take(ConsoleSpec)))
     for line in settings.notes():
-        say(line)
+        logger.info(line)
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from library.data.debug_dataset import show_dataset
@@ -38,13 +42,13 @@ def train(argv: Sequence[str]) -> None:
         from library.training.plan.plan import make_plan
         from library.training.plan.text import plan_text
 
-        print(plan_text(make_plan(settings, plan, say)))
+        print(plan_text(make_plan(settings, plan)))
         return
-    checked = check_before_loading(settings, plan, say)
+    checked = check_before_loading(settings, plan)
     if settings["debug_dataset"]:
-        show_dataset(checked.dataset, settings["output_dir"], say, seed=settings["seed"] or 0)
+        show_dataset(checked.dataset, settings["output_dir"], seed=settings["seed"] or 0)
         return
-    run = build_run(checked, say)
+    run = build_run(checked)
     with run.lock, run.signals:
         fit(run)
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from library.console import Console, log_to
 from library.errors import Interrupted, UserError
 from library.formatting import visible
 
@@ -19,6 +20,7 @@ def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | 
     A `UserError` is printed without a traceback. A run that was asked to stop ends with 130 (SIGINT) or 143 (SIGTERM).
     """
     quiet_optional_libraries()
+    log_to(Console())
     for stream in (sys.stdout, sys.stderr):
         # A console of another encoding than UTF-8 must not end a run because of a file name.
         if isinstance(stream, io.TextIOWrapper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ if not __package__:  # started by its path: the repository is where `library` an
 
 from library.command import run_command
 from library.config.parse import parse
-from library.console import show_line
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import writing_problems
 from restoration.options import DEGRADATION, FILES, RUN, degradation_of, groups_for
+
+logger = logging.getLogger(__name__)
 
 
 def damage(argv: Sequence[str]) -> None:
@@ -26,7 +28,7 @@ def damage(argv: Sequence[str]) -> None:
         checks=(writing_problems,),
     )
     for line in settings.warnings:
-        show_line(line)
+        logger.info(line)
     if settings["output"] is None:
         raise UserError("`output` is not set: the folder for the degraded pictures")
 

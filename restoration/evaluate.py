@@ -6,6 +6,7 @@ cannot be measured is said, with the line that would change it.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
 from library.config.values import split_key_values
-from library.console import show_line
 from library.errors import UserError
 from restoration.options import EVALUATION, FILES, IDENTITY, groups_for
+
+logger = logging.getLogger(__name__)
 
 
 def read_settings(argv: Sequence[str]) -> Settings:
@@ -34,7 +36,7 @@ def read_settings(argv: Sequence[str]) -> Settings:
 def evaluate(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
     for line in settings.warnings:
-        show_line(line)
+        logger.info(line)
     restored = settings["restored"] or settings["output"]
     for name, folder in (("restored", restored), ("reference", settings["reference"])):
         if folder is None or not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from library.atomic import atomic
 from library.config.image_folders import about_passed_over, what_else_is_there
-from library.console import show_line
 from library.errors import UserError
 from library.image_files import decode_alpha, discover, open_image
+
+logger = logging.getLogger(__name__)
 
 MAKER = "made by"
 """The text of a PNG that says which weights made it."""
@@ -37,7 +39,7 @@ def find_pictures(source: Path | None, option: str) -> list[Path]:
     if not found:
         raise UserError(f"`{option}` holds no pictures: {what_else_is_there(source)}")
     if line := about_passed_over(source):
-        show_line(line)
+        logger.info(line)
     return found
 
 

@@ -7,6 +7,7 @@ again with `--resume latest --skip_existing` it goes on where it stopped.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,6 @@ from library.command import run_command
 from library.config.image_folders import count_images, what_else_is_there, why_not_a_file, why_not_a_folder
 from library.config.option import Settings
 from library.config.parse import parse
-from library.console import show_line
 from library.errors import ConfigError, Problem
 from library.launch import start_the_missing_processes
 from restoration.checks import restoring_face_problems, training_problems, writing_problems
@@ -26,6 +26,8 @@ from restoration.evaluate import report
 from restoration.options import DEGRADATION, EVALUATION, FILES, IDENTITY, PIVOTS, RESTORER, SAMPLING, groups_for
 from restoration.restore import changed, restore_folder
 from restoration.train import train_pivots
+
+logger = logging.getLogger(__name__)
 
 
 def personalise(argv: Sequence[str]) -> None:
@@ -37,7 +39,7 @@ def personalise(argv: Sequence[str]) -> None:
         checks=(training_problems, file_problems, writing_problems, restoring_face_problems),
     )
     for line in settings.notes():
-        show_line(line)
+        logger.info(line)
     if settings["blind"]:
         raise ConfigError("`blind` restores without a person, so there is nothing to train; use restoration/restore.py")
     train_pivots(settings)

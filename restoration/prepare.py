@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
-from library.console import show_line
 from library.errors import Problem, UserError
 from restoration.checks import restoring_face_problems, writing_problems
 from restoration.options import DETECTOR, EVALUATION, FILES, IDENTITY, groups_for
+
+logger = logging.getLogger(__name__)
 
 SIDE = 512  # of the references, unless `resolution` is given
 
@@ -30,7 +32,7 @@ def prepare(argv: Sequence[str]) -> None:
         checks=(writing_problems, restoring_face_problems, choice_problems),
     )
     for line in settings.warnings:
-        show_line(line)
+        logger.info(line)
     target = settings["output"] or settings["reference_dir"]
     if target is None:
         raise UserError("`output` is not set: the folder for the references")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,6 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
-from library.console import show_line
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import restoring_problems
 from restoration.options import (
@@ -33,6 +33,8 @@ from restoration.options import (
 if TYPE_CHECKING:
     from restoration.restoring.restore_folder import FaceFinder
 
+logger = logging.getLogger(__name__)
+
 
 def restore(argv: Sequence[str]) -> None:
     settings = parse(
@@ -43,7 +45,7 @@ def restore(argv: Sequence[str]) -> None:
         checks=(restoring_problems,),
     )
     for line in settings.warnings:
-        show_line(line)
+        logger.info(line)
     restore_folder(settings)
 
 
@@ -73,15 +75,15 @@ def restore_folder(settings: Settings) -> None:
         check_makers(names.values(), maker)
         sources = [source for source in sources if not names[source].is_file()]
     if not sources:
-        show_line("every picture is restored already")
+        logger.info("every picture is restored already")
         return
     if settings["restore_mode"] != "faces" and settings.explicit("which_face"):
-        show_line(f"{settings.place('which_face')} has no effect without `restore_mode = faces`")
+        logger.info(f"{settings.place('which_face')} has no effect without `restore_mode = faces`")
     finder = find_faces_by(settings) if settings["restore_mode"] == "faces" else None
-    studio = open_studio(settings, show_line)
+    studio = open_studio(settings)
     if finder:
         if settings["other_faces"] == "blind" and not settings["blind"]:
-            finder = replace(finder, others=open_studio(changed(settings, blind=True, mode="restore"), show_line))
+            finder = replace(finder, others=open_studio(changed(settings, blind=True, mode="restore")))
         done = restore_photos(studio, sources, finder)
     else:
         done = restore_aligned(studio, sources, settings["batch_size"])
@@ -92,10 +94,10 @@ def restore_folder(settings: Settings) -> None:
             write_png(names[picture.source], picture.pixels, maker, read_alpha(picture.source))
             restored, unchanged = restored + (picture.problem is None), unchanged + (picture.problem is not None)
         for line in picture.notes:
-            show_line(f"{picture.source.name}: {line}")
+            logger.info(f"{picture.source.name}: {line}")
         if picture.problem:
             problems.append(Problem(picture.problem, f"image '{picture.source}'"))
-            show_line(str(problems[-1]))
+            logger.info(str(problems[-1]))
     rest = f"; {unchanged} written as {'it was' if unchanged == 1 else 'they were'}" if unchanged else ""
     print(f"restored {restored} of {len(sources)} pictures into {settings['output']}{rest}")
     raise_all(problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,6 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
-from library.console import show_line
 from library.launch import start_the_missing_processes
 from restoration.checks import training_problems
 from restoration.options import (
@@ -31,6 +31,8 @@ from restoration.options import (
     groups_for,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def read_settings(argv: Sequence[str]) -> Settings:
     return parse(
@@ -45,7 +47,7 @@ def read_settings(argv: Sequence[str]) -> Settings:
 def train(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
     for line in settings.notes():
-        show_line(line)
+        logger.info(line)
     train_pivots(settings)
 
 
@@ -58,9 +60,9 @@ def train_pivots(settings: Settings) -> None:
 
     for pivot in (TEXT, MODEL_PIVOT) if settings["pivot"] == BOTH else (settings["pivot"],):
         if is_finished(settings, pivot):
-            show_line(f"the {pivot} pivot is finished already and is taken as it is")
+            logger.info(f"the {pivot} pivot is finished already and is taken as it is")
             continue
-        run = build_pivot(settings, pivot, show_line)
+        run = build_pivot(settings, pivot)
         with run.lock, run.signals:
             fit(run)
         if pivot == TEXT and settings["resume"] == "latest":  # states of step 2 are around an older G

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
+from library.console import ConsoleHandler
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A command that a test calls sets up logging for its process; the next test begins without it."""
+    yield
+    for name in (None, "library.batch", "train_batch"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler for handler in logger.handlers if not isinstance(handler, ConsoleHandler)]
+        logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ as it is. Options are those of train_network.py, so that its TOML files can be g
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.values import plugin_arguments
-from library.console import show_line
 from library.errors import Problem, UserError
+
+logger = logging.getLogger(__name__)
 
 # fmt: off
 OUTPUT = Group("What is written", (
@@ -38,7 +40,7 @@ def init(argv: Sequence[str]) -> None:
         checks=(problems,),
     )
     for line in settings.warnings:
-        show_line(line)
+        logger.info(line)
     write_start(settings)
 
 
@@ -83,7 +85,7 @@ def write_start(settings: Settings) -> None:
     ]
     starts = [starting_vectors(initializer, ctx) for ctx in contexts]
     for line in getattr(initializer, "notes", ()):
-        show_line(line)
+        logger.info(line)
     metadata = {
         "ss_token_string": placeholders.token_string,
         "ss_num_vectors": str(len(placeholders.tokens)),

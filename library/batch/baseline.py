@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from library.training.setup.build import build_batches, build_conditioner, build
 from library.training.setup.checks import Checked
 
 
-def look_at_the_model(checked: Checked, say: Callable[[str], None], load: LoadModel) -> None:
+def look_at_the_model(checked: Checked, load: LoadModel) -> None:
     """Draw the job's prompts and measure its held-out pictures with the base model; a log such as a training's.
 
     Raises `UserError` where the job has neither prompts nor held-out pictures: there would be nothing to see.
@@ -32,12 +31,12 @@ def look_at_the_model(checked: Checked, say: Callable[[str], None], load: LoadMo
             "a method that trains nothing needs `sample_prompts`, or held-out pictures (`validation_split`): there is "
             "nothing to see of it otherwise"
         )
-    footing = stand(settings, None, say)
+    footing = stand(settings, None)
     device = footing.processes.device
-    model = load(settings, device, say)
+    model = load(settings, device)
     conditioner = build_conditioner(settings, model)
     lines: list[dict[str, Any]] = [{"event": "begin", "step": 0, "total_steps": 0, "total_epochs": 0}]
-    _, held_out = build_batches(checked, model, conditioner, footing, 0, say)
+    _, held_out = build_batches(checked, model, conditioner, footing, 0)
     with torch.no_grad(), footing.precision.autocast():
         if held_out is not None:
             objective = build_objective(settings, model, conditioner, device)

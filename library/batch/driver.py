@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,8 @@ from library.batch.jobs import job_state
 from library.batch.jobs.job import Job
 from library.batch.jobs.ledger import BY_USER, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Attempt, Ledger, Record
 from library.errors import NoRoom
+
+logger = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between two looks at what others do
 PAUSE_FOR_DISK = 10.0
@@ -45,7 +48,6 @@ class Driver:
     ledger: Ledger
     jobs: Sequence[Job]
     limits: Limits
-    say: Callable[[str], None]
     started: float = field(default_factory=time.monotonic)
     stopped_by: int | None = None
     reason: str = ""
@@ -63,11 +65,11 @@ class Driver:
         """Begin no job, and let those that are under way stop with a state."""
         if not self.reason:
             self.reason, self.stopped_by = reason, number
-            self.say(f"stopping: {reason}")
+            logger.info(f"stopping: {reason}")
             try:
                 self.stop_file.touch()
             except OSError as error:
-                self.say(f"what is under way is trained to its end: {error}")
+                logger.info(f"what is under way is trained to its end: {error}")
 
     @property
     def stopping(self) -> bool:
@@ -185,7 +187,7 @@ class Driver:
             record = replace(record, state=RUNNING, attempts=[*record.attempts, attempt])
             self.ledger.write(record)
             self.ledger.event("begun", job=job.name, attempt=number, device=trainer.device)
-            self.say(f"{job.name}: begun on {trainer.device}" + (f", attempt {number}" if number > 1 else ""))
+            logger.info(f"{job.name}: begun on {trainer.device}" + (f", attempt {number}" if number > 1 else ""))
             outcome = trainer.train(assignment)
             self._conclude(record, attempt, outcome)
 
@@ -210,7 +212,7 @@ class Driver:
             record = replace(record, state=job_state.state_after(record, self.limits.max_attempts, self.limits.retry))
         self._write(record)
         self.ledger.event("ended", job=record.name, attempt=len(record.attempts), exit=ended.exit, state=record.state)
-        self.say(sentence(record))
+        logger.info(sentence(record))
         if outcome.signal is not None:  # the run caught what was meant for this process
             self.stop(outcome.message, outcome.signal)
         if self.limits.fail_fast and record.state in (FAILED, GAVE_UP):
@@ -223,7 +225,7 @@ class Driver:
                 self.ledger.write(record)
                 return
             except NoRoom as error:
-                self.say(f"{error}")
+                logger.info(f"{error}")
                 time.sleep(PAUSE_FOR_DISK)
                 if self.stopping:
                     raise
@@ -234,7 +236,7 @@ class Driver:
         while (free := shutil.disk_usage(self.ledger.output_dir).free) < self.limits.min_free_disk:
             if not said:
                 asked = f"`min_free_disk` asks for {self.limits.min_free_disk / 1e9:g}"
-                self.say(f"{self.ledger.output_dir} has {free / 1e9:.2f} GB free, and {asked}: waiting for more")
+                logger.info(f"{self.ledger.output_dir} has {free / 1e9:.2f} GB free, and {asked}: waiting for more")
                 self.ledger.event("waits for disk", free=free)
                 said = True
             for _ in range(int(PAUSE_FOR_DISK / PAUSE)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from library.config.option import Settings
 from library.models.family import StableDiffusion
-from library.training.setup.base_model import BaseModelSpec, load_base_model
+from library.training.setup.base_model import BaseModelSpec, load_base_model, report_contradictions
 
 
 class ResidentModel:
@@ -28,24 +27,22 @@ class ResidentModel:
         self.loads = 0
         self._key: Any = None
         self._model: StableDiffusion | None = None
-        self._said: list[str] = []
         self._sums: list[int] = []
 
-    def load(self, settings: Settings, device: torch.device, say: Callable[[str], None]) -> StableDiffusion:
+    def load(self, settings: Settings, device: torch.device) -> StableDiffusion:
         """As `load_base_model`, from memory where it is there."""
         asked = settings.take(BaseModelSpec)
         key: list[Any] = [asked, [settings.explicit(field.name) for field in dataclasses.fields(BaseModelSpec)]]
         key += [_mark(asked.pretrained_model_name_or_path), _mark(asked.vae), str(device)]
         if self._model is None or key != self._key:
             self.drop()
-            self._said = []
-            self._model = load_base_model(settings, device, self._said.append)
+            self._model = load_base_model(settings, device)
             self._sums, self._key = checksums(self._model), key
             self.loads += 1
             gc.collect()
             gc.freeze()  # what is here stays: looking for garbage after each job need not go through it
-        for line in self._said:
-            say(line)
+        else:
+            report_contradictions(settings, self._model)
         return shared_copy(self._model)
 
     def check(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def refuse_other_jobs(batch: BatchOfJobs) -> None:
     job_state.refuse_other_jobs([(record, key_of(prepared, digests)) for prepared, record in known])
 
 
-def bring_up(batch: BatchOfJobs, settings: Settings, say: Callable[[str], None]) -> None:
+def bring_up(batch: BatchOfJobs, settings: Settings) -> None:
     """Write the jobs and their configs into the ledger, with what changed since the last start.
 
     Raises ConfigError where a name in the ledger is another job's.
@@ -77,12 +77,10 @@ def bring_up(batch: BatchOfJobs, settings: Settings, say: Callable[[str], None])
     if not settings["only"]:
         ledger.write_plan(plan)
     for prepared in batch.prepared:
-        _bring_up_one(ledger, prepared, keys[prepared.job.name], settings, say)
+        _bring_up_one(ledger, prepared, keys[prepared.job.name], settings)
 
 
-def _bring_up_one(
-    ledger: Ledger, prepared: Prepared, key: JobFingerprint, settings: Settings, say: Callable[[str], None]
-) -> None:
+def _bring_up_one(ledger: Ledger, prepared: Prepared, key: JobFingerprint, settings: Settings) -> None:
     job = prepared.job
     with ledger.held(job.name) as mine:
         if not mine:  # another driver is at it
@@ -93,7 +91,7 @@ def _bring_up_one(
             ledger.set_aside(old)  # states of another configuration, which nothing can go on from
         new = job_state.brought_up(old, job, key, settings["retry"], folder)
         if settings["verify"] and new.state == DONE:
-            new = job_state.verified(new, folder, say)
+            new = job_state.verified(new, folder)
         if new != old:
             ledger.write(new)
         if not job_state.settled(new) or not ledger.config(job.name).exists():

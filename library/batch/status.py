@@ -14,6 +14,7 @@ from library.batch.jobs.ledger import PENDING, RUNNING, Record
 from library.batch.read_batch import BatchOfJobs
 from library.batch.results.table import summary, table_text, time_text
 from library.config.datasets import plan_datasets
+from library.console import without_notes
 from library.formatting import aligned, file_size
 from library.training.saving.file_names import SavingSpec
 
@@ -67,7 +68,8 @@ def counted_bytes(prepared: Prepared) -> float | None:
     from library.training.plan.plan import make_plan  # torch: only where it is asked for
 
     settings = prepared.settings
-    plan = make_plan(settings, plan_datasets(settings), lambda line: None)
+    with without_notes():
+        plan = make_plan(settings, plan_datasets(settings))
     if plan.network is None and settings["network_module"] is not None:
         return None
     sizes = [

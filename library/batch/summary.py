@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 
 from library.batch.jobs.job_state import FAILURES
 from library.batch.jobs.ledger import DONE, RUNNING, Ledger, Record
@@ -12,29 +13,31 @@ from library.batch.results.metrics_files import not_compared, with_metrics
 from library.batch.results.table import summary, table_text, write_table
 from library.errors import BatchFailed, BatchUnfinished, Interrupted
 
+logger = logging.getLogger(__name__)
 
-def show_results(batch: BatchOfJobs, title: str, say: Callable[[str], None], *, was_stopped: bool) -> list[str]:
+
+def show_results(batch: BatchOfJobs, title: str, *, was_stopped: bool) -> list[str]:
     """Print the table, write it and the page; the names of jobs whose pictures could not be measured."""
     config = batch.file.batch["evaluate"]
-    failed = evaluate_jobs(batch.ledger, batch.jobs, config, say) if config and not was_stopped else []
+    failed = evaluate_jobs(batch.ledger, batch.jobs, config) if config and not was_stopped else []
     ledger = batch.ledger
     records = [with_metrics(record, ledger.output_dir / record.name) for record in batch.records]
     write_table(ledger, records)
     print(table_text(records))
     for line in not_compared(records):
-        say(line)
-    show_page(ledger, records, title, say)
+        logger.info(line)
+    show_page(ledger, records, title)
     return failed
 
 
-def show_page(ledger: Ledger, records: Sequence[Record], title: str, say: Callable[[str], None]) -> None:
+def show_page(ledger: Ledger, records: Sequence[Record], title: str) -> None:
     """Write the page; one that cannot be written costs a line, not the batch."""
     try:
         from library.batch.results.page import write_batch_page  # matplotlib: a second, and nothing before needs it
 
         print(f"\nPage: {write_batch_page(ledger, records, title)}")
     except Exception as error:
-        say(f"the page could not be written: {type(error).__name__}: {error}")
+        logger.info(f"the page could not be written: {type(error).__name__}: {error}")
 
 
 def conclude(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -27,13 +28,15 @@ from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
-from library.console import Console, ConsoleSpec
+from library.console import Console, ConsoleSpec, log_to
 from library.errors import Interrupted, NoRoom, UserError
 from library.training.loop import fit
 from library.training.saving.file_names import SavingSpec
 from library.training.setup.build import build_run
 from library.training.setup.checks import check_before_loading
 from library.training.signals import Signals
+
+logger = logging.getLogger(__name__)
 
 POLL = 0.5  # seconds between two looks for a stop file
 
@@ -68,14 +71,15 @@ class TrainerHere:
         return replace(outcome, steps=steps, peak_gb=peak.gigabytes())
 
     def _attempt(self, settings: Settings, assignment: Assignment) -> None:
-        plan, say = plan_datasets(settings), Console(settings.take(ConsoleSpec)).note
+        plan = plan_datasets(settings)
+        log_to(Console(settings.take(ConsoleSpec)))
         for line in settings.notes():
-            say(line)
-        checked = check_before_loading(settings, plan, say)
+            logger.info(line)
+        checked = check_before_loading(settings, plan)
         if not assignment.trains:
-            look_at_the_model(checked, say, self.models.load)
+            look_at_the_model(checked, self.models.load)
             return
-        run = build_run(checked, say, load=self.models.load)
+        run = build_run(checked, load=self.models.load)
         with run.lock, run.signals, stopping_for(assignment.stop_files, run.signals):
             fit(run)
 

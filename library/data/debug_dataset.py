@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from library.data.caches.vae_encoding import Ready, read_as_seen
 from library.data.dataset import Dataset
 from library.data.images.image import DatasetImage
 from library.data.sample_order import steps_per_epoch
+
+logger = logging.getLogger(__name__)
 
 STEPS = 8  # whose pictures are shown
 SIDE = 256  # pixels of the longer side of a picture on the sheet
@@ -42,25 +45,25 @@ class Pixels:
         return images, torch.zeros_like(images)
 
 
-def show_dataset(dataset: Dataset, output_dir: Path, say: Callable[[str], None], *, seed: int) -> None:
+def show_dataset(dataset: Dataset, output_dir: Path, *, seed: int) -> None:
     """Say what epoch 1 of a run with this seed would see, and write the sheet into `output_dir`.
 
     Where captions follow a share of the run, they are those of a run of one epoch.
     """
     for line in [*dataset.warnings, *summary(dataset, seed)]:
-        say(line)
+        logger.info(line)
     batches = Batches(dataset, Pixels(), None, seed=seed, workers=0, total_steps=steps_per_epoch(dataset, 1))
-    say(f"{batches.steps_per_epoch} steps in an epoch; the first {min(STEPS, batches.steps_per_epoch)}:")
+    logger.info(f"{batches.steps_per_epoch} steps in an epoch; the first {min(STEPS, batches.steps_per_epoch)}:")
     pictures: list[Image.Image] = []
     for step, micro_batches in enumerate(islice(batches.epoch(1), STEPS), 1):
         for batch in micro_batches:
             for line in lines_of(batch):
-                say(f"step {step}: {line}")
+                logger.info(f"step {step}: {line}")
             pictures += thumbnails(batch)
     path = output_dir / SHEET
     with atomic(path) as temporary:
         sheet(pictures).save(temporary)
-    say(f"their pictures, dark where a mask leaves them out: {path}")
+    logger.info(f"their pictures, dark where a mask leaves them out: {path}")
 
 
 def summary(dataset: Dataset, seed: int = 0) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from transformers import CLIPTokenizer
 
-from library.console import show_line
 from library.errors import UserError
 from library.models.family import Family
+
+logger = logging.getLogger(__name__)
 
 Vocabulary = tuple[dict[str, int], list[tuple[str, str]]]
 
@@ -101,7 +103,7 @@ def _from_hub() -> Vocabulary | None:
         vocab, merges = (hf_hub_download(repository, f"{inside}{name}") for name in ("vocab.json", "merges.txt"))
     except Exception:  # no network, a proxy, offline mode, a full disk: each raises its own, and all mean the same here
         return None
-    show_line(f"CLIP's vocabulary was fetched from {repository} and is in the Hugging Face cache now")
+    logger.info(f"CLIP's vocabulary was fetched from {repository} and is in the Hugging Face cache now")
     return _read(Path(vocab), Path(merges))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from library.config.spec import declared, spec
 from library.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,10 @@ class LengthSpec:
     skip_until_initial_step: bool = declared
 
 
-def new_clock(spec: LengthSpec, steps_per_epoch: int, *, resumed: bool, say: Callable[[str], None]) -> Clock:
+def new_clock(spec: LengthSpec, steps_per_epoch: int, *, resumed: bool) -> Clock:
     """The clock of a run before its first step; a state that is resumed sets it to its own place afterwards.
 
-    Raises `UserError` where nothing is left to train. `say` is told of a place that a state makes void.
+    Raises `UserError` where nothing is left to train. A place that a state makes void is logged.
     """
     total = total_steps(steps_per_epoch, spec.max_train_steps, spec.max_train_epochs)
     begin = first_step(spec, steps_per_epoch)
@@ -111,7 +114,7 @@ def new_clock(spec: LengthSpec, steps_per_epoch: int, *, resumed: bool, say: Cal
             "train for longer, or begin earlier"
         )
     if begin and resumed:
-        say("`initial_epoch` and `initial_step` have no effect with `resume`: a state knows its place")
+        logger.info("`initial_epoch` and `initial_step` have no effect with `resume`: a state knows its place")
     return Clock(steps_per_epoch, total, global_step=0 if resumed else begin)
 
 

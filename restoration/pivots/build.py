@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +44,28 @@ from restoration.system.cleaner import load_cleaner
 from restoration.system.load import Restorer, load_named_restorer
 from restoration.system.system import System
 
+logger = logging.getLogger(__name__)
 
-def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> Run:
+
+def build_pivot(settings: Settings, pivot: str) -> Run:
     """The run of one pivot, ready for the loop. `settings` are those of the whole command."""
     file_of_g, mark = person_file(settings), decided_by(settings, pivot)
     settings = settings_of(settings, pivot)
     plugin = network_plugin(settings) if pivot == TEXT and settings["network_module"] else None
-    resumed = check_surroundings(settings, say)
+    resumed = check_surroundings(settings)
     check_rates(settings, settings["max_train_steps"])
-    footing, stopwatch = stand(settings, resumed.fingerprint, say), Stopwatch()
+    footing, stopwatch = stand(settings, resumed.fingerprint), Stopwatch()
     with stopwatch.during("load"):
         restorer = load_named_restorer(settings)
     system, model = restorer.system, restorer.system.model
     person = person_of(settings, base_mark(model.unet))
     side = settings["resolution"] or model.native_size
-    pictures = find_training_pictures(settings, pivot, model, person, side, footing, say)
+    pictures = find_training_pictures(settings, pivot, model, person, side, footing)
     people = People(model, pictures.people, settings["network_module"])
     if pivot != TEXT and not pictures.people:
         give_weights(model, file_of_g, settings["network_module"])
 
-    trainable = build_trainable(settings, pivot, system, plugin, footing, say)
+    trainable = build_trainable(settings, pivot, system, plugin, footing)
     check_room(settings["output_dir"], [trainable])
     latents = build_latents(settings, restorer, side, footing)
     batches = build_batches(settings, system, pictures, latents, footing)
@@ -76,7 +78,7 @@ def build_pivot(settings: Settings, pivot: str, say: Callable[[str], None]) -> R
 
     optimizers, notes = build_optimizers(settings, [trainable], clock, footing.processes)
     for line in [*restorer.notes, *notes, *describe(settings, pivot, system, trainable, pictures, footing)]:
-        say(line)
+        logger.info(line)
 
     def written_mark() -> dict[str, str]:
         """A pivot that moved nothing is never taken for a finished one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ import cv2
 import numpy as np
 
 from library.config.image_folders import about_passed_over, what_else_is_there
-from library.console import show_line
 from library.errors import Problem, UserError, raise_all
 from library.image_files import BadImage, discover, load, measure
+
+logger = logging.getLogger(__name__)
 
 USUAL_NUMBER = 10  # reference pictures of a person, as in the paper
 
@@ -44,7 +46,7 @@ def find_faces(folder: Path, option: str, prompt: str, side: int, person: str = 
     if not paths:
         raise UserError(f"`{option}` holds no pictures; put about ten into it: {what_else_is_there(folder)}")
     if line := about_passed_over(folder):
-        show_line(line)
+        logger.info(line)
     problems = [problem for path in paths if (problem := _problem(path, side))]
     raise_all(problems)
     return [ReferenceFace(path, prompt, person) for path in paths]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from library.models.family import StableDiffusion
@@ -12,6 +12,8 @@ from library.sampling.generate import generate
 from library.sampling.prompts import SamplePrompt
 from restoration.image_folders import maker_of, write_png
 from restoration.pivots.person import base_mark
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 8  # pictures between two looks at what is on disk
 
@@ -22,9 +24,7 @@ def prior_folder(output_dir: Path, class_prompt: str) -> Path:
     return output_dir / f"prior {name}"
 
 
-def draw_prior(
-    model: StableDiffusion, class_prompt: str, folder: Path, count: int, side: int, say: Callable[[str], None]
-) -> None:
+def draw_prior(model: StableDiffusion, class_prompt: str, folder: Path, count: int, side: int) -> None:
     """Let G draw what is missing of `count` pictures of the class.
 
     Picture i is a function of G, prompt, side and i alone, so that an interrupted call goes on where it stopped. Those
@@ -35,7 +35,7 @@ def draw_prior(
     missing = [i for i, file in enumerate(files) if not file.is_file() or maker_of(file) not in (None, maker)]
     if not missing:
         return
-    say(f"drawing {len(missing)} pictures of '{class_prompt}' into {folder}; give reg_data_dir to use others")
+    logger.info(f"drawing {len(missing)} pictures of '{class_prompt}' into {folder}; give reg_data_dir to use others")
     folder.mkdir(parents=True, exist_ok=True)
     conditioner = TextConditioner(model)
     for start in range(0, len(missing), AT_ONCE):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from types import ModuleType
 
@@ -22,6 +22,8 @@ from library.training.trained.plugins import check_arguments, import_plugin
 from restoration.options import TEXT
 from restoration.system.system import System
 
+logger = logging.getLogger(__name__)
+
 
 def network_plugin(settings: Settings) -> ModuleType:
     """The module of a network on G, its arguments checked."""
@@ -36,19 +38,18 @@ def build_trainable(
     system: System,
     plugin: ModuleType | None,
     footing: Footing,
-    say: Callable[[str], None],
 ) -> Trainable:
     """G, a network by the plugin on G, or E; on its device, with attention and checkpointing as the options ask."""
     memory, device, dtype = settings.take(MemorySpec), footing.processes.device, SAVED_AS[settings["save_precision"]]
     for module in (system.unet, system.encoder):
         if line := choose_attention(module, device, xformers=memory.xformers, mem_eff_attn=memory.mem_eff_attn):
-            say(line)
+            logger.info(line)
     if memory.gradient_checkpointing:
         system.unet.enable_gradient_checkpointing()
         if pivot != TEXT:
             system.encoder.enable_gradient_checkpointing()
     if plugin is not None:
-        return _network_on_g(settings, system, plugin, footing, say)
+        return _network_on_g(settings, system, plugin, footing)
     name, module = ("unet", system.unet) if pivot == TEXT else ("condition_encoder", system.encoder)
     kind = "unet" if pivot == TEXT else "controlnet"
     trainable = ModuleTrainable(name, module, settings["learning_rate"], kind=kind, save_dtype=dtype)
@@ -56,13 +57,11 @@ def build_trainable(
     return trainable
 
 
-def _network_on_g(
-    settings: Settings, system: System, plugin: ModuleType, footing: Footing, say: Callable[[str], None]
-) -> NetworkTrainable:
+def _network_on_g(settings: Settings, system: System, plugin: ModuleType, footing: Footing) -> NetworkTrainable:
     torch.manual_seed(footing.seed % 2**63)
     spec = replace(settings.take(NetworkSpec), network_train_unet_only=True)
     arguments = plugin_arguments(settings["network_args"])
-    network = create_network(plugin, spec, arguments, system.model, settings.namespace(), say)
+    network = create_network(plugin, spec, arguments, system.model, settings.namespace())
     groups, names = optimizer_groups(network, None, settings["learning_rate"], settings["learning_rate"])
     network.to(device=footing.processes.device)
     return NetworkTrainable(

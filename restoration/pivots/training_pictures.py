@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from restoration.options import TEXT
 from restoration.pivots.faces import ReferenceFace, about_number, find_faces
 from restoration.pivots.person import Person, read_person
 from restoration.pivots.prior import draw_prior, prior_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,7 +41,6 @@ def find_training_pictures(
     person: Person,
     side: int,
     footing: Footing,
-    say: Callable[[str], None],
 ) -> TrainingPictures:
     """What the pivot learns from: the references with the person's prompt, or for step 2 what the options name."""
     if pivot != TEXT and settings["identities"]:
@@ -48,7 +50,7 @@ def find_training_pictures(
         return TrainingPictures(find_faces(settings["train_data_dir"], "train_data_dir", person.class_prompt, side))
     faces = find_faces(settings["reference_dir"], "reference_dir", person.prompt, side)
     for line in [*about_number(faces), *describe_references([face.path for face in faces], settings)]:
-        say(line)
+        logger.info(line)
     if pivot != TEXT or not settings["prior_loss_weight"]:
         return TrainingPictures(faces)
     folder = settings["reg_data_dir"]
@@ -57,7 +59,7 @@ def find_training_pictures(
         if footing.processes.is_main:
             place(model, footing.processes.device, vae=True, text_encoders=True)
             with torch.no_grad(), footing.precision.autocast():
-                draw_prior(model, person.class_prompt, folder, settings["num_class_images"], side, say)
+                draw_prior(model, person.class_prompt, folder, settings["num_class_images"], side)
         footing.processes.wait()
     return TrainingPictures(faces, find_faces(folder, "reg_data_dir", person.class_prompt, side))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from restoration.system.cleaner import Cleaner, load_cleaner
 from restoration.system.load import load_encoder, load_named_restorer
 from restoration.system.system import System
 
+logger = logging.getLogger(__name__)
+
 Say = Callable[[str], None]
 
 
@@ -64,7 +67,7 @@ class FolderRestorer:
         return [at_size(to_pixels(r), size) for r, size in zip(restored, own, strict=True)]
 
 
-def open_studio(settings: Settings, say: Say) -> FolderRestorer:
+def open_studio(settings: Settings) -> FolderRestorer:
     """Load what the options name: the restorer, and unless `blind`, the person's G_p and E_pr."""
     device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     restorer = load_named_restorer(settings)
@@ -74,11 +77,11 @@ def open_studio(settings: Settings, say: Say) -> FolderRestorer:
     if settings["blind"]:
         sampling = replace(sampling, gamma=1.0)  # eq. 4: the null text throughout
     else:
-        prompt, gamma = _personalise(settings, system, say)
+        prompt, gamma = _personalise(settings, system)
         sampling = sampling if settings.explicit("gamma") else replace(sampling, gamma=gamma)
     text = system.text([prompt])
     for line in restorer.notes:
-        say(line)
+        logger.info(line)
     for module in (system.unet, system.encoder):
         nn.Module.to(module, device=device, dtype=DTYPES[settings["mixed_precision"]])
     nn.Module.to(system.model.vae, device=device)  # in float32, as the conditions of the training were made
@@ -89,7 +92,7 @@ def open_studio(settings: Settings, say: Say) -> FolderRestorer:
     )
 
 
-def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, float]:
+def _personalise(settings: Settings, system: System) -> tuple[str, float]:
     """Put G_p and E_pr into the system; returns the prompt and the gamma that the person was trained for."""
     file = person_file(settings)
     if not file.is_file():
@@ -102,17 +105,19 @@ def _personalise(settings: Settings, system: System, say: Say) -> tuple[str, flo
     if prompt is None:
         raise UserError(f"'{file}' does not say whose it is; give the `prompt` that it was trained with")
     if person is not None and person.base and person.base != base_mark(system.unet):
-        say(f"'{file.name}' was trained on another model than '{system.model.source}': results will be poor")
+        logger.info(f"'{file.name}' was trained on another model than '{system.model.source}': results will be poor")
     encoder = settings["encoder_weights"] or file.with_name(_encoder_name(settings))
     if encoder.is_file():
         base = read_metadata(encoder).get("pivot_base")
         if base and base != base_mark(system.unet):
-            say(f"'{encoder.name}' was trained on another model than '{system.model.source}': results will be poor")
+            logger.info(
+                f"'{encoder.name}' was trained on another model than '{system.model.source}': results will be poor"
+            )
         system.encoder = load_encoder(encoder, system.model)
     elif settings["encoder_weights"]:
         raise UserError(f"`encoder_weights = {encoder}` does not exist; leave it out to use the restorer's own")
     else:
-        say(f"there is no '{encoder.name}' of step 2: the restorer's own ControlNet is used")
+        logger.info(f"there is no '{encoder.name}' of step 2: the restorer's own ControlNet is used")
     give_weights(system.model, file, settings["network_module"])
     if settings["mode"] == "edit":
         if not settings["edit"]:

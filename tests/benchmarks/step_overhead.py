@@ -90,7 +90,7 @@ def measure(steps: int, rounds: int, only: str | None) -> Turns:
         argv += ["--sample_prompts", "", "--no-sample_at_first", "--sample_every_n_epochs", "0"]
         argv += ["--lr_scheduler", "constant", "--lr_warmup_steps", "0"]
         settings = parse(argv, *ALL_TRAIN_NETWORK, prog="step_overhead", description="")
-        run = build_run(check_before_loading(settings, plan_datasets(settings), print), lambda line: None)
+        run = build_run(check_before_loading(settings, plan_datasets(settings)))
         turns: Any = Turns(run, steps, rounds, only)
         run.batches = turns
         fit(run)

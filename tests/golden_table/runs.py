@@ -73,7 +73,7 @@ def settings_of(run: dict[str, Any]) -> Settings:
 
 def clock_of(run: dict[str, Any], settings: Settings) -> Clock:
     steps_per_epoch = math.ceil(run["steps_per_epoch"] / (settings["gradient_accumulation_steps"] or 1))
-    return new_clock(settings.take(LengthSpec), steps_per_epoch, resumed=False, say=lambda line: None)
+    return new_clock(settings.take(LengthSpec), steps_per_epoch, resumed=False)
 
 
 def left_behind(spec: SavingSpec, clock: Clock) -> Left:

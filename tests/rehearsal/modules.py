@@ -177,15 +177,11 @@ def trained(config: Path, *words: str) -> tuple[Settings, Run]:
     checks = (problems, dataset_problems)
     argv = ["--config_file", str(config), *words]
     settings = parse(argv, *ALL_TRAIN_NETWORK, prog="train_network.py", description="", checks=checks)
-    checked = check_before_loading(settings, plan_datasets(settings), silent)
-    run = build_run(checked, silent)
+    checked = check_before_loading(settings, plan_datasets(settings))
+    run = build_run(checked)
     with run.lock, run.signals:
         fit(run)
     return settings, run
-
-
-def silent(line: str) -> None:
-    """Notes are not what is rehearsed."""
 
 
 def with_weights(settings: Settings, file: Path) -> StableDiffusion:

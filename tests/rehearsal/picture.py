@@ -58,7 +58,7 @@ def main() -> int:
     if arguments.weights is not None:
         spec = NetworkSpec(network_weights=arguments.weights, dim_from_weights=True)
         module = importlib.import_module(arguments.module)
-        network = create_network(module, spec, {}, model, Namespace(), lambda line: print(line, file=sys.stderr))
+        network = create_network(module, spec, {}, model, Namespace())
         network.to(device, dtype).eval()
     prompt = SamplePrompt(words, seed=1, sample_steps=arguments.steps, width=arguments.size, height=arguments.size)
     (picture,) = generate(model, conditioner, [prompt], vae_dtype=dtype)

@@ -102,7 +102,7 @@ def built(words: Callable[..., list[str]]) -> Callable[..., Run]:
     from restoration.pivots.build import build_pivot
     from restoration.train import read_settings
 
-    return lambda pivot, **options: build_pivot(read_settings(words(**options)), pivot, lambda line: None)
+    return lambda pivot, **options: build_pivot(read_settings(words(**options)), pivot)
 
 
 @pytest.fixture(autouse=True)

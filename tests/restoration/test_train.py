@@ -204,7 +204,7 @@ def test_e_is_trained_on_several_people_each_with_their_own_g(person, restorer_f
     argv = ["--pivot", "model", "--prompt", "a photo of a sks woman", "--output_dir", str(out), "--output_name", "both"]
     argv += ["--pretrained_model_name_or_path", str(restorer_folder), "--model_max_train_steps", "6"]
     argv += ["--identities", *words]
-    run = build_pivot(read_settings(argv), "model", lambda line: None)
+    run = build_pivot(read_settings(argv), "model")
     system = system_of(run)
     seen = {}
     for (batch,) in run.batches.epoch(1):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from library.batch.jobs.job import Job
 from library.batch.jobs.ledger import CUT_OFF, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Record
 from library.errors import ConfigError, Problem, raise_all
 from library.path_safety import path_inside
+
+logger = logging.getLogger(__name__)
 
 FAILURES = (FAILED, GAVE_UP)
 
@@ -60,12 +63,12 @@ def outputs_there(record: Record, folder: Path) -> bool:
     return all(path is not None and path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
-def verified(record: Record, folder: Path, say: Callable[[str], None]) -> Record:
+def verified(record: Record, folder: Path) -> Record:
     """A finished job whose files have other bytes than it left is done again."""
     for output in record.outputs:
         with open(folder / output["path"], "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != output["sha256"]:
-                say(f"{record.name}: {output['path']} is not the file that the job left; it is trained again")
+                logger.info(f"{record.name}: {output['path']} is not the file that the job left; it is trained again")
                 return replace(record, state=PENDING)
     return record
 

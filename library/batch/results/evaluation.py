@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from library.batch.jobs.job import Job
@@ -12,11 +13,13 @@ from library.batch.jobs.ledger import DONE, Ledger
 from library.batch.results.contact_sheet import samples_of
 from library.config.image_folders import concept_folders, count_images
 
+logger = logging.getLogger(__name__)
+
 COMMAND = Path(__file__).resolve().parents[3] / "evaluate.py"
 RESULT = "eval.json"
 
 
-def evaluate_jobs(ledger: Ledger, jobs: Iterable[Job], config: Path, say: Callable[[str], None]) -> list[str]:
+def evaluate_jobs(ledger: Ledger, jobs: Iterable[Job], config: Path) -> list[str]:
     """Measure the finished jobs whose pictures are newer than their eval.json; the names of those that could not be."""
     failed = []
     for job in jobs:
@@ -28,7 +31,7 @@ def evaluate_jobs(ledger: Ledger, jobs: Iterable[Job], config: Path, say: Callab
         ended = subprocess.run([sys.executable, str(COMMAND), *words], capture_output=True, text=True, encoding="utf-8")
         if ended.returncode:
             lines = (ended.stderr.strip() or ended.stdout.strip()).splitlines()
-            say(f"{job.name} could not be evaluated: {lines[-1] if lines else f'exit code {ended.returncode}'}")
+            logger.info(f"{job.name} could not be evaluated: {lines[-1] if lines else f'exit code {ended.returncode}'}")
             failed.append(job.name)
     return failed
 

@@ -3,7 +3,8 @@ remember?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from library.training.clock import Clock, Epochs, Interval, Steps
 from library.training.objectives import SampleLoss
 from library.training.runtime.distributed import Processes
 from library.training.work import BatchSource, Work
+
+logger = logging.getLogger(__name__)
 
 EPOCH = 0
 """The epoch that the draws belong to; the run's own begin with 1. So order, posterior and noise are always the same."""
@@ -56,7 +59,7 @@ class ValidationSpec:
         return [low + (high - low) * (i + 1) // (TIMESTEPS + 1) for i in range(TIMESTEPS)]
 
 
-def check_held_out(spec: ValidationSpec, dataset: Dataset, say: Callable[[str], None]) -> None:
+def check_held_out(spec: ValidationSpec, dataset: Dataset) -> None:
     """Refuse to look for the best step on no picture; say how many pictures that takes from the training."""
     if not spec.save_best:
         return
@@ -67,7 +70,7 @@ def check_held_out(spec: ValidationSpec, dataset: Dataset, say: Callable[[str], 
             "for example 0.2"
         )
     trained = sum(not picture.subset.is_reg for picture in dataset.pictures)
-    say(f"{held_out} of {held_out + trained} pictures are held out to find the best step (`validation_split`)")
+    logger.info(f"{held_out} of {held_out + trained} pictures are held out to find the best step (`validation_split`)")
 
 
 class LossAtTimesteps(Protocol):

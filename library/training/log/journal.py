@@ -117,7 +117,7 @@ class Journal:
     def say(self, line: str, level: int = logging.INFO) -> None:
         """A line for people, above the progress bar."""
         if self.path is not None:
-            self._console.say(line, level)
+            self._console.write(line, level)
 
     def result(self, line: str) -> None:
         """A line of the last paragraph."""

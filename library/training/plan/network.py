@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,9 +47,7 @@ class NetworkShape:
     trained_bytes: int  # of the parameters as they are trained
 
 
-def count_network(
-    checked: Checked, case: Case, say: Callable[[str], None]
-) -> tuple[Counted | None, NetworkShape | None, str]:
+def count_network(checked: Checked, case: Case) -> tuple[Counted | None, NetworkShape | None, str]:
     """A step counted and the network's shape; or neither, and why a network module cannot be counted."""
     found: list[NetworkTrainable] = []
     # Weights to start from change no size; reading them would be loading.

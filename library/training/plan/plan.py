@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ from library.training.setup.assemble import check_disk, check_rates
 from library.training.setup.base_model import BaseModelSpec
 from library.training.setup.checks import Checked, check_before_loading
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -67,17 +70,17 @@ class Plan:
     findings: Sequence[Finding]  # what a look at the pictures found without opening one
 
 
-def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], None]) -> Plan:
+def make_plan(settings: Settings, datasets: DatasetPlan) -> Plan:
     """Look at the options, the pictures' and the model's headers, and count. Raises `UserError` as a run would."""
     libraries = psutil.Process().memory_info().rss
     model_path = Path(settings["pretrained_model_name_or_path"])
     family, configs = model_configs(model_path)
     for line in settings.model_notes(family.value, settings.take(BaseModelSpec).prediction):
-        say(line)
-    checked = check_before_loading(settings, datasets, say, tidy=False)
+        logger.info(line)
+    checked = check_before_loading(settings, datasets, tidy=False)
     dataset, resumed = checked.dataset, checked.resumed.folder
-    geometry, clock = place_of(checked, say)
-    counted, shape, uncounted = count_network(checked, case_of(checked, family, configs), say)
+    geometry, clock = place_of(checked)
+    counted, shape, uncounted = count_network(checked, case_of(checked, family, configs))
     vectors = vectors_of(settings, configs)
     word_bytes = 4 * vectors
     check_disk(settings["output_dir"], (shape.trained_bytes if shape else 0) + word_bytes)
@@ -109,16 +112,16 @@ def make_plan(settings: Settings, datasets: DatasetPlan, say: Callable[[str], No
     )
 
 
-def place_of(checked: Checked, say: Callable[[str], None]) -> tuple[Geometry, Clock]:
+def place_of(checked: Checked) -> tuple[Geometry, Clock]:
     """How a global batch is split, and where the run begins: anew, or where its state was written.
 
     Raises `UserError` where the state is of another configuration, as far as that shows without weights and pictures.
     """
     settings, folder, fingerprint = checked.settings, checked.resumed.folder, checked.resumed.fingerprint
     processes = Processes(count=int(os.environ.get("WORLD_SIZE", "1")))
-    geometry = choose_geometry(settings["gradient_accumulation_steps"], processes, fingerprint, say)
+    geometry = choose_geometry(settings["gradient_accumulation_steps"], processes, fingerprint)
     steps = steps_per_epoch(checked.dataset, geometry.parts)
-    clock = new_clock(settings.take(LengthSpec), steps, resumed=folder is not None, say=say)
+    clock = new_clock(settings.take(LengthSpec), steps, resumed=folder is not None)
     check_rates(settings, clock.total_steps)
     if folder is not None and fingerprint is not None:
         check_settings_of_state(folder, fingerprint, settings, checked.dataset, geometry)

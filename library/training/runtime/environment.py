@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from library.config.option import Settings
@@ -14,6 +14,8 @@ from library.training.runtime.distributed import Processes, start_processes
 from library.training.runtime.memory import MemorySpec
 from library.training.runtime.mixed_precision import Precision
 from library.training.saving.resume import Fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,18 @@ class PatienceSpec:
     ddp_timeout: int | None = declared
 
 
-def stand(settings: Settings, resumed: Fingerprint | None, say: Callable[[str], None]) -> Footing:
+def stand(settings: Settings, resumed: Fingerprint | None) -> Footing:
     """The footing of a new run, or of one that goes on from the state with the fingerprint `resumed`."""
     patience = settings.take(PatienceSpec).ddp_timeout
     processes = start_processes(patience)
     if patience and processes.count == 1:
-        say(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
+        logger.info(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
     goes_on = resumed if not settings["resume_with_changes"] else None
     scale_loss = False if settings.take(MemorySpec).full_fp16 else None
     return Footing(
         processes=processes,
         seed=choose_seed(settings["seed"], resumed, processes),
-        geometry=choose_geometry(settings["gradient_accumulation_steps"], processes, resumed, say),
+        geometry=choose_geometry(settings["gradient_accumulation_steps"], processes, resumed),
         precision=Precision(settings["mixed_precision"], processes.device, scale_loss=scale_loss),
         session=processes.agree(goes_on["session"] if goes_on else secrets.randbits(32)),
     )
@@ -60,9 +62,7 @@ def choose_seed(asked: int | None, resumed: Fingerprint | None, processes: Proce
     return processes.agree(secrets.randbits(31))
 
 
-def choose_geometry(
-    accumulation: int, processes: Processes, resumed: Fingerprint | None, say: Callable[[str], None]
-) -> Geometry:
+def choose_geometry(accumulation: int, processes: Processes, resumed: Fingerprint | None) -> Geometry:
     """How a global batch is split. A state resumed by another number of processes keeps its global batch: accumulation
     makes up for the difference."""
     if resumed is not None and resumed["processes"] != processes.count:
@@ -73,7 +73,7 @@ def choose_geometry(
                 f"use a number of processes that divides {parts}"
             )
         accumulation = parts // processes.count
-        say(
+        logger.info(
             f"the state was written by {resumed['processes']} processes: accumulating {accumulation} batches keeps its "
             f"{parts} batches per optimizer step"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from library.errors import UserError
 from library.files import read_manifest, write_json
 from library.training.saving.file_names import SavingSpec, states_of
 from library.training.saving.state_differences import Details, Fingerprint
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 DOUBT = "doubt"
@@ -74,7 +76,7 @@ def read_place(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a state of this trainer: {PLACE} cannot be read ({error})") from None
 
 
-def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], None]) -> Path | None:
+def state_to_resume(spec: SavingSpec, resume: str | None) -> Path | None:
     """The state folder that `resume` names: a path, or "latest" for the furthest good one of the newest run of a name.
 
     None for a new run, and for `latest` where there is no state yet, so that a run can be started again and again with
@@ -83,31 +85,31 @@ def state_to_resume(spec: SavingSpec, resume: str | None, say: Callable[[str], N
     if not resume:
         return None
     if resume == LATEST:
-        return _latest_state(spec, say)
+        return _latest_state(spec)
     folder = Path(resume)
     if not is_state(folder):
         why = "is not a folder" if not folder.is_dir() else "has no complete manifest, so it is not a finished state"
         raise UserError(f"`resume = {resume}` {why}; give a folder ending in -state, or {LATEST}")
     if read_doubt(folder):
-        say(f"{folder} is gone on from although {read_doubt(folder)}")
+        logger.info(f"{folder} is gone on from although {read_doubt(folder)}")
     return folder
 
 
-def _latest_state(spec: SavingSpec, say: Callable[[str], None]) -> Path | None:
+def _latest_state(spec: SavingSpec) -> Path | None:
     found = find_states(spec)
     for line in found.passed_over:
-        say(line)
+        logger.info(line)
     if found.good:
         return found.good
     if found.unchanged:
-        say(f"{found.unchanged} is taken all the same: there is no other, and steps left out change no weight")
+        logger.info(f"{found.unchanged} is taken all the same: there is no other, and steps left out change no weight")
         return found.unchanged
     if found.passed_over:
         raise UserError(
             f"`resume = {LATEST}`: {'; '.join(found.passed_over)}; there is no other state of this run. "
             "Delete these folders to start anew, or give one of them to go on from it all the same"
         )
-    say(f"`resume = {LATEST}`: no state of '{spec.last_stem}' is in {spec.output_dir}: this is a new run")
+    logger.info(f"`resume = {LATEST}`: no state of '{spec.last_stem}' is in {spec.output_dir}: this is a new run")
     return None
 
 

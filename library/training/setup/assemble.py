@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Resumed:
     fingerprint: Fingerprint | None
 
 
-def check_surroundings(settings: Settings, say: Callable[[str], None], *, tidy: bool = True) -> Resumed:
+def check_surroundings(settings: Settings, *, tidy: bool = True) -> Resumed:
     """What can be wrong with outputs, optimizer, trackers and the state to resume. Raises `UserError`.
 
     `tidy` removes what killed runs left in the output folder.
@@ -62,7 +62,7 @@ def check_surroundings(settings: Settings, say: Callable[[str], None], *, tidy: 
     trial_optimizer(settings.take(OptimizerSpec))
     check_names(saving)
     check_trackers(settings.take(TrackerSpec))
-    folder = state_to_resume(saving, settings["resume"], say)
+    folder = state_to_resume(saving, settings["resume"])
     return Resumed(folder, read_fingerprint(folder) if folder else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,9 @@ from library.models.load import load_model
 from library.models.vae_padding import pad_by_reflection
 from library.training.runtime.mixed_precision import DTYPES
 
-LoadModel = Callable[[Settings, torch.device, Callable[[str], None]], StableDiffusion]
+logger = logging.getLogger(__name__)
+
+LoadModel = Callable[[Settings, torch.device], StableDiffusion]
 """How a run comes by its base model: `load_base_model`, or what keeps one loaded for several runs."""
 
 
@@ -50,10 +53,10 @@ class BaseModelSpec:
         return "v_prediction" if self.v_parameterization else None
 
 
-def load_base_model(settings: Settings, device: torch.device, say: Callable[[str], None]) -> StableDiffusion:
+def load_base_model(settings: Settings, device: torch.device) -> StableDiffusion:
     """The model that is trained on: on the CPU, or with `lowram` on the device at once.
 
-    The weights decide what it is; `say` is told what of `v2`, `sdxl` and `v_parameterization` contradicts them.
+    The weights decide what it is; what of `v2`, `sdxl` and `v_parameterization` contradicts them is logged.
     """
     asked = settings.take(BaseModelSpec)
     mapped = not asked.disable_mmap_load_safetensors
@@ -69,12 +72,19 @@ def load_base_model(settings: Settings, device: torch.device, say: Callable[[str
     )
     adjust_vae(model, asked)
     apply_noise_schedule(settings, model)
-    for line in contradictions(settings, model):
-        say(line)
+    report_contradictions(settings, model)
     if not mapped:
         how = "is a folder, to which `disable_mmap_load_safetensors` does not apply"
-        say(f"{model.source.name} {how if model.source.is_dir() else 'was read without mapping it into memory'}")
+        logger.info(
+            f"{model.source.name} {how if model.source.is_dir() else 'was read without mapping it into memory'}"
+        )
     return model
+
+
+def report_contradictions(settings: Settings, model: StableDiffusion) -> None:
+    """Log what the options say of the model that its weights contradict."""
+    for line in contradictions(settings, model):
+        logger.info(line)
 
 
 def apply_noise_schedule(settings: Settings, model: StableDiffusion) -> None:

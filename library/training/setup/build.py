@@ -3,8 +3,8 @@ each other."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,37 +65,39 @@ from library.training.trained.network import (
 from library.training.trained.placeholder_token import build_word, with_templates
 from library.training.work import BatchSource
 
+logger = logging.getLogger(__name__)
+
 SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = load_base_model) -> Run:
+def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
     """The run, ready for the loop; `say` shows a line worth knowing, `load` gives the base model."""
     settings, dataset, stopwatch = checked.settings, checked.dataset, Stopwatch()
-    footing = stand(settings, checked.resumed.fingerprint, say)
+    footing = stand(settings, checked.resumed.fingerprint)
     processes = footing.processes
     if checked.resumed.folder is not None and checked.resumed.fingerprint is not None:
         check_settings_of_state(
             checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, footing.geometry
         )
     steps = steps_per_epoch(dataset, footing.geometry.parts)
-    clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None, say=say)
+    clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None)
     check_rates(settings, clock.total_steps)
 
     with stopwatch.during("load"):
-        model = load(settings, processes.device, say)
+        model = load(settings, processes.device)
         for line in settings.model_notes(model.family.value, model.prediction_type):
-            say(line)
-        trainables, conditioner = build_trainables(checked, model, footing, say)
+            logger.info(line)
+        trainables, conditioner = build_trainables(checked, model, footing)
     check_room(settings["output_dir"], trainables)
     objective = build_objective(settings, model, conditioner, processes.device)
     objective.tell_timesteps = [trainable.on_timesteps for trainable in trainables]
     with stopwatch.during("cache"):
-        batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps, say)
+        batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
     if model.is_flow:
-        say(settings.take(FlowSpec).describe())
+        logger.info(settings.take(FlowSpec).describe())
     for line in [*model.notes, *notes, *about_averages(settings.take(AverageSpec), optimizers.optimizer)]:
-        say(line)
+        logger.info(line)
 
     options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
     facts = RunFacts(
@@ -128,18 +130,18 @@ def build_run(checked: Checked, say: Callable[[str], None], load: LoadModel = lo
         details=data_details(dataset),
         previews=build_previews(checked, model, conditioner, processes),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
-        opening=about_data(dataset, conditioner, say),
+        opening=about_data(dataset, conditioner),
         stopwatch=stopwatch,
     )
 
 
-def about_data(dataset: Dataset, conditioner: TextConditioner, say: Callable[[str], None]) -> Opening:
+def about_data(dataset: Dataset, conditioner: TextConditioner) -> Opening:
     """What the log says of the pictures, which are read by now; what makes a measurement worthless is said at once."""
     tokenizer = conditioner.model.tokenizers[0]
     lengths = about_lengths(dataset, conditioner.max_token_length, count_of(tokenizer)) if conditioner.truncated else ()
     data = data_event(dataset, list(lengths))
     for line in leaks_of(data):
-        say(line)
+        logger.info(line)
     return [images_event([(p.path, p.caption) for p in dataset.pictures if not p.subset.is_reg]), data]
 
 
@@ -170,7 +172,7 @@ def build_conditioner(settings: Settings, model: StableDiffusion) -> TextConditi
 
 
 def build_trainables(
-    checked: Checked, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
+    checked: Checked, model: StableDiffusion, footing: Footing
 ) -> tuple[list[Trainable], TextConditioner]:
     """What is trained, and the text encoders as they are asked.
 
@@ -186,13 +188,13 @@ def build_trainables(
     if checked.word is None:
         rows, conditioner = None, build_conditioner(settings, model)
     else:
-        rows, conditioner = build_word(settings, checked.word, model, device, save_dtype, say)
+        rows, conditioner = build_word(settings, checked.word, model, device, save_dtype)
         trainables.append(rows)
     lines += save_memory(model, settings.take(MemorySpec), device, train_text_encoder=runs_text_encoder(checked))
     for line in lines:
-        say(line)
+        logger.info(line)
     if module is not None:
-        network = build_network(checked, module, model, footing, say)
+        network = build_network(checked, module, model, footing)
         network.start_step = settings["network_start_step"]
         trainables.append(network)
         if rows is not None:
@@ -211,7 +213,6 @@ def build_batches(
     conditioner: TextConditioner,
     footing: Footing,
     run_length: int,
-    say: Callable[[str], None],
 ) -> tuple[BatchSource, BatchSource | None]:
     """Batches of cached (or live) latents and embeddings, and those of the pictures that are held out, if any are; what
     no step needs of the model leaves the device."""
@@ -231,10 +232,12 @@ def build_batches(
     text_encoders = train_text or captions_to_come(dataset) is None
     place(model, device, text_encoders=text_encoders, keep_reserved=keep)
     for line in [*dataset.warnings, *lines]:
-        say(line)
+        logger.info(line)
     conditioner.tokens(captions_in_full(dataset))  # those that are made anew in each epoch were not seen yet
     if conditioner.truncated:
-        say(f"{conditioner.truncated} captions are longer than {conditioner.max_token_length} tokens and are cut there")
+        logger.info(
+            f"{conditioner.truncated} captions are longer than {conditioner.max_token_length} tokens and are cut there"
+        )
     batches = Batches(
         dataset,
         latents,
@@ -274,22 +277,20 @@ ROUNDED = {
 """What networks whose weights are not in float32 cannot learn."""
 
 
-def build_network(
-    checked: Checked, module: ModuleType, model: StableDiffusion, footing: Footing, say: Callable[[str], None]
-) -> NetworkTrainable:
+def build_network(checked: Checked, module: ModuleType, model: StableDiffusion, footing: Footing) -> NetworkTrainable:
     """The network on the model, on its device, as a trainable of the loop."""
     settings, processes = checked.settings, footing.processes
     spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
     # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
     seed_generators(footing.seed)
-    network = create_network(module, spec, checked.arguments, model, settings.namespace(), say)
+    network = create_network(module, spec, checked.arguments, model, settings.namespace())
     groups, names = optimizer_groups(
         network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]
     )
     full = DTYPES["fp16"] if memory.full_fp16 else DTYPES["bf16"] if memory.full_bf16 else None
     network.to(device=processes.device, dtype=full)
     if full is not None:
-        say(ROUNDED["full_fp16" if memory.full_fp16 else "full_bf16"])
+        logger.info(ROUNDED["full_fp16" if memory.full_fp16 else "full_bf16"])
     trainable = NetworkTrainable(
         network,
         groups,

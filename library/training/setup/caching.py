@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from library.config.spec import declared, spec
-from library.console import show_line
 from library.data.batches import LatentSource
 from library.data.caches.latents_cache import DiskLatents, LiveLatents, MemoryLatents
 from library.data.caches.text_encoder_cache import TextCache, captions_to_come
@@ -36,18 +35,20 @@ class CacheSpec:
     max_data_loader_n_workers: int = declared
 
 
+logger = logging.getLogger(__name__)
+
+
 class VaeEncoder:
     """The VAE as the caches ask for it: pictures in, mean and standard deviation of the posterior out.
 
-    In float16 some VAEs (SDXL's own) overflow on some pictures. Those pictures are encoded again in float32, and `say`
-    is told so once.
+    In float16 some VAEs (SDXL's own) overflow on some pictures. Those pictures are encoded again in float32, which is
+    logged once.
     """
 
-    def __init__(self, model: StableDiffusion, device: torch.device, say: Callable[[str], None] = show_line) -> None:
+    def __init__(self, model: StableDiffusion, device: torch.device) -> None:
         self._model = model
         self._device = device
-        self._say = say
-        self._has_said = False
+        self._has_overflowed = False
 
     @torch.no_grad()
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,12 +58,12 @@ class VaeEncoder:
         mean, std = _posterior(vae, images)
         finite = (mean.isfinite() & std.isfinite()).flatten(1).all(dim=1)
         if vae.dtype in (torch.float16, torch.bfloat16) and not finite.all():
-            if not self._has_said:
-                self._say(
+            if not self._has_overflowed:
+                logger.info(
                     "the VAE overflows in half precision: the pictures that it happens to are encoded in float32 "
                     "(no_half_vae keeps the VAE in float32 from the start)"
                 )
-                self._has_said = True
+                self._has_overflowed = True
             with in_dtype(vae, torch.float32):
                 mean[~finite], std[~finite] = _posterior(vae, images[~finite])
         return mean, std

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -19,6 +19,8 @@ from library.training.trained.network import NetworkSpec, check_given_weights
 from library.training.trained.placeholder_token import CheckedWord, about_the_word, check_word
 from library.training.trained.plugins import check_arguments, import_plugin, notes_on
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -33,14 +35,12 @@ class Checked:
     resumed: Resumed
 
 
-def check_before_loading(
-    settings: Settings, plan: DatasetPlan, say: Callable[[str], None], *, tidy: bool = True
-) -> Checked:
+def check_before_loading(settings: Settings, plan: DatasetPlan, *, tidy: bool = True) -> Checked:
     """Everything that can be wrong and takes no model to find out. Raises `UserError`.
 
     `tidy` removes what killed runs left in the output folder; without it nothing on disk is changed.
     """
-    resumed = check_surroundings(settings, say, tidy=tidy)
+    resumed = check_surroundings(settings, tidy=tidy)
     module, arguments = None, plugin_arguments(settings["network_args"])
     if settings["network_module"] is not None:
         module = import_plugin(
@@ -48,16 +48,16 @@ def check_before_loading(
         )
         check_arguments(module, arguments, "network_args")
         for line in notes_on(module):
-            say(line)
+            logger.info(line)
         check_given_weights(settings.take(NetworkSpec))
     if settings["metadata_thumbnail"]:
         thumbnail(settings["metadata_thumbnail"])
     prompts = read_prompts(settings["sample_prompts"]) if settings["sample_prompts"] else []
     for line in [line for prompt in prompts for line in prompt.warnings]:
-        say(line)
+        logger.info(line)
     dataset = build_dataset(plan, prior_loss_weight=settings["prior_loss_weight"], fallback=settings["output_dir"])
-    check_held_out(settings.take(ValidationSpec), dataset, say)
-    word = check_word(settings, dataset, say)
+    check_held_out(settings.take(ValidationSpec), dataset)
+    word = check_word(settings, dataset)
     if word is not None:
         prompts = about_the_word(prompts, settings["token_string"])
     return Checked(settings, module, arguments, word, dataset, prompts, resumed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from library.training.progress import Progress
 from library.training.trainables import Movement, Trainable
 from library.training.trained.network_contract import OptionalOfModule, OptionalOfNetwork, offered
 from library.training.trained.plugins import check_call, taken, telling
+
+logger = logging.getLogger(__name__)
 
 SOON_READ = 2**30
 """Bytes of weights that are read within a second or two."""
@@ -79,11 +82,10 @@ def create_network(
     arguments: dict[str, str],
     model: StableDiffusion,
     options: Namespace,
-    say: Callable[[str], None] = lambda line: None,
 ) -> nn.Module:
     """A network on `model`, by the contract's calls in their order, with its weights loaded; hooks are in place.
 
-    `options` is the live namespace that `prepare_network` gets; `say` is told what loading weights gave. Raises
+    `options` is the live namespace that `prepare_network` gets; what loading weights gave is logged. Raises
     `UserError` where the module declines.
     """
     text_encoder = text_encoder_argument(model)
@@ -126,14 +128,14 @@ def create_network(
                     f"`network_weights = {spec.network_weights}`: {module.__name__} took nothing of it ({found}); the "
                     "file is of another network module or model, or its module cannot read what it writes"
                 )
-            say(f"started from {spec.network_weights}: {found}")
+            logger.info(f"started from {spec.network_weights}: {found}")
         for word in bundled_words(spec.network_weights):
-            say(
+            logger.info(
                 f"{spec.network_weights} carries vectors of the word `{word}`, which a network does not read; to train "
                 f"with them, give `token_string = {word}` and the file as `weights`"
             )
     if spec.scale_weight_norms and not offered(network, OptionalOfNetwork.apply_max_norm_regularization):
-        say(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
+        logger.info(f"`scale_weight_norms` has no effect: {module.__name__} does not offer it")
     enable = offered(network, OptionalOfNetwork.enable_gradient_checkpointing)
     if spec.gradient_checkpointing and enable:
         enable()

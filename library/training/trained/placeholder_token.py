@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from library.training.trained.initializers import EncoderContext, checked_vector
 from library.training.trained.plugins import import_plugin
 from library.training.trained.textual_inversion import EmbeddingRows, without_folders
 from library.training.work import BatchSource
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS = ("learning_rate", "max_train_steps", "lr_scheduler", "max_grad_norm")
 """Options for which an initializer may have a default of its own."""
@@ -53,7 +56,7 @@ class CheckedWord:
     arguments: Mapping[str, str]
 
 
-def check_word(settings: Settings, dataset: Dataset, say: Callable[[str], None]) -> CheckedWord | None:
+def check_word(settings: Settings, dataset: Dataset) -> CheckedWord | None:
     """What can be wrong with a new word and takes no model to find out; None where none is trained.
 
     The initializer's own defaults are put into the settings where a person wrote nothing. Raises `UserError`.
@@ -72,7 +75,7 @@ def check_word(settings: Settings, dataset: Dataset, say: Callable[[str], None])
             f"`weights`: {spec.weights} holds {count} vectors, but `num_vectors_per_token` is "
             f"{spec.num_vectors_per_token}; set it to {count}"
         )
-    apply_defaults(settings, getattr(initializer, "defaults", {}), module.__name__, say)
+    apply_defaults(settings, getattr(initializer, "defaults", {}), module.__name__)
     if not captions.replaces_captions and not any(_names(spec.token_string, p.caption) for p in dataset.pictures):
         shown = next((repr(picture.caption) for picture in dataset.pictures if picture.caption), "they are empty")
         raise UserError(
@@ -86,11 +89,11 @@ def check_word(settings: Settings, dataset: Dataset, say: Callable[[str], None])
             f"letters, digits, `_`, `-` and `.` work there, as in {usable_stem(stem)!r}"
         )
     if settings["full_fp16"] or settings["full_bf16"]:
-        say(f"the vectors of {', '.join(tokens)} stay in float32, in which small steps are not lost")
+        logger.info(f"the vectors of {', '.join(tokens)} stay in float32, in which small steps are not lost")
     return CheckedWord(initializer, arguments)
 
 
-def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str, say: Callable[[str], None]) -> None:
+def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str) -> None:
     """Set what an initializer wants where a person set nothing, and say so.
 
     Its `learning_rate` is the vectors'; everything else counts only where no network is trained beside them.
@@ -113,7 +116,7 @@ def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str, sa
             setattr(settings.namespace(), name, value)
             said.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     if said:
-        say(f"{who} sets {', '.join(said)}, which the options leave open")
+        logger.info(f"{who} sets {', '.join(said)}, which the options leave open")
 
 
 def build_word(
@@ -122,7 +125,6 @@ def build_word(
     model: StableDiffusion,
     device: torch.device,
     save_dtype: torch.dtype | None,
-    say: Callable[[str], None],
 ) -> tuple[EmbeddingRows, ExpandingConditioner]:
     """The vectors as a trainable, and the text encoders with the word in them. The model must be as it was loaded: a
     network on its text encoders would change where the vectors start."""
@@ -144,7 +146,7 @@ def build_word(
     else:
         starts = [starting_vectors(checked.initializer, ctx) for ctx in contexts]
         for line in getattr(checked.initializer, "notes", ()):
-            say(line)
+            logger.info(line)
     rate = spec.learning_rate if spec.embedding_lr is None else spec.embedding_lr
     described = {
         "ss_embedding_initializer": "weights" if spec.weights else spec.embedding_initializer,

@@ -105,7 +105,7 @@ class Trying:
         words = ["--config_file", str(self.base), "--jobs", str(self.jobs)]
         settings = parse(words, BATCH, *ALL_TRAIN_NETWORK, prog="", description="")
         found = read_batch(settings)
-        bring_up(found, settings, lambda line: None)
+        bring_up(found, settings)
         return found
 
     def ledger_created(self) -> Ledger:

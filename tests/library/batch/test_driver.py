@@ -210,7 +210,7 @@ def test_two_drivers_with_two_workers_each_train_each_job_once(batch):
 
     found = batch.brought_up()
     trainers = [Pretending(train) for _ in range(2)]
-    drivers = [Driver(found.ledger, found.jobs, Limits(), say=lambda line: None) for _ in range(2)]
+    drivers = [Driver(found.ledger, found.jobs, Limits()) for _ in range(2)]
     threads = [threading.Thread(target=driver.drive, args=(trainers,)) for driver in drivers]
     for thread in threads:
         thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_a_run_that_only_shows_its_dataset_trains_nothing_and_ends_well(train, t
     assert Image.open(tmp_path / "out" / SHEET).size == (COLUMNS * SIDE, 2 * SIDE)
 
 
-def test_the_pictures_are_those_that_would_be_trained_and_masks_darken_them(tmp_path: Path, make):
+def test_the_pictures_are_those_that_would_be_trained_and_masks_darken_them(tmp_path: Path, make, caplog):
     make.picture(tmp_path / "in" / "a.png", (128, 128), caption="a cat")
     pixels = np.full((128, 128, 4), 200, np.uint8)
     pixels[:, :64, 3], pixels[:, 64:, 3] = 255, 0
@@ -32,8 +33,9 @@ def test_the_pictures_are_those_that_would_be_trained_and_masks_darken_them(tmp_
     plan = [make.dataset(make.subset(tmp_path / "in", alpha_mask=True), validation_split=0.0, batch_size=1)]
     dataset = build(plan)
     ((one,), (other,)) = Batches(dataset, Pixels(), None, seed=4, workers=0).epoch(1)
-    lines: list[str] = []
-    show_dataset(dataset, tmp_path, lines.append, seed=4)
+    caplog.set_level(logging.INFO)
+    show_dataset(dataset, tmp_path, seed=4)
+    lines = caplog.messages
     shown = np.asarray(Image.open(tmp_path / SHEET))
     for place, batch in enumerate((one, other)):
         left = shown[:128, place * SIDE : place * SIDE + 128]

@@ -18,7 +18,7 @@ def draw(tmp_path: Path):
 
     def draw(model, side: int = 16) -> list[str]:
         before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.png")}
-        draw_prior(model, "a photo of a woman", tmp_path, 3, side, lambda line: None)
+        draw_prior(model, "a photo of a woman", tmp_path, 3, side)
         return sorted(f.name for f in tmp_path.glob("*.png") if f.stat().st_mtime_ns != before.get(f))
 
     return draw

@@ -97,7 +97,7 @@ def test_an_option_decides_what_it_says_that_it_decides(name: str, world: Path, 
 def test_what_comes_of_an_option_is_compared_where_its_value_is_not(name: str, world: Path) -> None:
     def comes_of(settings: Settings) -> dict[str, Any]:
         if name not in ("pretrained_model_name_or_path", "vae"):
-            geometry = choose_geometry(settings["gradient_accumulation_steps"], Processes(), None, print)
+            geometry = choose_geometry(settings["gradient_accumulation_steps"], Processes(), None)
             seed = settings["validation_seed"] or 0
             return dataset_fingerprint(dataset_of(settings), seed) | {"parts": geometry.parts}
         model = load_micro_model(
