@@ -53,7 +53,7 @@ def evaluate(argv: Sequence[str]) -> None:
     if other is not None:
         result.differences = compare(figures, request.generated, other)
     write_json(settings["output"], result.as_json())
-    print(result.told(), f"\n\nwritten: {settings['output']}", sep="")
+    print(result.as_text(), f"\n\nwritten: {settings['output']}", sep="")
     if missing := [f.line for f in figures if f.value is None and f.metric.name in (settings["require"] or ())]:
         raise RequiredMissing("required, but " + "; ".join(missing))
 

@@ -139,7 +139,7 @@ class CrossInit(NearStart):
 
     def _tell_counts(self, ctx: Context, lists: list[list[str]], columns: Columns) -> None:
         counts = [len(column) for column in columns]
-        told = " and ".join(
+        described = " and ".join(
             f"{count} tokens ({len(set(c))} different)" for count, c in zip(counts, columns, strict=True)
         )
         if min(counts) < FEWEST_NAMES:
@@ -147,7 +147,7 @@ class CrossInit(NearStart):
                 f"only {min(counts)} of {sum(map(len, lists))} names can be used for {ctx.name}: a mean needs at least "
                 f"{FEWEST_NAMES}. Give a list whose names this model's tokenizer knows: initializer_args names=FILE"
             )
-        self.notes.append(f"{ctx.name}: {sum(map(len, lists))} names give the vectors' means {told}")
+        self.notes.append(f"{ctx.name}: {sum(map(len, lists))} names give the vectors' means {described}")
         if min(counts) < FEW_NAMES:
             self.notes.append(f"{ctx.name}: fewer than {FEW_NAMES} names make an unsure mean; give a longer list")
         self._facts |= {"ss_names_sha256": sha256_of(lists), "ss_names_count": ",".join(map(str, counts))}

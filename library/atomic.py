@@ -19,7 +19,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from library.errors import NoRoom, UserError
+from library.errors import DiskFull, UserError
 
 IS_WINDOWS = os.name == "nt"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, *((112,) if IS_WINDOWS else ()))  # disk, quota, size limit
@@ -186,7 +186,7 @@ def _explained(path: Path) -> Iterator[None]:
         if number is None and (found := re.search(r"\(os error (\d+)\)", str(cause))):
             number = int(found[1])  # as safetensors says it
         if number in NO_ROOM:
-            raise NoRoom(
+            raise DiskFull(
                 f"`{path}` could not be written: there is no room left on the disk; free some and start again, with "
                 "--resume latest if there is a state"
             ) from error

@@ -23,7 +23,7 @@ class ConfigError(UserError):
     exit_code = 2
 
 
-class NoRoom(UserError):
+class DiskFull(UserError):
     """A disk is full: nothing that a person wrote is wrong."""
 
 

@@ -178,7 +178,7 @@ def write_grid(where: Path, pictures: Sequence[Image.Image], asked: Sequence[Que
     (where / "grid.txt").write_text(text, encoding="utf-8")
 
 
-def told(result: dict) -> str:
+def describe(result: dict) -> str:
     """The result as a table for people."""
     lines = [f"{'asked':12} {'count':>5} {'measured':>9} {'threshold':>9} {'ceiling':>8}"]
     for row in result["lines"]:
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     result = check(options.model, options.output)
-    print(json.dumps(result, indent=2) if options.json else told(result))
+    print(json.dumps(result, indent=2) if options.json else describe(result))
     return 1 if result["missed"] else 0
 
 

@@ -28,14 +28,14 @@ def extract_lora(argv: Sequence[str]) -> None:
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from tqdm import tqdm
 
-    from library.adapters.extract import Extraction, extract, open_model, report, said_of, write_extracted
+    from library.adapters.extract import Extraction, extract, find_facts, open_model, report, write_extracted
     from library.adapters.save_network import PRECISIONS
     from library.adapters.tool_arguments import check_target, chosen_device
 
     device = chosen_device(settings["device"])
     check_target(settings["save_to"])
     original, tuned = open_model(Path(settings["model_org"])), open_model(Path(settings["model_tuned"]))
-    model = said_of(original, tuned, settings["v2"], settings["sdxl"], settings["v_parameterization"])
+    model = find_facts(original, tuned, settings["v2"], settings["sdxl"], settings["v_parameterization"])
     extraction = Extraction(
         settings["dim"],
         settings["conv_dim"],

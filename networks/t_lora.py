@@ -202,7 +202,7 @@ class TLoRANetwork(LoRANetwork):
         super().__init__(text_encoder, unet, multiplier, arguments, choose, with_conv)
         self.timesteps: Timesteps = own["timesteps"]
         self.start: str = own["start"]
-        self._is_told = False
+        self._has_timesteps = False
 
     def make_module(self, name, layer, rank, alpha):
         if not name.startswith("lora_unet"):
@@ -217,7 +217,7 @@ class TLoRANetwork(LoRANetwork):
 
             def listen(module, arguments, keywords):
                 network = mine()
-                if network is not None and not network._is_told:
+                if network is not None and not network._has_timesteps:
                     network._overhear(arguments, keywords)
 
             unet.register_forward_pre_hook(listen, with_kwargs=True)
@@ -233,7 +233,7 @@ class TLoRANetwork(LoRANetwork):
 
     def on_timesteps(self, timesteps: Tensor) -> None:
         """The timesteps (batch,) of the batch that goes through the U-Net next."""
-        self._is_told = True
+        self._has_timesteps = True
         self.timesteps.set(timesteps)
 
     def _overhear(self, arguments: tuple, keywords: Mapping[str, Any]) -> None:

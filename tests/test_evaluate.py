@@ -83,7 +83,7 @@ def evaluate(
     return json.loads((folder / output).read_text(encoding="utf-8")) if (folder / output).exists() else {}
 
 
-def test_without_weights_all_is_said_to_be_missing_in_5_seconds_and_nothing_is_fetched(tmp_path: Path, capfd):
+def test_without_weights_all_is_reported_to_be_missing_in_5_seconds_and_nothing_is_fetched(tmp_path: Path, capfd):
     generated = write_pictures(tmp_path / "out", 4, 0, PROMPTS)
     reference = write_pictures(tmp_path / "refs", 5, 1)
     (reference / "00.png").rename(reference / "a.png")
@@ -276,7 +276,7 @@ def test_scores_from_elsewhere_get_the_same_intervals(tmp_path: Path):
     assert main(["--generated", str(generated), "--scores", str(tmp_path / "x.csv")]) == 2
 
 
-def test_all_mistakes_are_told_at_once_with_exit_code_2(tmp_path: Path, capfd):
+def test_all_mistakes_are_reported_at_once_with_exit_code_2(tmp_path: Path, capfd):
     (tmp_path / "w.toml").write_text("[weights]\nclipp = 'x'\ndino = 'nowhere'\n", encoding="utf-8")
     (tmp_path / "p.jsonl").write_text('{"file": "a.png"}\n', encoding="utf-8")
     options = {"reference": tmp_path / "refs", "metrics": "clip_tt", "prompts": tmp_path / "p.jsonl"}

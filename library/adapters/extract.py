@@ -80,9 +80,11 @@ def open_model(path: Path) -> Model:
         return Model(path, {file: weights.reader() for file, weights in files.items()}, checkpoint, None)
     file = opened(path)
     checkpoint = places_in_file(path, file.outline, file.metadata)
-    said = recognise_file(file.outline, file.metadata, path, only_plain=False).prediction_type
-    is_flow = said == "flow_prediction"
-    return Model(path, {path: file.reader()}, checkpoint, None if said is None else said == "v_prediction", is_flow)
+    prediction = recognise_file(file.outline, file.metadata, path, only_plain=False).prediction_type
+    is_flow = prediction == "flow_prediction"
+    return Model(
+        path, {path: file.reader()}, checkpoint, None if prediction is None else prediction == "v_prediction", is_flow
+    )
 
 
 def shared_layers(original: Model, tuned: Model, extraction: Extraction) -> dict[str, tuple[Place, Place]]:
@@ -162,7 +164,7 @@ def extract(
     return Extracted(layers, max(kept / energy, 0.0) ** 0.5, same, most, with_text)
 
 
-def said_of(original: Model, tuned: Model, is_sd2: bool, is_sdxl: bool, predicts_v: bool | None) -> ModelFacts:
+def find_facts(original: Model, tuned: Model, is_sd2: bool, is_sdxl: bool, predicts_v: bool | None) -> ModelFacts:
     """What the LoRA is for: what a person says, checked against the weights, then what the models say.
 
     A Stable Diffusion 2 of which nobody says what it predicts counts as v, as in sd-scripts.

@@ -52,9 +52,11 @@ def read_weighted(
     """The networks with their ratios and, if given, their weights by block. Raises `UserError`."""
     weights = blocks or [None] * len(models)
     files = [read_network(model) for model in models]
-    told = {file.is_sdxl for file in files} - {None}
-    if len(told) == 1:  # what one file does not tell, those beside it do
-        files = [read_network(file.path, is_sdxl=next(iter(told))) if file.is_sdxl is None else file for file in files]
+    families = {file.is_sdxl for file in files} - {None}
+    if len(families) == 1:  # what one file does not tell, those beside it do
+        files = [
+            read_network(file.path, is_sdxl=next(iter(families))) if file.is_sdxl is None else file for file in files
+        ]
     found = [Weighted(file, ratio, of_blocks) for file, ratio, of_blocks in zip(files, ratios, weights, strict=True)]
     for network in found:
         unet = [name for name in network.file.layers if "text_model_encoder_" not in name]

@@ -22,13 +22,13 @@ def base_model(networks: Sequence[NetworkFile], *, is_sd2: bool | None = None) -
 
     `is_sd2` is what a person says (kohya's `--v2`), which counts where the files are silent.
     """
-    said = [network.metadata.get("ss_base_model_version", "") for network in networks]
+    versions = [network.metadata.get("ss_base_model_version", "") for network in networks]
     is_v = any(
         text.endswith("_v") or network.metadata.get("modelspec.prediction_type") in ("v", "v_prediction")
-        for text, network in zip(said, networks, strict=True)
+        for text, network in zip(versions, networks, strict=True)
     )
     is_flow = any(network.metadata.get("modelspec.prediction_type") == "rectified_flow" for network in networks)
-    version = next((text for text in said if text.startswith(("sd_v1", "sd_v2", "sdxl"))), "")
+    version = next((text for text in versions if text.startswith(("sd_v1", "sd_v2", "sdxl"))), "")
     family = {"sd_v1": "sd1", "sd_v2": "sd2", "sdxl_": "sdxl"}.get(version[:5]) or _family_of_layers(networks)
     if family is None and is_sd2:
         family = "sd2"

@@ -12,7 +12,7 @@ from library.files import write_text
 from library.sampling.previews import write_previews
 from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
-from library.training.runtime.environment import stand
+from library.training.runtime.environment import choose_environment
 from library.training.runtime.memory import on_device
 from library.training.saving.file_names import SavingSpec
 from library.training.setup.base_model import LoadModel
@@ -31,18 +31,18 @@ def look_at_the_model(checked: Checked, load: LoadModel) -> None:
             "a method that trains nothing needs `sample_prompts`, or held-out pictures (`validation_split`): there is "
             "nothing to see of it otherwise"
         )
-    footing = stand(settings, None)
-    device = footing.processes.device
+    environment = choose_environment(settings, None)
+    device = environment.processes.device
     model = load(settings, device)
     conditioner = build_conditioner(settings, model)
     lines: list[dict[str, Any]] = [{"event": "begin", "step": 0, "total_steps": 0, "total_epochs": 0}]
-    _, held_out = build_batches(checked, model, conditioner, footing, 0)
-    with torch.no_grad(), footing.precision.autocast():
+    _, held_out = build_batches(checked, model, conditioner, environment, 0)
+    with torch.no_grad(), environment.precision.autocast():
         if held_out is not None:
             objective = build_objective(settings, model, conditioner, device)
             objective.train(False)
             validation = Validation(settings.take(ValidationSpec), objective, held_out)
-            lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.measure(footing.processes, 0)})
+            lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.measure(environment.processes, 0)})
         if checked.prompts:
             with on_device(model, device, keep_reserved=settings["highvram"]):
                 pictures = write_previews(

@@ -18,7 +18,7 @@ from library.batch.engines.assignment import FAULT, Assignment, Outcome, Trainer
 from library.batch.jobs import job_state
 from library.batch.jobs.job import Job
 from library.batch.jobs.ledger import BY_USER, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Attempt, Ledger, Record
-from library.errors import NoRoom
+from library.errors import DiskFull
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class Driver:
             try:
                 self.ledger.write(record)
                 return
-            except NoRoom as error:
+            except DiskFull as error:
                 logger.info(f"{error}")
                 time.sleep(PAUSE_FOR_DISK)
                 if self.stopping:
@@ -232,13 +232,13 @@ class Driver:
 
     def _pausing_for_disk(self) -> bool:
         """Wait while there is less disk space than asked for; True if the batch was stopped meanwhile."""
-        said = False
+        reported = False
         while (free := shutil.disk_usage(self.ledger.output_dir).free) < self.limits.min_free_disk:
-            if not said:
+            if not reported:
                 asked = f"`min_free_disk` asks for {self.limits.min_free_disk / 1e9:g}"
                 logger.info(f"{self.ledger.output_dir} has {free / 1e9:.2f} GB free, and {asked}: waiting for more")
                 self.ledger.event("waits for disk", free=free)
-                said = True
+                reported = True
             for _ in range(int(PAUSE_FOR_DISK / PAUSE)):
                 if self.stopping:
                     return True

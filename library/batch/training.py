@@ -29,7 +29,7 @@ from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.console import Console, ConsoleSpec, log_to
-from library.errors import Interrupted, NoRoom, UserError
+from library.errors import DiskFull, Interrupted, UserError
 from library.training.loop import fit
 from library.training.saving.file_names import SavingSpec
 from library.training.setup.build import build_run
@@ -122,7 +122,7 @@ def outcome_of(error: Exception) -> Outcome:
     if isinstance(error, Interrupted):
         number = error.exit_code - 128
         return Outcome(STOPPED, f"stopped by {signal.Signals(number).name}", signal=number)
-    if any(isinstance(e, NoRoom) or (isinstance(e, OSError) and e.errno in NO_ROOM_NUMBERS) for e in chain):
+    if any(isinstance(e, DiskFull) or (isinstance(e, OSError) and e.errno in NO_ROOM_NUMBERS) for e in chain):
         return Outcome(kinds.NO_ROOM, str(error))
     if any(isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(e) for e in chain):
         return Outcome(kinds.OUT_OF_MEMORY, str(error).splitlines()[0])

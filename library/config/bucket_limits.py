@@ -13,9 +13,9 @@ def why_limits_cannot_work(
 ) -> tuple[str, str] | None:
     """Where limits do not enclose the resolution (width, height): the key that is wrong, and why and what to do."""
     low, high = adjusted_limits(smallest, largest, step)
-    said = f"the resolution {resolution[0]}x{resolution[1]}; set it to"
+    message = f"the resolution {resolution[0]}x{resolution[1]}; set it to"
     if low > min(resolution):
-        return "min_bucket_reso", f"is {smallest}, above {said} {min(resolution)} or less"
+        return "min_bucket_reso", f"is {smallest}, above {message} {min(resolution)} or less"
     if high < max(resolution):
-        return "max_bucket_reso", f"is {largest}, below {said} {max(resolution)} or more"
+        return "max_bucket_reso", f"is {largest}, below {message} {max(resolution)} or more"
     return None

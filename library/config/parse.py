@@ -125,8 +125,8 @@ def repeated(spoken: list[Written]) -> list[str]:
     """A warning for each option that is given twice: the last one counts, as in sd-scripts."""
     names = [item.option.name for item in spoken]
     times = {name: names.count(name) for name in names}
-    said = "is on the command line {} times; only the last one is used."
-    return [f"`--{name}` {said.format(number)}" for name, number in times.items() if number > 1]
+    message = "is on the command line {} times; only the last one is used."
+    return [f"`--{name}` {message.format(number)}" for name, number in times.items() if number > 1]
 
 
 def write_config(settings: Settings, problems: list[Problem]) -> None:

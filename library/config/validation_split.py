@@ -44,12 +44,12 @@ def holding_out_problems(specs: Sequence[DatasetSpec], places: Mapping[int, str]
     if not trained:
         return []
     if all(spec.validation_split == 1 for spec in trained):
-        said = " and ".join(dict.fromkeys(places[spec.index] for spec in trained))
+        message = " and ".join(dict.fromkeys(places[spec.index] for spec in trained))
         what = "holds out every image and leaves none to train on"
         advice = "write a share such as 0.1, or 1.0 into only the [[datasets]] that is to be measured on"
-        return [Problem(f"{said} = 1 {what}; {advice}.", understood=True)]
+        return [Problem(f"{message} = 1 {what}; {advice}.", understood=True)]
     if settings.values.get("save_best") and not any(spec.validation_split for spec in trained):
         asks = "early_stop" if settings.explicit("early_stop") and settings["early_stop"] else "save_best"
-        said = f"{settings.place(asks)} needs pictures that are held out, and `validation_split` is 0"
-        return [Problem(f"{said}; leave it out, or set it to a share such as 0.2.", understood=True)]
+        message = f"{settings.place(asks)} needs pictures that are held out, and `validation_split` is 0"
+        return [Problem(f"{message}; leave it out, or set it to a share such as 0.2.", understood=True)]
     return []

@@ -72,7 +72,7 @@ class Evaluation:
             row["prompt"] = asked.prompt
         return row | {f.metric.name: finite(f.each[asked.path.name]) for f in self.figures if asked.path.name in f.each}
 
-    def told(self) -> str:
+    def as_text(self) -> str:
         """Tables and lines for people."""
         parts = [figure_table(self.figures)] if any(figure.value is not None for figure in self.figures) else []
         if self.copying is not None:

@@ -39,25 +39,25 @@ def load_folder(
         for name in configs
     }
     tokenizers = [name.replace("text_encoder", "tokenizer") for name in family.text_encoder_names]
-    said = _prediction_type(scheduler)
+    prediction = _prediction_type(scheduler)
     return StableDiffusion(
         family=family,
-        prediction_type=said or "epsilon",
+        prediction_type=prediction or "epsilon",
         unet=modules["unet"],
         vae=modules["vae"],
         text_encoders=[modules[name] for name in family.text_encoder_names],
         tokenizers=[load_tokenizer(path / name) for name in tokenizers],
         scheduler_config=scheduler,
         source=path,
-        says=said,
+        says=prediction,
     )
 
 
 def _prediction_type(scheduler: dict[str, Any]) -> PredictionType | None:
-    said = scheduler.get("prediction_type")
-    if said == "flow_prediction" or str(scheduler.get("_class_name", "")).startswith("FlowMatch"):
+    prediction = scheduler.get("prediction_type")
+    if prediction == "flow_prediction" or str(scheduler.get("_class_name", "")).startswith("FlowMatch"):
         return "flow_prediction"
-    return said if said in ("epsilon", "v_prediction") else None
+    return prediction if prediction in ("epsilon", "v_prediction") else None
 
 
 def folder_configs(path: Path) -> tuple[Family, dict[str, dict[str, Any]]]:

@@ -132,14 +132,16 @@ def _load_single_file(
     packed = packed_configs(file.metadata, path)
     if packed is None:
         check_width(file.outline, known.family, path)
-    said: PredictionType | None = known.prediction_type or (packed or {}).get("scheduler", {}).get("prediction_type")
+    declared_type: PredictionType | None = known.prediction_type or (packed or {}).get("scheduler", {}).get(
+        "prediction_type"
+    )
     notes = []
-    if said is None and prediction_type is None and known.family is Family.SD2:
+    if declared_type is None and prediction_type is None and known.family is Family.SD2:
         notes.append(
             f"'{path.name}' does not say whether it predicts noise or velocity; noise (epsilon) is assumed. "
             "Set `v_parameterization` for the 768 pixel models of Stable Diffusion 2."
         )
-    kind: PredictionType = prediction_type or said or "epsilon"
+    kind: PredictionType = prediction_type or declared_type or "epsilon"
     configs = packed or standard_configs(known.family, kind)
     tokenizers = family_tokenizers(known.family, configs.get("tokenizer"), cache_dir, path)
     scheduler = dict(configs["scheduler"])
@@ -158,7 +160,7 @@ def _load_single_file(
         scheduler_config=scheduler,
         source=path,
         notes=notes,
-        says=said,
+        says=declared_type,
     )
 
 

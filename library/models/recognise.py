@@ -127,12 +127,12 @@ def _check_input_channels(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _prediction_type(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PredictionType | None:
-    said = metadata.get("modelspec.prediction_type", "")
-    if said in FLOW_NAMES:
+    prediction = metadata.get("modelspec.prediction_type", "")
+    if prediction in FLOW_NAMES:
         return "flow_prediction"
-    if "v_pred" in tensors or said in ("v", "v_prediction"):
+    if "v_pred" in tensors or prediction in ("v", "v_prediction"):
         return "v_prediction"
-    if said == "epsilon":
+    if prediction == "epsilon":
         return "epsilon"
     if metadata.get("modelspec.architecture", "").endswith("768-v"):
         return "v_prediction"

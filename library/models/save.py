@@ -45,11 +45,11 @@ def save_folder(model: StableDiffusion, folder: Path) -> None:
 
 def save_single_file(model: StableDiffusion, path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
     """Write one file in the original layout; its metadata carries what the tensors do not say."""
-    said = {
+    header = {
         "diffusers_config": json.dumps(packed_configs(model), ensure_ascii=False),
         "modelspec.prediction_type": PREDICTION_NAMES[model.prediction_type],
     }
-    write_tensors(path, original_tensors(model), said | dict(metadata or {}))
+    write_tensors(path, original_tensors(model), header | dict(metadata or {}))
 
 
 def original_tensors(model: StableDiffusion) -> dict[str, Tensor]:

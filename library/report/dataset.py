@@ -26,7 +26,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class DataTold:
+class DataDescription:
     """`count` training pictures, some of them `shown`; buckets and problems where a run has looked for them."""
 
     count: int | None
@@ -37,14 +37,14 @@ class DataTold:
     unchecked: list[str]
 
 
-def data_told(run: RunFiles, *, with_pictures: bool = True) -> DataTold | None:
+def describe_data(run: RunFiles, *, with_pictures: bool = True) -> DataDescription | None:
     """What the log says of the data; None where it says nothing."""
     images, data = run.last("images"), run.last("data")
     if images is None and data is None:
         return None
     images, data = images or {}, data or {}
     buckets = [bucket for bucket in data.get("buckets", ()) if bucket.get("images")]
-    return DataTold(
+    return DataDescription(
         count=data.get("images", images.get("count")),
         facts=[(_WORDS.get(name, name.replace("_", " ")), v) for name, v in data.items() if _is_figure(name, v)],
         shown=_pictures(images) if with_pictures else [],

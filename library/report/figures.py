@@ -50,8 +50,8 @@ def series_figure(id: str, title: str, series: Series) -> ReportFigure:
     ]
     taken = from_end_to_end(len(x), TABLE_ROWS)
     rows = [[whole(x[i]), *(none_for_nan(values[i]) for values in lines.values())] for i in taken]
-    told = f"{title}: {'; '.join(ends)}"
-    return ReportFigure(id, _heading(title), svg(figure, told), [series.x_label or "x", *lines], rows)
+    description = f"{title}: {'; '.join(ends)}"
+    return ReportFigure(id, _heading(title), svg(figure, description), [series.x_label or "x", *lines], rows)
 
 
 def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> ReportFigure:
@@ -82,9 +82,9 @@ def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> ReportFigure:
     ]
     known = values[np.isfinite(values)]
     span = f", from {known.min():.4g} to {known.max():.4g}" if known.size else ""
-    told = f"{title}: {heat_map.label} of {rows} rows and {columns} columns{span}"
+    description = f"{title}: {heat_map.label} of {rows} rows and {columns} columns{span}"
     note = heat_map.label + (f"; the table has {len(taken)} of {columns} columns" if len(taken) < columns else "")
-    return ReportFigure(id, _heading(title), svg(figure, told), head, body, note)
+    return ReportFigure(id, _heading(title), svg(figure, description), head, body, note)
 
 
 def _name_groups(axes: Any, groups: Sequence[str]) -> None:

@@ -51,12 +51,12 @@ def loss_figure(run: RunFiles, best_step: int | None) -> ReportFigure | None:
         for axes in below:
             _rates(axes, x, rates)
         (below[-1] if below else top).set(xlabel="step")
-    told = f"Loss over {len(steps):,} steps, its course from {course[0]:.4g} to {course[-1]:.4g}"
+    description = f"Loss over {len(steps):,} steps, its course from {course[0]:.4g} to {course[-1]:.4g}"
     if held_out:
-        told += f"; validation loss from {held_out[min(held_out)]:.4g} to {held_out[max(held_out)]:.4g}"
+        description += f"; validation loss from {held_out[min(held_out)]:.4g} to {held_out[max(held_out)]:.4g}"
     above = int((loss[finite] > top.get_ylim()[1]).sum())
     note = f"Steps of a higher loss than the figure has room for: {above:,}." if above else ""
-    return ReportFigure("loss", "Loss and learning rate", svg(figure, told), *_table(steps, held_out), note)
+    return ReportFigure("loss", "Loss and learning rate", svg(figure, description), *_table(steps, held_out), note)
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, **style: Any) -> Artist:

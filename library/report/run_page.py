@@ -9,7 +9,7 @@ from typing import Any
 from library.findings import Findings, Sheet, from_plain
 from library.path_safety import path_inside
 from library.report.bars import bars_of
-from library.report.dataset import data_told
+from library.report.dataset import describe_data
 from library.report.figures import ReportFigure, heat_map_figure, series_figure
 from library.report.loss import loss_figure
 from library.report.metrics import measured_in
@@ -18,7 +18,7 @@ from library.report.page import TEMPLATES, render, write_page
 from library.report.pictures import data_uri
 from library.report.public import without_paths
 from library.report.run_files import RunFiles, read_run
-from library.report.settings import settings_told
+from library.report.settings import describe_settings
 from library.report.strips import sample_strips
 from library.report.weights import saved_files
 
@@ -52,10 +52,10 @@ def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> s
         metrics=measured_in(run.folder, public=public),
         samples=sample_strips(run, best, with_training_pictures=not public),
         findings=[_shown(number, event, run.folder) for number, event in enumerate(newest_findings(run))],
-        data=data_told(run, with_pictures=not public),
+        data=describe_data(run, with_pictures=not public),
         files=saved_files(run),
         time_split=bars_of(time_split(run).items()),
-        settings=settings_told(run),
+        settings=describe_settings(run),
         public=public,
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
@@ -74,11 +74,11 @@ def _shown(number: int, event: dict[str, Any], folder: Path) -> dict[str, Any]:
         "step": event["step"],
         "found": found,
         "figures": figures,
-        "sheets": [sheet_told(title, sheet, folder) for title, sheet in found.pictures.items()],
+        "sheets": [describe_sheet(title, sheet, folder) for title, sheet in found.pictures.items()],
     }
 
 
-def sheet_told(title: str, sheet: Sheet, folder: Path) -> tuple[str, list[str], list[tuple[str, list[str | None]]]]:
+def describe_sheet(title: str, sheet: Sheet, folder: Path) -> tuple[str, list[str], list[tuple[str, list[str | None]]]]:
     """A sheet's title, its columns, and its rows with the pictures as URIs."""
     rows = [
         (str(name), [data_uri(path) if (path := path_inside(folder, file)) else None for file in files])

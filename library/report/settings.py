@@ -19,7 +19,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class SettingsTold:
+class SettingsDescription:
     """`own` were set for this run, `rest` are defaults; `no_effect` and `notes` are sentences."""
 
     own: list[Told]
@@ -31,18 +31,18 @@ class SettingsTold:
     started: str
 
 
-def settings_told(run: RunFiles) -> SettingsTold | None:
+def describe_settings(run: RunFiles) -> SettingsDescription | None:
     """What the log says of the settings; of a resumed run, those of its last start."""
     event = run.last("settings")
     if event is None:
         return None
-    told = [
+    lines = [
         Told(str(name), _written(setting.get("value")), str(setting.get("origin", "")))
         for name, setting in event.get("settings", {}).items()
     ]
-    return SettingsTold(
-        own=[setting for setting in told if setting.origin != "default"],
-        rest=[setting for setting in told if setting.origin == "default"],
+    return SettingsDescription(
+        own=[setting for setting in lines if setting.origin != "default"],
+        rest=[setting for setting in lines if setting.origin == "default"],
         no_effect=[str(line) for line in event.get("no_effect", ())],
         notes=[str(line) for line in [*event.get("notes", ()), *_changes(run)]],
         command=str(event.get("command", "")),

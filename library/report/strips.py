@@ -81,8 +81,8 @@ def sample_strips(run: RunFiles, best_step: int | None, *, with_training_picture
     count = max(len(moment.files) for moment in shown)
     strips = [_strip(run, shown, index, side, best_step, with_training_pictures) for index in range(count)]
     left = len(taken) - len(shown)
-    said = f"{len(shown)} of {len(taken)} moments are shown, more of the early ones; all are in the folder sample."
-    return Strips([strip for strip in strips if strip.frames], said if left else "")
+    note = f"{len(shown)} of {len(taken)} moments are shown, more of the early ones; all are in the folder sample."
+    return Strips([strip for strip in strips if strip.frames], note if left else "")
 
 
 def chosen(steps: Sequence[int], keep: int, best: int | None) -> list[int]:

@@ -12,14 +12,14 @@ from library.models.family import StableDiffusion
 from library.training.callbacks.checkpoints import Metadata
 from library.training.clock import Clock
 from library.training.optim.optimizers import Optimizers, OptimizerSpec
-from library.training.runtime.environment import Footing
+from library.training.runtime.environment import Environment
 from library.training.saving.fingerprint import optimizer_text
 from restoration.options import TEXT
 from restoration.pivots.person import Person
 from restoration.pivots.training_pictures import TrainingPictures
 
 
-def standing_header(settings: Settings, pivot: str, model: StableDiffusion, optimizers: Optimizers) -> dict[str, str]:
+def constant_header(settings: Settings, pivot: str, model: StableDiffusion, optimizers: Optimizers) -> dict[str, str]:
     """What stays the same over a run."""
     base = ModelFacts(model.family.value, model.prediction_type == "v_prediction", str(model.source))
     return {
@@ -36,7 +36,7 @@ def metadata_writer(
     person: Person,
     pictures: TrainingPictures,
     header: Mapping[str, str],
-    footing: Footing,
+    environment: Environment,
     mark: Callable[[], dict[str, str]],
 ) -> Metadata:
     """The header of a file: kohya's names where kohya has them, the person's, and `mark` as it is then."""
@@ -46,8 +46,8 @@ def metadata_writer(
         facts = {
             "ss_output_name": settings["output_name"],
             "ss_sd_model_name": Path(settings["pretrained_model_name_or_path"]).name,
-            "ss_session_id": footing.session,
-            "ss_seed": footing.seed,
+            "ss_session_id": environment.session,
+            "ss_seed": environment.seed,
             "ss_training_started_at": started,
             "ss_training_finished_at": time.time(),
             "ss_steps": clock.global_step,

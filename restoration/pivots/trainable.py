@@ -12,7 +12,7 @@ from torch import nn
 from library.config.option import Settings
 from library.config.values import plugin_arguments
 from library.training.runtime.attention_backend import choose_attention
-from library.training.runtime.environment import Footing
+from library.training.runtime.environment import Environment
 from library.training.runtime.memory import MemorySpec
 from library.training.setup.build import SAVED_AS
 from library.training.trainables import Trainable
@@ -37,10 +37,14 @@ def build_trainable(
     pivot: str,
     system: System,
     plugin: ModuleType | None,
-    footing: Footing,
+    environment: Environment,
 ) -> Trainable:
     """G, a network by the plugin on G, or E; on its device, with attention and checkpointing as the options ask."""
-    memory, device, dtype = settings.take(MemorySpec), footing.processes.device, SAVED_AS[settings["save_precision"]]
+    memory, device, dtype = (
+        settings.take(MemorySpec),
+        environment.processes.device,
+        SAVED_AS[settings["save_precision"]],
+    )
     for module in (system.unet, system.encoder):
         if line := choose_attention(module, device, xformers=memory.xformers, mem_eff_attn=memory.mem_eff_attn):
             logger.info(line)
@@ -49,7 +53,7 @@ def build_trainable(
         if pivot != TEXT:
             system.encoder.enable_gradient_checkpointing()
     if plugin is not None:
-        return _network_on_g(settings, system, plugin, footing)
+        return _network_on_g(settings, system, plugin, environment)
     name, module = ("unet", system.unet) if pivot == TEXT else ("condition_encoder", system.encoder)
     kind = "unet" if pivot == TEXT else "controlnet"
     trainable = ModuleTrainable(name, module, settings["learning_rate"], kind=kind, save_dtype=dtype)
@@ -57,27 +61,27 @@ def build_trainable(
     return trainable
 
 
-def _network_on_g(settings: Settings, system: System, plugin: ModuleType, footing: Footing) -> NetworkTrainable:
-    torch.manual_seed(footing.seed % 2**63)
+def _network_on_g(settings: Settings, system: System, plugin: ModuleType, environment: Environment) -> NetworkTrainable:
+    torch.manual_seed(environment.seed % 2**63)
     spec = replace(settings.take(NetworkSpec), network_train_unet_only=True)
     arguments = plugin_arguments(settings["network_args"])
     network = create_network(plugin, spec, arguments, system.model, settings.namespace())
     groups, names = optimizer_groups(network, None, settings["learning_rate"], settings["learning_rate"])
-    network.to(device=footing.processes.device)
+    network.to(device=environment.processes.device)
     return NetworkTrainable(
         network,
         groups,
         names,
         system.model,
-        footing.processes.device,
+        environment.processes.device,
         save_dtype=SAVED_AS[settings["save_precision"]],
         scale_weight_norms=spec.scale_weight_norms,
     )
 
 
-def freeze(system: System, trainable: Trainable, footing: Footing) -> None:
+def freeze(system: System, trainable: Trainable, environment: Environment) -> None:
     """What is not trained goes to the device in the precision of the forward pass."""
-    device, dtype = footing.processes.device, footing.precision.dtype
+    device, dtype = environment.processes.device, environment.precision.dtype
     for module in untrained(system, trainable):
         nn.Module.to(module.requires_grad_(False), device=device, dtype=dtype)
 

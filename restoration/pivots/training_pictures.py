@@ -13,7 +13,7 @@ from library.config.option import Settings
 from library.config.values import split_key_values
 from library.errors import UserError
 from library.models.family import StableDiffusion
-from library.training.runtime.environment import Footing
+from library.training.runtime.environment import Environment
 from library.training.runtime.memory import place
 from restoration.measuring.references import describe_references
 from restoration.options import TEXT
@@ -40,7 +40,7 @@ def find_training_pictures(
     model: StableDiffusion,
     person: Person,
     side: int,
-    footing: Footing,
+    environment: Environment,
 ) -> TrainingPictures:
     """What the pivot learns from: the references with the person's prompt, or for step 2 what the options name."""
     if pivot != TEXT and settings["identities"]:
@@ -56,11 +56,11 @@ def find_training_pictures(
     folder = settings["reg_data_dir"]
     if folder is None:
         folder = prior_folder(settings["output_dir"], person.class_prompt)
-        if footing.processes.is_main:
-            place(model, footing.processes.device, vae=True, text_encoders=True)
-            with torch.no_grad(), footing.precision.autocast():
+        if environment.processes.is_main:
+            place(model, environment.processes.device, vae=True, text_encoders=True)
+            with torch.no_grad(), environment.precision.autocast():
                 draw_prior(model, person.class_prompt, folder, settings["num_class_images"], side)
-        footing.processes.wait()
+        environment.processes.wait()
     return TrainingPictures(faces, find_faces(folder, "reg_data_dir", person.class_prompt, side))
 
 

@@ -66,7 +66,7 @@ def test_init_takes_a_training_s_config_as_it_is(tiny_model, tmp_path):
         (["convert", "missing.pt", "a.pt"], "`missing.pt` does not exist"),
     ],
 )
-def test_what_is_missing_is_told(words, said, capsys, monkeypatch, tmp_path):
+def test_what_is_missing_is_reported(words, said, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert run(*words) != 0
     assert said in capsys.readouterr().err

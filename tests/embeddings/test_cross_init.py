@@ -200,7 +200,7 @@ def test_a_word_is_crossed_as_its_tokens_repeated_or_cut(word, used, contexts: C
     assert len(initializer.notes) == 1
 
 
-def test_a_context_s_places_are_read_where_the_word_stands(names, contexts: Contexts):
+def test_a_context_s_places_are_read_where_the_word_is(names, contexts: Contexts):
     (ctx,) = contexts()
     means = mean_embeddings(ctx, columns_of_names(read_names(names), ctx.ids, 2))
     within = start_of(ctx, names=str(names), context="a photo of a {} person")
@@ -259,7 +259,7 @@ def test_the_whole_default_lists_are_used_and_their_halves_agreement_is_a_number
     assert "fewer than 50" not in "\n".join(initializer.notes)
 
 
-def test_the_default_lists_are_two_columns_and_their_agreement_is_told(contexts: Contexts):
+def test_the_default_lists_are_two_columns_and_their_agreement_is_reported(contexts: Contexts):
     (ctx,) = contexts()  # the tiny vocabulary knows only a few of the names
     initializer = create_initializer(ctx.args)
     starting_vectors(initializer, ctx)
@@ -294,7 +294,7 @@ def test_a_column_s_mean_is_exact_in_double_precision():
         ({"name": "x"}, "not an argument"),
     ],
 )
-def test_wrong_arguments_are_told(arguments: dict[str, Any], said, contexts: Contexts):
+def test_wrong_arguments_are_reported(arguments: dict[str, Any], said, contexts: Contexts):
     (ctx,) = contexts()
     with pytest.raises((ValueError, UserError), match=said.replace("{", r"\{").replace("}", r"\}")):
         start_of(ctx, **arguments)

@@ -45,7 +45,7 @@ def test_numbers_of_thousands_of_digits_are_refused_in_json():
         parse_json(f'{{"a": {DIGITS}}}')
 
 
-def test_what_is_only_wrong_is_told_by_the_parsers():
+def test_what_is_only_wrong_is_recognised_by_the_parsers():
     with pytest.raises(tomllib.TOMLDecodeError):
         parse_toml("a = ")
     with pytest.raises(json.JSONDecodeError):

@@ -9,7 +9,7 @@ from library.console import Console, ConsoleSpec, log_to, without_notes
 from library.errors import UserError
 
 
-def test_notes_and_results_are_said_and_steps_are_not(capsys):
+def test_notes_and_results_are_reported_and_steps_are_not(capsys):
     console = Console()
     console.note("worth knowing")
     console.write("a step", logging.DEBUG)
@@ -46,13 +46,13 @@ def test_only_the_first_process_says_its_notes(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_cannot_be_written_is_told_by_its_option(tmp_path):
+def test_a_file_that_cannot_be_written_is_recognised_by_its_option(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="console_log_file"):
         Console(ConsoleSpec(console_log_file=tmp_path / "file" / "run.log"))
 
 
-def test_a_run_is_told_at_the_level_that_was_asked_for(train, tmp_path, capsys):
+def test_a_run_is_reported_at_the_level_that_was_asked_for(train, tmp_path, capsys):
     log = tmp_path / "run.log"
     assert train(max_train_steps=1, console_log_level="DEBUG", console_log_file=log) == 0
     said = log.read_text(encoding="utf-8")

@@ -170,7 +170,7 @@ def test_a_network_that_is_not_finite_leaves_the_old_file(tmp_path, bad):
     assert read_bytes(tmp_path) == before
 
 
-def test_values_too_large_for_the_precision_are_told_so(tmp_path):
+def test_values_too_large_for_the_precision_are_reported(tmp_path):
     with pytest.raises(UserError, match=r"not finite in float16.*wider save_precision"):
         files.save_network(SmallNetwork(x=torch.tensor([70000.0])), tmp_path / "a.safetensors", torch.float16, {})
     assert not list(tmp_path.iterdir())
@@ -293,7 +293,7 @@ def test_a_folder_below_a_file_and_one_that_cannot_be_written_are_problems(tmp_p
         assert "cannot be written" in problem.message
 
 
-def test_too_little_room_is_a_problem_with_both_sizes(tmp_path):
+def test_too_little_disk_space_is_a_problem_with_both_sizes(tmp_path):
     assert files.check_free_space(tmp_path / "new", 1000) == []
     (problem,) = files.check_free_space(tmp_path / "new", 1 << 60)
     assert "1073741824.0 GiB will be written" in problem.message

@@ -195,7 +195,7 @@ def test_decoding_does_not_depend_on_the_file_still_being_there(tmp_path: Path):
     assert np.array_equal(decode(tmp_path / "gone.png", content), noise(8, 8))
 
 
-def test_a_tiff_is_read_and_what_is_passed_over_is_said_in_one_line(tmp_path: Path):
+def test_a_tiff_is_read_and_what_is_passed_over_is_reported_in_one_line(tmp_path: Path):
     Image.fromarray(noise(24, 16)).save(tmp_path / "a.TIF", format="TIFF")
     assert measure(tmp_path / "a.TIF") == Header((24, 16))
     assert np.array_equal(load(tmp_path / "a.TIF"), noise(24, 16))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from miniworld.check import CheckLine, shares, table, told
+from miniworld.check import CheckLine, describe, shares, table
 from miniworld.facts import Facts
 from miniworld.questions import asked, prompt, questions
 
@@ -33,7 +33,7 @@ def test_the_table_names_what_was_missed():
         "seconds_in_batch_of_16": 0.2,
         "seconds_alone": 0.5,
     }
-    assert "missed: name" in told(result)
+    assert "missed: name" in describe(result)
 
 
 def test_questions_are_the_same_every_time_and_say_what_they_ask():

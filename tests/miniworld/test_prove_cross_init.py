@@ -54,7 +54,7 @@ def test_what_lacks_arms_is_open_and_people_are_compared_with_themselves():
     assert [(first["person"], second["person"]) for first, second in pairs] == [("id01", "id01")]
 
 
-def test_arms_that_go_further_are_told_beside_the_thresholds_for_the_people_who_have_them():
+def test_arms_that_go_further_are_reported_beside_the_thresholds_for_the_people_who_have_them():
     assert "not a threshold" not in table(results())
     longer = {"person": "id01", "arm": "cross init, longer", "steps": 1000, "seed": 0, "identity": 0.87}
     assert "identity of cross init, longer 0.87, of word 0.90 (1 people)" in table([*results(), longer])

@@ -123,7 +123,7 @@ def _few_others(monkeypatch):
 
 
 @pytest.mark.usefixtures("_few_others")
-def test_the_pivots_are_told_in_words_that_the_trainer_understands(tmp_path):
+def test_the_pivots_are_reported_in_words_that_the_trainer_understands(tmp_path):
     studio = PivotTrainer(tmp_path, LENGTHS, 3)
     config = tmp_path / "id03.toml"
     config.write_text(studio._config("text", "id03", "id03-out", {"in_context": "false"}), encoding="utf-8")

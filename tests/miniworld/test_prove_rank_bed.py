@@ -160,7 +160,7 @@ def test_a_rule_is_compared_at_the_common_budget_and_with_each_rank_at_its_own_r
     assert "1.100 on average" in text
 
 
-def test_nothing_is_said_of_a_rule_before_the_ends_of_the_curve_are_measured():
+def test_nothing_is_reported_of_a_rule_before_the_ends_of_the_curve_are_measured():
     text = report([arm(16, RATES[0], 0.1, 0.1), arm(32, RATES[0], 0.2, 0.2, "AC-LoRA product")], 300)
     assert "product" not in text
     assert "apart" not in text

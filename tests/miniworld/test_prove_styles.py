@@ -170,7 +170,7 @@ def test_a_table_without_ac_lora_makes_no_claim_about_it():
     assert "ac_mode" not in text
 
 
-def test_a_table_replaces_what_stands_between_its_marks(tmp_path):
+def test_a_table_replaces_what_is_between_its_marks(tmp_path):
     file = tmp_path / "doc.md"
     file.write_text("before\n<!-- prove lora -->\nold\n<!-- end of prove lora -->\nafter\n")
     write_between_marks(file, "prove lora", "| new |\n")

@@ -63,7 +63,7 @@ def test_every_caption_begins_with_its_class_token(pictures: list[tuple[str, Fac
 
 
 @pytest.mark.parametrize("style", HELD_OUT_STYLES)
-def test_a_style_that_was_held_out_is_told_as_its_token_and_the_word_style(style: str) -> None:
+def test_a_style_that_was_held_out_is_reported_as_its_token_and_the_word_style(style: str) -> None:
     rng = np.random.default_rng(1)
     assert in_style(rng, "a red car on the beach", style) == f"{style} style, a red car on the beach"
     assert style not in PRETRAINING_STYLES
@@ -87,7 +87,7 @@ def test_captions_fit_40_tokens_with_start_and_end(pictures: list[tuple[str, Fac
     assert max(len(WORDS.findall(caption)) for caption, _ in pictures) + 2 <= 40
 
 
-def test_names_stand_for_the_person_and_are_always_whole(pictures: list[tuple[str, Facts]]) -> None:
+def test_names_mean_the_person_and_are_always_whole(pictures: list[tuple[str, Facts]]) -> None:
     named = [(caption, facts) for caption, facts in pictures if facts.kind == "named"]
     assert len(named) > 100
     for caption, facts in named:
@@ -97,7 +97,7 @@ def test_names_stand_for_the_person_and_are_always_whole(pictures: list[tuple[st
         assert " eyes" not in caption
 
 
-def test_expressions_are_told_unless_neutral_and_glasses_nearly_always(pictures: list[tuple[str, Facts]]) -> None:
+def test_expressions_are_reported_unless_neutral_and_glasses_nearly_always(pictures: list[tuple[str, Facts]]) -> None:
     faces = [(caption, facts) for caption, facts in pictures if facts.expression]
     for caption, facts in faces:
         said = re.findall(r"\b(smiling|sad|surprised)\b", caption)
@@ -108,7 +108,7 @@ def test_expressions_are_told_unless_neutral_and_glasses_nearly_always(pictures:
     assert not any("glasses" in caption for caption, facts in unnamed if facts.glasses == "none")
 
 
-def test_attributes_that_are_told_are_true_and_mostly_told(pictures: list[tuple[str, Facts]]) -> None:
+def test_attributes_that_are_reported_are_true_and_mostly_reported(pictures: list[tuple[str, Facts]]) -> None:
     unnamed = [(caption, facts) for caption, facts in pictures if facts.kind == "face"]
     told = 0
     for caption, facts in unnamed:
@@ -126,7 +126,7 @@ def test_attributes_that_are_told_are_true_and_mostly_told(pictures: list[tuple[
     assert told / len(unnamed) > 0.65  # of all, the bald ones too
 
 
-def test_a_person_without_a_name_is_told_by_a_placeholder() -> None:
+def test_a_person_without_a_name_is_recognised_by_a_placeholder() -> None:
     facts = imagine(np.random.default_rng(3), identity=HELD_OUT["id01"], expression="smiling").facts
     told = describe_person(facts, "sks man")
     assert told.startswith("sks man")

@@ -92,7 +92,7 @@ def test_what_cannot_work_is_one_clear_error(
     assert not list(tmp_path.iterdir())
 
 
-def test_several_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_mistakes_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--style", "woodcutt", "--one_image"]) == 2
     error = capsys.readouterr().err
     assert "3 problems" in error

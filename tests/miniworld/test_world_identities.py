@@ -38,7 +38,7 @@ def test_the_gender_of_a_named_person_fits_the_given_name() -> None:
     assert sum(identity.gender == "man" for identity in NAMED.values()) == len(NAMES) / 2
 
 
-def test_named_people_can_be_told_apart_at_a_glance() -> None:
+def test_named_people_can_be_distinguished_at_a_glance() -> None:
     assert all(difference(first, second) >= 2.5 for first, second in combinations(NAMED.values(), 2))
 
 

@@ -30,7 +30,7 @@ def test_at_least_eight_styles_are_held_out_of_pretraining() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_style_is_the_same_for_a_seed_and_is_told_in_the_facts(style: str) -> None:
+def test_a_style_is_the_same_for_a_seed_and_is_reported_in_the_facts(style: str) -> None:
     first, second = rendered(style), rendered(style)
     assert np.array_equal(first.image, second.image)
     assert first.facts.style == style

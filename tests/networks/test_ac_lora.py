@@ -135,7 +135,7 @@ def test_wrong_options_are_refused_with_a_sentence(given, sentence):
         read_options(given)
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_that_is_wrong_is_reported_at_once():
     with pytest.raises(ValueError, match=r"ac_mode must.*ac_noise must.*ac_seed must"):
         read_options({"ac_mode": "x", "ac_noise": "y", "ac_seed": "z"})
 

@@ -196,7 +196,7 @@ def test_a_fixed_threshold_needs_no_loss(tmp_path):
     assert trainer.network.restarts[0]["loss"] is None
 
 
-def test_a_trainer_without_the_step_hook_is_told_at_the_start_of_an_epoch(tmp_path):
+def test_a_trainer_without_the_step_hook_is_reported_at_the_start_of_an_epoch(tmp_path):
     trainer = Trainer(tmp_path, 5, arguments=THREE, step_hook=False)
     trainer.train()
     assert trainer.made() == [1, 4]
@@ -220,7 +220,7 @@ def test_a_run_that_could_make_no_restart_fails_once_its_file_is_written(tmp_pat
     assert load_file(tmp_path / "x-000001.safetensors")
 
 
-def test_a_trainer_that_tells_how_it_stands_is_not_observed(tmp_path):
+def test_a_trainer_that_reports_its_progress_is_not_observed(tmp_path):
     trainer = Trainer(tmp_path, 3, arguments={"ac_every_n_epochs": "1", "ac_p": "0.9"})
     trainer.network.announce(3, 15)
     assert trainer.network.is_observing is False

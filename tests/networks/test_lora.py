@@ -309,7 +309,7 @@ def test_a_wrong_option_is_one_sentence(arguments, message):
     ("count", "said"),
     [(14, "14 numbers, this model 12 blocks; the last 2 are not used"), (2, "missing ones count as 1")],
 )
-def test_factors_that_are_too_many_or_too_few_are_said(count, said, caplog):
+def test_factors_that_are_too_many_or_too_few_are_reported(count, said, caplog):
     make(down_lr_weight=",".join(["0.5"] * count))
     assert said in caplog.text
 
@@ -320,7 +320,7 @@ def test_impossible_ranks_and_alphas_are_refused(dim, alpha):
         lora.create_network(1.0, dim, alpha, None, Untouchable(), Untouchable())
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(ValueError, match=r"unit is not an option.*conv_dim must be.*rank_dropout must be"):
         lora.create_network(1.0, 4, 1, None, None, UNet(), unit="4", conv_dim="x", rank_dropout="2")
 

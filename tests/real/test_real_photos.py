@@ -154,7 +154,7 @@ def test_the_cut_faces_the_other_man_and_the_copy_are_no_references(people, dete
         assert "edge" in reasons[name] or "no face" in reasons[name]
 
 
-def test_damage_leaves_of_real_faces_what_it_is_said_to_leave(aligned):
+def test_damage_leaves_of_real_faces_what_it_is_reported_to_leave(aligned):
     psnr = []
     for number, face in enumerate(aligned):
         picture = face.astype(np.float32) / 255
@@ -163,7 +163,7 @@ def test_damage_leaves_of_real_faces_what_it_is_said_to_leave(aligned):
     assert 23 < np.mean(psnr) < 28
 
 
-def test_colours_are_told_from_black_and_white_and_sepia(aligned, people, groups):
+def test_colours_are_distinguished_from_black_and_white_and_sepia(aligned, people, groups):
     pictures = [*aligned, *(photo.pixels for photo in (*people.values(), *groups.values()))]
     rng = np.random.default_rng(0)
     for picture in pictures:

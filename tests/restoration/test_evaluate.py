@@ -20,7 +20,7 @@ from restoration.restoring.reference_photos import sharpness
 from tests.restoration.conftest import write_faces
 
 
-def test_a_folder_is_measured_and_what_is_missing_is_said_with_the_line_that_gives_it(tmp_path, faces, capfd):
+def test_a_folder_is_measured_and_what_is_missing_is_reported_with_the_line_that_gives_it(tmp_path, faces, capfd):
     gt = write_faces(tmp_path / "gt", faces[:2], 128)
     out = write_faces(tmp_path / "out", np.clip(faces[:2] + np.float32(0.02), 0, 1), 128)
     assert evaluate(["--restored", str(out), "--reference", str(gt)]) == 0

@@ -26,7 +26,7 @@ def test_the_two_pivots_have_their_own_learning_rates_in_tables_of_their_own(tmp
     assert not settings.warnings
 
 
-def test_a_key_that_is_misspelt_in_a_table_is_told_with_the_name_it_has_there(tmp_path: Path):
+def test_a_key_that_is_misspelt_in_a_table_is_reported_with_the_name_it_has_there(tmp_path: Path):
     settings = read(tmp_path, "[model_pivot]\nmax_train_stepz = 7\n")
     assert settings.warnings == [
         "`max_train_stepz` in ana.toml line 2 is not an option; did you mean `max_train_steps`?"

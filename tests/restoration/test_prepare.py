@@ -87,7 +87,7 @@ def test_the_same_photo_twice_is_one_reference_whatever_was_done_to_it(prepared)
     assert "rejected b.png: the same photo as a.png" in said
 
 
-def test_another_person_among_the_photos_is_told_by_a_face_network(prepared, tmp_path):
+def test_another_person_among_the_photos_is_recognised_by_a_face_network(prepared, tmp_path):
     photos = {name: portrait(seed, (0.5, RED)) for seed, name in enumerate("abd")}
     names, said = prepared(photos | {"c": portrait(9, (0.5, BLUE))}, identity_model=tmp_path / "sface.onnx")
     assert names == ["a", "b", "d"]

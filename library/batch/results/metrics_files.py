@@ -48,8 +48,8 @@ def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     by = [f"{name} {of['sha256'][:8]}" for name, of in sorted(networks.items())]
     by += [facts.get("preprocessing", "")] if networks else []
     references = facts.get("references", "")
-    told = {"value": finite(facts["value"]), "better": facts["better"], "network": ", ".join(by)}
-    return told | ({"references": references} if references else {})
+    entry = {"value": finite(facts["value"]), "better": facts["better"], "network": ", ".join(by)}
+    return entry | ({"references": references} if references else {})
 
 
 def finite(value: Any) -> float | None:

@@ -87,8 +87,8 @@ def counts(records: Sequence[Record]) -> dict[str, int]:
 
 
 def summary(records: Sequence[Record]) -> str:
-    told = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in counts(records).items())
-    return f"{len(records)} jobs: {told}"
+    parts = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in counts(records).items())
+    return f"{len(records)} jobs: {parts}"
 
 
 def _shown(key: str, form: str):

@@ -46,10 +46,10 @@ class Moment:
 
 def worded(caption: str, subset: SubsetSpec, moment: Moment, draw: Draw) -> str:
     """The caption of one sample at one moment. `caption` may have several lines, of which one is said."""
-    return "" if is_dropped(subset, moment, draw) else said(caption, subset, moment, draw)
+    return "" if is_dropped(subset, moment, draw) else augment(caption, subset, moment, draw)
 
 
-def said(caption: str, subset: SubsetSpec, moment: Moment, draw: Draw) -> str:
+def augment(caption: str, subset: SubsetSpec, moment: Moment, draw: Draw) -> str:
     """What is said where the caption is not dropped."""
     text = framed(_line(caption, subset, draw), subset)
     if subset.enable_wildcard:
@@ -75,7 +75,7 @@ def only_wording(caption: str, subset: SubsetSpec) -> str | None:
         return None
     if subset.enable_wildcard and ("\n" in caption or "{" in framed(caption, subset)):
         return None
-    return said(caption, subset, Moment(1), lambda purpose: torch.Generator())  # nothing is left to chance
+    return augment(caption, subset, Moment(1), lambda purpose: torch.Generator())  # nothing is left to chance
 
 
 def varies_tags(subset: SubsetSpec) -> bool:

@@ -42,13 +42,13 @@ def read_entry(path: Path, shapes: Mapping[str, Sequence[int]] | None = None) ->
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
-        said = json.loads(content[8 : 8 + length])["__metadata__"][CHECKSUM]
+        recorded = json.loads(content[8 : 8 + length])["__metadata__"][CHECKSUM]
         tensors = load(content)
     except OSError as error:
         raise BadEntry(error.strerror or str(error)) from error
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadEntry("it is not a whole file of this cache") from error
-    if said != checksum(path.name, tensors):
+    if recorded != checksum(path.name, tensors):
         raise BadEntry("its content is not what was written under its name")
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes is not None and found != {name: tuple(shape) for name, shape in shapes.items()}:

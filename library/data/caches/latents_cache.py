@@ -46,7 +46,7 @@ class Filled:
     found: int
     made: int
     damaged: int
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class MemoryLatents:
@@ -146,7 +146,7 @@ class DiskLatents:
         wait()
         damaged = sum({id(folder): folder.damaged for folder in self.folders.values()}.values())
         raise_all(problems)
-        return Filled(len(self.files) - made, made, damaged, tuple(self._said(damaged)))
+        return Filled(len(self.files) - made, made, damaged, tuple(self._notes(damaged)))
 
     def fetch(self, picture: DatasetImage, view: View) -> Ready:
         path = self.files[picture.look, view.flipped]
@@ -243,7 +243,7 @@ class DiskLatents:
         for flipped in flips_of(picture):
             self.files[picture.look, flipped] = folder.index.where / self._name(picture, sha256, flipped)
 
-    def _said(self, damaged: int) -> Iterable[str]:
+    def _notes(self, damaged: int) -> Iterable[str]:
         for folder, cache in sorted(self.folders.items()):
             if cache.index.where.parent.resolve() != folder.resolve():
                 yield f"folder '{folder}' cannot be written; its latent cache is kept in '{cache.index.where}'"

@@ -168,8 +168,8 @@ def captions_to_come(dataset: Dataset) -> list[str] | None:
 def captions_in_full(dataset: Dataset) -> list[str]:
     """Every caption with all its lines and tags, before anything is drawn: what may be too long for the model."""
     pictures = dataset.all_pictures
-    said = (framed(line, picture.subset) for picture in pictures for line in picture.caption.split("\n"))
-    return list(dict.fromkeys(said))
+    texts = (framed(line, picture.subset) for picture in pictures for line in picture.caption.split("\n"))
+    return list(dict.fromkeys(texts))
 
 
 def _row(batch: TextEmbeddings, i: int) -> TextEmbeddings:

@@ -99,10 +99,10 @@ def about_missing_captions(images: list[str], extension: str, files: Iterable[st
     """One sentence on images without a caption file: how many, what they get instead, and what may be meant."""
     count = f"{len(images)} images have" if len(images) > 1 else f"'{images[0]}' has"
     instead = f"the class tokens '{class_tokens}'" if class_tokens else "an empty caption"
-    said = f"{count} no {extension} file and will be trained with {instead}"
+    message = f"{count} no {extension} file and will be trained with {instead}"
     stems = {os.path.splitext(name)[0] for name in images}
     found = Counter(os.path.splitext(name)[1].lower() for name in files if os.path.splitext(name)[0] in stems)
     beside = [(other, found[other]) for other in OTHER_EXTENSIONS if other != extension and found[other]]
     for other, number in beside[:1]:
-        said += f'; there are {number} {other} files beside them: set caption_extension = "{other}" to use them'
-    return said
+        message += f'; there are {number} {other} files beside them: set caption_extension = "{other}" to use them'
+    return message

@@ -53,8 +53,8 @@ class FirstLook:
                 self.problems.append(Problem("is a link to a file that is not there; mend or remove it", where))
             special = self.listings[folder].special
             if special:
-                said = f"{len(special)} named pipes, sockets or devices are not read, such as '{special[0]}'"
-                self.warnings.append(f"folder '{folder}': {said}")
+                message = f"{len(special)} named pipes, sockets or devices are not read, such as '{special[0]}'"
+                self.warnings.append(f"folder '{folder}': {message}")
         return self.listings[folder]
 
 
@@ -70,8 +70,8 @@ def images_of(subset: SubsetSpec, look: FirstLook) -> list[FoundImage]:
         what = f"it holds no images ({', '.join(IMAGE_EXTENSIONS)}; sub-folders are not searched){hint}"
         look.problems.append(Problem(what, f"folder '{listing.folder}'"))
     elif listing.unused:
-        said = f"{len(listing.unused)} files are not used, such as '{listing.unused[0]}'"
-        look.warnings.append(f"folder '{listing.folder}': {said}")
+        message = f"{len(listing.unused)} files are not used, such as '{listing.unused[0]}'"
+        look.warnings.append(f"folder '{listing.folder}': {message}")
     captions = _captions(subset, listing, look)
     return [FoundImage(listing.folder / name, stamp, captions[name]) for name, stamp in listing.images.items()]
 
@@ -120,8 +120,8 @@ def _captions(subset: SubsetSpec, listing: Listing, look: FirstLook) -> dict[str
         elif not caption:
             blank.append(name)
     if missing and not _is_meant(subset, listing, missing):
-        said = about_missing_captions(missing, subset.caption_extension, listing.names, subset.class_tokens)
-        look.warnings.append(f"folder '{listing.folder}': {said}")
+        message = about_missing_captions(missing, subset.caption_extension, listing.names, subset.class_tokens)
+        look.warnings.append(f"folder '{listing.folder}': {message}")
     if blank:
         instead = f"the class tokens '{subset.class_tokens}'" if subset.class_tokens else "an empty caption"
         which = f"{len(blank)} caption files begin" if len(blank) > 1 else f"the caption file of '{blank[0]}' begins"
@@ -160,6 +160,6 @@ def _named_by(file: Path, subset: SubsetSpec, look: FirstLook) -> list[FoundImag
         what = f"{len(missing)} of the images that it names are not there, such as '{missing[0]}'"
         look.problems.append(Problem(f"{what}; mend the names, or set `image_dir` to their folder", where))
     if silent:
-        said = f"{len(silent)} images have neither caption nor tags, such as '{silent[0]}'; their captions are empty"
-        look.warnings.append(f"{where}: {said}")
+        message = f"{len(silent)} images have neither caption nor tags, such as '{silent[0]}'; their captions are empty"
+        look.warnings.append(f"{where}: {message}")
     return list(found.values())

@@ -41,7 +41,7 @@ def found_at_hand(dataset: Dataset) -> list[Finding]:
     )
 
 
-def told(problems: Sequence[Problem]) -> Iterator[Finding]:
+def as_findings(problems: Sequence[Problem]) -> Iterator[Finding]:
     """What keeps a dataset from being trained on, as findings."""
     for problem in problems:
         what, _, name = (problem.where or "").partition(" '")
@@ -74,11 +74,11 @@ def about_caption(seen: Seen, others_have_one: bool) -> Iterator[Finding]:
         beside = [other for other in OTHER_EXTENSIONS if seen.path.with_suffix(other).is_file()]
         beside = [other for other in beside if other != subset.caption_extension]
         if beside:
-            said = f"its caption is in a {beside[0]} file, but `caption_extension` is {subset.caption_extension}"
-            yield Finding("caption extension", str(seen.path), said)
+            message = f"its caption is in a {beside[0]} file, but `caption_extension` is {subset.caption_extension}"
+            yield Finding("caption extension", str(seen.path), message)
         elif others_have_one or not subset.class_tokens:
-            said = f"has no {subset.caption_extension} file" if subset.metadata_file is None else "has no caption"
-            yield Finding("no caption", str(seen.path), f"{said} and is trained with {_instead(subset)}")
+            message = f"has no {subset.caption_extension} file" if subset.metadata_file is None else "has no caption"
+            yield Finding("no caption", str(seen.path), f"{message} and is trained with {_instead(subset)}")
     elif not seen.caption:
         yield Finding("blank caption", str(seen.path), f"its caption is blank; {_instead(subset)} is used")
 
@@ -88,11 +88,13 @@ def about_sizes(dataset: Dataset) -> Iterator[Finding]:
     for picture in dataset.all_pictures:
         resized, bucket = picture.choice.resized, picture.choice.bucket
         if growth(picture) > ENLARGED:
-            said = f"is {written(picture.size)} and enlarged {growth(picture):.2f} times to {written(resized)}"
-            yield Finding("enlarged", str(picture.path), said)
+            message = f"is {written(picture.size)} and enlarged {growth(picture):.2f} times to {written(resized)}"
+            yield Finding("enlarged", str(picture.path), message)
         if cut_away(picture) > CUT_TOO_MUCH:
-            said = f"is {written(picture.size)}, of which {cut_away(picture):.0%} are cut away to fit {written(bucket)}"
-            yield Finding("cropped", str(picture.path), said)
+            message = (
+                f"is {written(picture.size)}, of which {cut_away(picture):.0%} are cut away to fit {written(bucket)}"
+            )
+            yield Finding("cropped", str(picture.path), message)
 
 
 def about_buckets(dataset: Dataset) -> Iterator[Finding]:
@@ -103,8 +105,8 @@ def about_buckets(dataset: Dataset) -> Iterator[Finding]:
             paths = sorted({str(dataset.samples[i].picture.path) for i in members})
             beside = f" (with {len(paths) - 1} others)" if len(paths) > 1 else ""
             visits = f"{len(members)} visits in an epoch" if len(members) > 1 else "one visit in an epoch"
-            said = f"its bucket {written(size)}{beside} has {visits}, fewer than a batch of {batch_size}"
-            yield Finding("lonely bucket", paths[0], said)
+            message = f"its bucket {written(size)}{beside} has {visits}, fewer than a batch of {batch_size}"
+            yield Finding("lonely bucket", paths[0], message)
 
 
 def about_masks(dataset: Dataset, listings: dict[Path, Listing]) -> Iterator[Finding]:
@@ -115,14 +117,14 @@ def about_masks(dataset: Dataset, listings: dict[Path, Listing]) -> Iterator[Fin
         stems = {seen.path.stem for seen in dataset.images if seen.subset is subset}
         for stem, name in listing.by_stem.items():
             if stem not in stems:
-                said = f"is a mask, but '{subset.image_dir}' has no picture of this name"
-                yield Finding("mask without picture", str(listing.folder / name), said)
+                message = f"is a mask, but '{subset.image_dir}' has no picture of this name"
+                yield Finding("mask without picture", str(listing.folder / name), message)
 
 
 def about_unused(listing: Listing) -> Iterator[Finding]:
     for name in listing.unused:
-        said = f"is not taken for a picture: {os.path.splitext(name)[1]} is not read; save it as PNG or JPEG"
-        yield Finding("unused file", str(listing.folder / name), said)
+        message = f"is not taken for a picture: {os.path.splitext(name)[1]} is not read; save it as PNG or JPEG"
+        yield Finding("unused file", str(listing.folder / name), message)
 
 
 def folders_of(plan: Sequence[DatasetSpec]) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from library.config.dataset_specs import DatasetSpec
 from library.data.dataset import gather
 from library.data.preflight.findings import Finding, Report, in_order
-from library.data.preflight.header_checks import buckets_of, found_at_hand, told
+from library.data.preflight.header_checks import as_findings, buckets_of, found_at_hand
 from library.data.preflight.lengths import CHUNK, Count, about_lengths
 from library.data.preflight.pixel_checks import found_inside
 
@@ -29,7 +29,7 @@ def inspect(
     limit = max_token_length or CHUNK
     inside = found_inside(dataset, workers)
     damaged = {finding.file for finding in inside if finding.kind == "damaged"}
-    refused = [finding for finding in told(problems) if finding.file not in damaged]
+    refused = [finding for finding in as_findings(problems) if finding.file not in damaged]
     lengths = about_lengths(dataset, limit, count)
     held_out = dataset.validation.pictures if dataset.validation else []
     return Report(

@@ -23,13 +23,13 @@ Count = Callable[[Sequence[str]], list[int]]
 
 def about_lengths(dataset: Dataset, limit: int, count: Count | None) -> Iterator[Finding]:
     """Captions of more than `limit` tokens, by `count` or at the least."""
-    said = {}
+    longest = {}
     for picture in dataset.all_pictures:
         lines = [framed(line, picture.subset) for line in picture.caption.split("\n")]
-        said[str(picture.path)] = max(lines, key=len)
-    texts = [text for text in said.values() if len(text) > limit / 2]  # no text has more tokens than bytes
+        longest[str(picture.path)] = max(lines, key=len)
+    texts = [text for text in longest.values() if len(text) > limit / 2]  # no text has more tokens than bytes
     lengths = dict(zip(texts, (count or count_at_least)(texts), strict=True)) if texts else {}
-    for file, text in said.items():
+    for file, text in longest.items():
         length = lengths.get(text, 0)
         if length > limit:
             bound = "" if count else "at least "

@@ -96,14 +96,14 @@ def about_folder(folder: Path, settings: Settings) -> list[Finding]:
         tables = {"datasets": [{"subsets": [subset]}]}
         settings.dataset_tables = DatasetTables(tables, lambda *keys: Origin("file", folder), folder)
         settings.values["train_data_dir"] = None
-        said = "holds its pictures itself: name it as `image_dir`, or move them into a folder such as 10_person"
-        return [Finding("plain folder", str(folder), said)]
+        message = "holds its pictures itself: name it as `image_dir`, or move them into a folder such as 10_person"
+        return [Finding("plain folder", str(folder), message)]
     found = [
         Finding("no repeats", str(entry), "is not used: its name does not begin with a number of repeats, as 10_person")
         for entry in inner
         if entry not in used and count_images(entry)
     ]
     if loose:
-        said = f"{loose} pictures lie in it beside its folders and are not used; move them into one of these"
-        found.append(Finding("no repeats", str(folder), said))
+        message = f"{loose} pictures lie in it beside its folders and are not used; move them into one of these"
+        found.append(Finding("no repeats", str(folder), message))
     return found

@@ -60,8 +60,8 @@ def about_file(sight: Sight, uses_alpha: bool) -> Iterator[Finding]:
     if sight.orientation > 1:
         yield Finding("rotated", file, f"is turned upright by its EXIF orientation ({sight.orientation})")
     if sight.transparent and not uses_alpha:
-        said = "has transparent parts, whose hidden colours are trained on; give it a background or set `alpha_mask`"
-        yield Finding("transparent", file, said)
+        message = "has transparent parts, whose hidden colours are trained on; give it a background or set `alpha_mask`"
+        yield Finding("transparent", file, message)
 
 
 def about_both_parts(parts: SplitFiles) -> Iterator[Finding]:
@@ -84,8 +84,8 @@ def about_group(group: Sequence[Path], parts: SplitFiles, kind: str, alike: str)
     trained = next((path for path in group if path in parts.trained), None)
     leaks = [path for path in group if trained is not None and path in parts.held_out and path != trained]
     for path in leaks:
-        said = f"is held out, but {alike} '{trained}', which is trained on: the held-out loss will look good"
-        yield Finding("leak", str(path), said, str(trained))
+        message = f"is held out, but {alike} '{trained}', which is trained on: the held-out loss will look good"
+        yield Finding("leak", str(path), message, str(trained))
     first, *others = (path for path in group if path not in leaks)
     for path in others:
         yield Finding(kind, str(path), f"{alike} '{first}'", str(first))

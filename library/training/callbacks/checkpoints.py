@@ -162,14 +162,14 @@ class Checkpoints:
         return paths
 
     def _write_files(
-        self, work: Work, stem: str, weights: AbstractContextManager[None], said: Mapping[str, str] | None = None
+        self, work: Work, stem: str, weights: AbstractContextManager[None], extra: Mapping[str, str] | None = None
     ) -> list[Path]:
         """Each trainable's file with these weights; its header says `said` of them."""
         paths = [self._spec.file(stem + trainable.file_label) for trainable in work.trainables]
         if work.processes.is_main:
             with weights:
                 for trainable, path in zip(work.trainables, paths, strict=True):
-                    trainable.save(path, self._header(work.clock, trainable.kind) | dict(said or {}))
+                    trainable.save(path, self._header(work.clock, trainable.kind) | dict(extra or {}))
                     if path not in work.journal.saved:
                         work.journal.saved.append(path)
                     work.journal.event("saved", work.clock, file=path.name)

@@ -45,8 +45,8 @@ def settings_event(settings: Settings, argv: Sequence[str] | None = None) -> dic
 def _setting(option: Option, settings: Settings) -> dict[str, Any]:
     value = settings[option.name]
     shown = SECRET if option.secret and value else written_form(value)
-    told: dict[str, Any] = {"value": shown, "origin": origin(option.name, settings)}
-    return told | ({"path": True} if _is_path(value) else {})
+    entry: dict[str, Any] = {"value": shown, "origin": origin(option.name, settings)}
+    return entry | ({"path": True} if _is_path(value) else {})
 
 
 def _is_path(value: Any) -> bool:

@@ -54,11 +54,11 @@ class Journal:
         self._console = console or Console()
         self._trackers = list(trackers)
         self._window: deque[float] = deque(maxlen=clock.steps_per_epoch)  # one epoch, as kohya's avr_loss
-        self._since_told = {name: ProgressWindow() for name in trainables}
+        self._since_progress = {name: ProgressWindow() for name in trainables}
         self._stream: TextIO | None = None
         self._bar: tqdm | None = None
         self._started = time.monotonic()
-        self._last_time = self._last_said = self._started
+        self._last_time = self._last_line_at = self._started
         self._outside = 0.0
         self._total_steps = 0
         self.last_bad_step: BadStep | None = None
@@ -80,7 +80,7 @@ class Journal:
         elif self.path.exists():
             _set_aside(self.path)
         self._stream = self.path.open("a", encoding="utf-8")
-        self._total_steps, self._last_said = clock.total_steps, self._started
+        self._total_steps, self._last_line_at = clock.total_steps, self._started
         self._bar = tqdm(
             total=clock.total_steps, initial=clock.global_step, desc="steps", smoothing=0.1, disable=None, leave=True
         )
@@ -143,7 +143,7 @@ class Journal:
                 self.last_bad_step = None
                 loss = step.loss_sum / figures.count
                 self._window.append(loss)
-                for window in self._since_told.values():
+                for window in self._since_progress.values():
                     window.add(step.loss_sum, step.relative_mse_sum, figures.count)
                 line |= {"loss": loss, "avr_loss": self.average_loss, "gradient_norm": step.gradient_norm}
             line |= {"lr": figures.learning_rates, "seconds": self._seconds_of_a_step(now), **figures.extra}
@@ -164,7 +164,7 @@ class Journal:
 
     def progress(self, trainable: Trainable, clock: Clock, optimizer: torch.optim.Optimizer) -> Progress:
         """How the run stands, with the figures since `trainable` was last told."""
-        since = self._since_told[trainable.name].take()
+        since = self._since_progress[trainable.name].take()
         return Progress(
             epochs_done=clock.epochs_done,
             total_epochs=clock.total_epochs,
@@ -189,20 +189,21 @@ class Journal:
         if self._bar is not None:
             self._bar.update(1)
             self._bar.set_postfix_str(f"avr_loss={self.average_loss:.4f}", refresh=False)
-            if self._bar.disable and time.monotonic() - self._last_said > SILENCE:  # no terminal: nobody sees the bar
-                self._last_said = time.monotonic()
+            # Without a terminal nobody sees the bar.
+            if self._bar.disable and time.monotonic() - self._last_line_at > SILENCE:
+                self._last_line_at = time.monotonic()
                 self.say(f"step {line['step']} of {self._total_steps}, average loss {self.average_loss:.4f}")
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "window": list(self._window),
-            "since_told": {name: asdict(window) for name, window in self._since_told.items()},
+            "since_told": {name: asdict(window) for name, window in self._since_progress.items()},
             "first_samples": self.first_samples,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._window.extend(state["window"])
-        self._since_told = {name: ProgressWindow(**figures) for name, figures in state["since_told"].items()}
+        self._since_progress = {name: ProgressWindow(**figures) for name, figures in state["since_told"].items()}
         self.first_samples = list(state["first_samples"])
 
     def close(self) -> None:

@@ -62,8 +62,8 @@ def planned_files(
     for stem in dict.fromkeys([*saved, *remarks]):
         for label, size in weights.items():
             path = saving.file(stem + label)
-            said = [remarks.get(stem, ""), "is there already and will be replaced" if path.exists() else ""]
-            yield PlannedFile(path, size, remark=", ".join(filter(None, said)))
+            remarks_of_file = [remarks.get(stem, ""), "is there already and will be replaced" if path.exists() else ""]
+            yield PlannedFile(path, size, remark=", ".join(filter(None, remarks_of_file)))
     state = sizes.state + (sum(weights.values()) if kept.best else 0)  # which has a copy of the best step
     for folder in states:
         yield PlannedFile(folder, state, remark="a folder: what resuming needs")

@@ -40,9 +40,9 @@ def model(plan: Plan) -> Iterator[str]:
 def images(plan: Plan) -> Iterator[str]:
     dataset, held_out = plan.dataset, plan.dataset.validation
     reg = sum(picture.subset.is_reg for picture in dataset.pictures)
-    said = f"{some(len(dataset.pictures) - reg, 'image')}, {some(len(dataset.samples), 'visit')} in an epoch"
-    said += f", {reg} regularization images" if reg else ""
-    yield said + (f", {len(held_out.pictures)} held out" if held_out else "")
+    line = f"{some(len(dataset.pictures) - reg, 'image')}, {some(len(dataset.samples), 'visit')} in an epoch"
+    line += f", {reg} regularization images" if reg else ""
+    yield line + (f", {len(held_out.pictures)} held out" if held_out else "")
     pictures = Counter((picture.dataset, picture.choice.bucket) for picture in dataset.pictures)
     several = len(dataset.plan) > 1
     for (number, bucket), members in dataset.groups.items():

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Footing:
+class Environment:
     """`session` is a number that all processes share; a resumed run keeps it, one that takes changes gets its own."""
 
     processes: Processes
@@ -36,7 +36,7 @@ class PatienceSpec:
     ddp_timeout: int | None = declared
 
 
-def stand(settings: Settings, resumed: Fingerprint | None) -> Footing:
+def choose_environment(settings: Settings, resumed: Fingerprint | None) -> Environment:
     """The footing of a new run, or of one that goes on from the state with the fingerprint `resumed`."""
     patience = settings.take(PatienceSpec).ddp_timeout
     processes = start_processes(patience)
@@ -44,7 +44,7 @@ def stand(settings: Settings, resumed: Fingerprint | None) -> Footing:
         logger.info(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
     goes_on = resumed if not settings["resume_with_changes"] else None
     scale_loss = False if settings.take(MemorySpec).full_fp16 else None
-    return Footing(
+    return Environment(
         processes=processes,
         seed=choose_seed(settings["seed"], resumed, processes),
         geometry=choose_geometry(settings["gradient_accumulation_steps"], processes, resumed),

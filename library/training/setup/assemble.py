@@ -11,7 +11,7 @@ from typing import Any
 from library.atomic import sweep_temporaries
 from library.config.option import Settings
 from library.console import Console, ConsoleSpec
-from library.errors import NoRoom, raise_all
+from library.errors import DiskFull, raise_all
 from library.files import check_free_space, check_writable
 from library.training.callbacks.checkpoints import Checkpoints, Metadata
 from library.training.callbacks.report import RunReport
@@ -29,7 +29,7 @@ from library.training.optim.optimizers import Optimizers, OptimizerSpec, create_
 from library.training.optim.weight_averages import AverageSpec, WeightAverages
 from library.training.run import Run
 from library.training.runtime.distributed import Processes
-from library.training.runtime.environment import Footing
+from library.training.runtime.environment import Environment
 from library.training.saving.file_names import SavingSpec, check_names
 from library.training.saving.fingerprint import expected_state
 from library.training.saving.lock import OutputLock
@@ -66,14 +66,14 @@ def check_surroundings(settings: Settings, *, tidy: bool = True) -> Resumed:
     return Resumed(folder, read_fingerprint(folder) if folder else None)
 
 
-def check_room(output_dir: Path, trainables: Sequence[Trainable]) -> None:
+def check_free_disk(output_dir: Path, trainables: Sequence[Trainable]) -> None:
     """Refuse a disk that has no room for what the trainables write."""
     check_disk(output_dir, sum(parameter.nbytes for trainable in trainables for parameter in trainable.parameters))
 
 
 def check_disk(output_dir: Path, weights: int) -> None:
     """Refuse a disk that has no room for a file of `weights` bytes, its temporary copy and a state."""
-    raise_all(check_free_space(output_dir, 6 * weights + 2**20), NoRoom)
+    raise_all(check_free_space(output_dir, 6 * weights + 2**20), DiskFull)
 
 
 def build_optimizers(
@@ -97,7 +97,7 @@ def check_rates(settings: Settings, total_steps: int) -> None:
 
 def assemble(
     settings: Settings,
-    footing: Footing,
+    environment: Environment,
     resumed: Resumed,
     *,
     objective: Objective,
@@ -117,15 +117,15 @@ def assemble(
     """The run, ready for the loop. `fingerprint` is what a state must agree with, `details` what its digests were made
     of; `rates` are the options that set its learning rates (else those of every training), `opening` events for the
     log's beginning, and `stopwatch` has measured what came before the loop."""
-    saving, processes = settings.take(SavingSpec), footing.processes
-    marks = {**fingerprint, "session": footing.session, "output_name": saving.output_name, "begun": time.time()}
-    if resumed.fingerprint and resumed.fingerprint.get("session") == footing.session:
+    saving, processes = settings.take(SavingSpec), environment.processes
+    marks = {**fingerprint, "session": environment.session, "output_name": saving.output_name, "begun": time.time()}
+    if resumed.fingerprint and resumed.fingerprint.get("session") == environment.session:
         marks["begun"] = resumed.fingerprint.get("begun")
     trackers = create_trackers(settings.take(TrackerSpec), settings.public()) if processes.is_main else ()
     names = [trainable.name for trainable in trainables]
     console = Console(settings.take(ConsoleSpec))
     log = saving.log if processes.is_main else None
-    started = {"session": footing.session, "resumed_from": resumed.folder.name if resumed.folder else None}
+    started = {"session": environment.session, "resumed_from": resumed.folder.name if resumed.folder else None}
     opening = [settings_event(settings) | started, *opening]
     validation = validation or Validation()
     expected = expected_state(settings, marks, details)
@@ -140,12 +140,12 @@ def assemble(
         checkpoints=checkpoints,
         journal=Journal(log, clock, trackers, names, console, opening, stopwatch),
         previews=previews,
-        precision=footing.precision,
-        guard=Guard(scaled=footing.precision.scaler.is_enabled()),
+        precision=environment.precision,
+        guard=Guard(scaled=environment.precision.scaler.is_enabled()),
         signals=Signals(shared=processes.count > 1),
         lock=OutputLock(saving.output_dir if processes.is_main else None, saving.last_stem),
         processes=processes,
-        seed=footing.seed,
+        seed=environment.seed,
         validation=validation,
         averages=WeightAverages(settings.take(AverageSpec), trainables),
         report=RunReport(log if settings["report"] else None, (checkpoints, previews)),

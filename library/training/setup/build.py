@@ -38,7 +38,7 @@ from library.training.optim.weight_averages import AverageSpec, about_averages
 from library.training.rectified_flow import RectifiedFlow
 from library.training.run import Run
 from library.training.runtime.distributed import Processes
-from library.training.runtime.environment import Footing, stand
+from library.training.runtime.environment import Environment, choose_environment
 from library.training.runtime.memory import MemorySpec, on_device, place, save_memory
 from library.training.runtime.mixed_precision import DTYPES
 from library.training.saving.file_names import SavingSpec
@@ -50,7 +50,7 @@ from library.training.saving.fingerprint import (
     metadata_writer,
     optimizer_text,
 )
-from library.training.setup.assemble import assemble, build_optimizers, check_rates, check_room
+from library.training.setup.assemble import assemble, build_optimizers, check_free_disk, check_rates
 from library.training.setup.base_model import LoadModel, load_base_model
 from library.training.setup.caching import CacheSpec, latent_source, text_source
 from library.training.setup.checks import Checked, runs_text_encoder
@@ -73,13 +73,13 @@ SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": t
 def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
     """The run, ready for the loop; `say` shows a line worth knowing, `load` gives the base model."""
     settings, dataset, stopwatch = checked.settings, checked.dataset, Stopwatch()
-    footing = stand(settings, checked.resumed.fingerprint)
-    processes = footing.processes
+    environment = choose_environment(settings, checked.resumed.fingerprint)
+    processes = environment.processes
     if checked.resumed.folder is not None and checked.resumed.fingerprint is not None:
         check_settings_of_state(
-            checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, footing.geometry
+            checked.resumed.folder, checked.resumed.fingerprint, settings, dataset, environment.geometry
         )
-    steps = steps_per_epoch(dataset, footing.geometry.parts)
+    steps = steps_per_epoch(dataset, environment.geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None)
     check_rates(settings, clock.total_steps)
 
@@ -87,21 +87,21 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
         model = load(settings, processes.device)
         for line in settings.model_notes(model.family.value, model.prediction_type):
             logger.info(line)
-        trainables, conditioner = build_trainables(checked, model, footing)
-    check_room(settings["output_dir"], trainables)
+        trainables, conditioner = build_trainables(checked, model, environment)
+    check_free_disk(settings["output_dir"], trainables)
     objective = build_objective(settings, model, conditioner, processes.device)
     objective.tell_timesteps = [trainable.on_timesteps for trainable in trainables]
     with stopwatch.during("cache"):
-        batches, held_out = build_batches(checked, model, conditioner, footing, clock.total_steps)
+        batches, held_out = build_batches(checked, model, conditioner, environment, clock.total_steps)
     optimizers, notes = build_optimizers(settings, trainables, clock, processes)
     if model.is_flow:
         logger.info(settings.take(FlowSpec).describe())
     for line in [*model.notes, *notes, *about_averages(settings.take(AverageSpec), optimizers.optimizer)]:
         logger.info(line)
 
-    options: dict[str, Any] = settings.effective() | {"seed": footing.seed}
+    options: dict[str, Any] = settings.effective() | {"seed": environment.seed}
     facts = RunFacts(
-        session_id=footing.session,
+        session_id=environment.session,
         started_at=time.time(),
         num_epochs=clock.total_epochs,
         num_batches_per_epoch=steps,
@@ -115,7 +115,7 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
     )
     return assemble(
         settings,
-        footing,
+        environment,
         checked.resumed,
         objective=objective,
         trainables=trainables,
@@ -125,7 +125,7 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
         metadata=metadata_writer(
             options, settings.options, model, dataset, facts, title=settings.take(SavingSpec).last_stem
         ),
-        fingerprint=fingerprint(options, settings.options, model, footing.geometry)
+        fingerprint=fingerprint(options, settings.options, model, environment.geometry)
         | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
         details=data_details(dataset),
         previews=build_previews(checked, model, conditioner, processes),
@@ -172,13 +172,13 @@ def build_conditioner(settings: Settings, model: StableDiffusion) -> TextConditi
 
 
 def build_trainables(
-    checked: Checked, model: StableDiffusion, footing: Footing
+    checked: Checked, model: StableDiffusion, environment: Environment
 ) -> tuple[list[Trainable], TextConditioner]:
     """What is trained, and the text encoders as they are asked.
 
     A new word comes before the network: where its vectors start must not depend on a network that is not trained yet.
     """
-    settings, module, device = checked.settings, checked.module, footing.processes.device
+    settings, module, device = checked.settings, checked.module, environment.processes.device
     save_dtype = SAVED_AS[settings["save_precision"]]
     trainables: list[Trainable] = []
     lines = []
@@ -194,11 +194,11 @@ def build_trainables(
     for line in lines:
         logger.info(line)
     if module is not None:
-        network = build_network(checked, module, model, footing)
+        network = build_network(checked, module, model, environment)
         network.start_step = settings["network_start_step"]
         trainables.append(network)
         if rows is not None:
-            rows.stand_beside(network, bundled=settings["bundle_embeddings"])
+            rows.save_beside(network, bundled=settings["bundle_embeddings"])
     return trainables, conditioner
 
 
@@ -211,12 +211,12 @@ def build_batches(
     checked: Checked,
     model: StableDiffusion,
     conditioner: TextConditioner,
-    footing: Footing,
+    environment: Environment,
     run_length: int,
 ) -> tuple[BatchSource, BatchSource | None]:
     """Batches of cached (or live) latents and embeddings, and those of the pictures that are held out, if any are; what
     no step needs of the model leaves the device."""
-    settings, dataset, processes = checked.settings, checked.dataset, footing.processes
+    settings, dataset, processes = checked.settings, checked.dataset, environment.processes
     train_text = runs_text_encoder(checked)
     caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
     device, keep = processes.device, memory.highvram
@@ -226,7 +226,7 @@ def build_batches(
     text = None
     if not train_text:
         place(model, device, unet=memory.lowram, text_encoders=True, keep_reserved=keep)
-        with torch.no_grad(), footing.precision.autocast():
+        with torch.no_grad(), environment.precision.autocast():
             text, more = text_source(caches, dataset, conditioner, settings["output_dir"], show=processes.is_main)
         lines += more
     text_encoders = train_text or captions_to_come(dataset) is None
@@ -242,8 +242,8 @@ def build_batches(
         dataset,
         latents,
         text,
-        seed=footing.seed,
-        geometry=footing.geometry,
+        seed=environment.seed,
+        geometry=environment.geometry,
         workers=settings["max_data_loader_n_workers"],
         pin=device.type == "cuda",
         total_steps=run_length,
@@ -277,12 +277,14 @@ ROUNDED = {
 """What networks whose weights are not in float32 cannot learn."""
 
 
-def build_network(checked: Checked, module: ModuleType, model: StableDiffusion, footing: Footing) -> NetworkTrainable:
+def build_network(
+    checked: Checked, module: ModuleType, model: StableDiffusion, environment: Environment
+) -> NetworkTrainable:
     """The network on the model, on its device, as a trainable of the loop."""
-    settings, processes = checked.settings, footing.processes
+    settings, processes = checked.settings, environment.processes
     spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
     # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
-    seed_generators(footing.seed)
+    seed_generators(environment.seed)
     network = create_network(module, spec, checked.arguments, model, settings.namespace())
     groups, names = optimizer_groups(
         network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]

@@ -100,10 +100,10 @@ def _filled(
             wait=processes.wait,
             **filling,
         )
-        return source, list(filled.said)
+        return source, list(filled.notes)
     if spec.cache_latents:
         memory = MemoryLatents(dataset, scaling)
-        return memory, list(memory.fill(encoder, **filling).said)
+        return memory, list(memory.fill(encoder, **filling).notes)
     live = LiveLatents(dataset, scaling, encoder, batch_size=spec.vae_batch_size)
     live.check(workers=workers, progress=processes.is_main)
     return live, []

@@ -186,10 +186,12 @@ def named_for_modules(path: Path, model: StableDiffusion) -> Iterator[Path]:
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(BUNDLE)}
     is_sdxl = len(model.text_encoders) > 1
     own = with_kohya_names(own, metadata, path, is_sdxl=is_sdxl, unet_layout=False)
-    told = tells_sdxl(own, metadata)
-    if told is not None and told != is_sdxl:
+    for_sdxl = tells_sdxl(own, metadata)
+    if for_sdxl is not None and for_sdxl != is_sdxl:
         kinds = {True: "SDXL", False: "Stable Diffusion 1 or 2"}
-        raise UserError(f"`{path}` is a network for {kinds[told]}, but the model is {kinds[is_sdxl]}; give one for it")
+        raise UserError(
+            f"`{path}` is a network for {kinds[for_sdxl]}, but the model is {kinds[is_sdxl]}; give one for it"
+        )
     with temporary_tensors(path, tensors, from_file_names(own, model), metadata) as file:
         try:
             yield file

@@ -102,7 +102,7 @@ def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str) ->
     if unknown:
         raise UserError(f"{who} has a default for `{unknown[0]}`; it may have one for {', '.join(DEFAULTS)}")
     alone = settings["network_module"] is None
-    said = []
+    applied = []
     for name, value in defaults.items():
         if name == "learning_rate":
             open_ = not settings.explicit("embedding_lr") and not (alone and settings.explicit("learning_rate"))
@@ -114,9 +114,9 @@ def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str) ->
         if open_:
             settings.values[name], settings.origins[name] = value, Origin("plugin")
             setattr(settings.namespace(), name, value)
-            said.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
-    if said:
-        logger.info(f"{who} sets {', '.join(said)}, which the options leave open")
+            applied.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    if applied:
+        logger.info(f"{who} sets {', '.join(applied)}, which the options leave open")
 
 
 def build_word(

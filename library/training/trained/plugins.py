@@ -32,7 +32,7 @@ def import_plugin(name: str, option: str, functions: Sequence[str], beside: Path
     plugin; any other error inside the module keeps its traceback.
     """
     kohya_names.offer()
-    with _told_of_missing_parts(name, option):
+    with _name_missing_parts(name, option):
         spec = _find(name, [Path.cwd(), *([beside.absolute().parent] if beside else [])])
         if spec is None:
             raise UserError(_not_found(name, option))
@@ -85,7 +85,7 @@ def _not_found(name: str, option: str) -> str:
 
 
 @contextlib.contextmanager
-def _told_of_missing_parts(name: str, option: str) -> Iterator[None]:
+def _name_missing_parts(name: str, option: str) -> Iterator[None]:
     """An import that fails because of what is not there becomes a message with the name of what is missing."""
     try:
         yield

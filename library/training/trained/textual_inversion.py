@@ -115,7 +115,7 @@ class EmbeddingRows(Trainable):
         rows = [rows.detach().to("cpu", dtype, copy=True) for rows in self.rows]
         return embedding_of(self._placeholders.names, rows, self._placeholders.token_string)
 
-    def stand_beside(self, network: NetworkTrainable, *, bundled: bool) -> None:
+    def save_beside(self, network: NetworkTrainable, *, bundled: bool) -> None:
         """Take a file name of its own beside the network's, and if `bundled` a place in its file too."""
         self.file_label = "_emb"
         if bundled:

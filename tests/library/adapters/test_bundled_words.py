@@ -30,7 +30,7 @@ def test_a_word_of_two_files_is_kept_once_if_it_means_the_same_and_else_twice() 
     assert [note.partition(";")[0] for note in notes] == ["note: the word `cat` stands for other vectors in `b`"]
 
 
-def test_other_tensors_beside_the_layers_are_the_first_file_s_and_that_is_said() -> None:
+def test_other_tensors_beside_the_layers_are_the_first_file_s_and_that_is_reported() -> None:
     merged, notes = merge_beside([network("a", x=torch.ones(1)), network("b", x=torch.zeros(1), y=torch.ones(2))])
     assert (float(merged["x"]), list(merged)) == (1.0, ["x", "y"])
     assert "1 tensors beside the layers are others in `b`, such as `x`" in notes[0]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from library.adapters.extract import Extraction, extract, is_trained, open_model, report, said_of
+from library.adapters.extract import Extraction, extract, find_facts, is_trained, open_model, report
 from library.adapters.factors import leading
 from library.adapters.layers import read_network, update_of
 from library.adapters.merge_commands import merge_into_model
@@ -129,9 +129,9 @@ def test_text_encoders_that_hardly_differ_and_equal_layers_are_left_out(tmp_path
     with pytest.raises(UserError, match="nothing to extract"):
         extract(original, original, Extraction(2))
     with pytest.raises(UserError, match="leave `--sdxl` out"):
-        said_of(original, other, False, True, None)
-    assert said_of(original, other, False, False, None).version == "sd_v1"
-    assert said_of(original, other, False, False, True).version == "sd_v1_v"
+        find_facts(original, other, False, True, None)
+    assert find_facts(original, other, False, False, None).version == "sd_v1"
+    assert find_facts(original, other, False, False, True).version == "sd_v1_v"
 
 
 def test_factors_are_cut_on_both_sides_at_the_quantile_of_their_values(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_layers_are_in_the_blocks_that_sd_scripts_says() -> None:
     assert block_of("lora_unet_conv_in", False) is None
 
 
-def test_convolutions_of_three_by_three_are_told_from_what_lies_beside_them():
+def test_convolutions_of_three_by_three_are_distinguished_from_what_lies_beside_them():
     wide = ["input_blocks_1_0_in_layers_2", "output_blocks_2_2_conv", "up_blocks_1_upsamplers_0_conv"]
     beside = ["input_blocks_4_0_skip_connection", "down_blocks_0_resnets_1_time_emb_proj"]
     assert all(is_three_by_three(f"lora_unet_{name}") for name in wide)

@@ -256,7 +256,7 @@ def eight_bits(folder: Path, name: str, beside: dict[str, Tensor] | None = None)
     return folder / name
 
 
-def test_a_model_and_a_network_of_eight_bits_are_merged_and_what_is_lost_is_said(sd1: Any, tmp_path: Path) -> None:
+def test_a_model_and_a_network_of_eight_bits_are_merged_and_what_is_lost_is_reported(sd1: Any, tmp_path: Path) -> None:
     _, folder, _ = sd1
     model = eight_bits(folder, "eight.safetensors")
     network = {key: tensor.to(torch.float8_e5m2) for key, tensor in load_file(folder / "a.safetensors").items()}

@@ -133,7 +133,7 @@ def test_lycoris_networks_become_a_lora() -> None:
     assert close(merged_update(alone), wanted)
 
 
-def test_what_cannot_be_merged_is_said_by_layer() -> None:
+def test_what_cannot_be_merged_is_reported_by_layer() -> None:
     with pytest.raises(UserError, match=r"rank 4 in one network and 5.*--concat"):
         added(NAME, parts(Weighted(network(4, 1, 1), 1), Weighted(network(5, 1, 2), 1)))
     with pytest.raises(UserError, match=r"12 x 54 in `1\.safetensors` and of 13 x 54 in `2\.safetensors`"):

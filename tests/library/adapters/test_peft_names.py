@@ -78,7 +78,7 @@ def test_every_form_of_a_layer_s_name_becomes_kohya_s(key: str, sd1: str | None,
         (["unet.mid_block.attentions.0.proj_in"], {}, "text_encoder."),
     ],
 )
-def test_the_family_is_told_by_header_and_names_and_never_guessed(keys, metadata, prefix) -> None:
+def test_the_family_is_recognised_by_header_and_names_and_never_guessed(keys, metadata, prefix) -> None:
     keys = [*keys, "text_encoder.encoder.layers.0.mlp.fc1"]
     tensors = {f"{key}.lora_A.weight": torch.ones(2, 3) for key in keys}
     assert list(with_kohya_names(tensors, metadata, PLACE))[-1].startswith(prefix)

@@ -248,7 +248,7 @@ def test_status_and_dry_run_change_nothing(batch, capsys):
     assert "3 jobs: 3 pending" in capsys.readouterr().out
 
 
-def test_problems_of_options_are_told_once_for_all_jobs_that_have_them(batch, capsys):
+def test_problems_of_options_are_reported_once_for_all_jobs_that_have_them(batch, capsys):
     batch.write(base="mixed_precision = 'fp61'\nfull_bf16 = true\n")
     assert batch.run("--dry_run") == 2
     batch.write(base="full_bf16 = true\n")

@@ -119,11 +119,11 @@ def test_a_sound_config_has_no_problem():
         ),
     ],
 )
-def test_options_that_do_not_go_together_are_told_with_what_to_do(changes, message):
+def test_options_that_do_not_go_together_are_reported_with_what_to_do(changes, message):
     assert found(**changes) == [message]
 
 
-def test_missing_files_are_told_with_the_nearest_one(folder):
+def test_missing_files_are_reported_with_the_nearest_one(folder):
     near = f"did you mean `{folder / 'model.safetensors'}`?"
     for name in ("vae", "network_weights", "base_weights"):
         assert found(**{name: "modl.safetensors"}) == [f"`--{name}`: modl.safetensors does not exist; {near}"]
@@ -186,7 +186,7 @@ def test_an_empty_dataset_ends_with_exit_code_1(folder):
     assert error.value.exit_code == 1
 
 
-def test_problems_of_options_and_datasets_are_told_together():
+def test_problems_of_options_and_datasets_are_reported_together():
     with pytest.raises(ConfigError) as error:
         train("[a]\nnetwork_dim = 'x'\n", "--typo=1", "--train_data_dir=none")
     text = str(error.value)
@@ -210,7 +210,7 @@ def header(name: str, *tensors: str) -> Path:
         ("base_weights", "emb_params", "is an embedding; give it as `weights`"),
     ],
 )
-def test_a_file_that_is_given_as_another_kind_is_told_by_its_header(option, tensor, message):
+def test_a_file_that_is_given_as_another_kind_is_recognised_by_its_header(option, tensor, message):
     (problem,) = found(**{option: header("other.safetensors", tensor)})
     assert problem.startswith(f"`--{option}`: other.safetensors {message}")
     assert found(network_weights=header("net.safetensors", "lora_unet_x.lora_down.weight")) == []
@@ -226,7 +226,7 @@ def test_a_file_whose_header_says_nothing_is_left_to_its_reader(content):
     ("name", "guess"),
     [("networks.lor", "networks.lora"), ("network.ac_lora", "networks.ac_lora"), ("my_netwerk", "my_network")],
 )
-def test_a_misspelt_network_module_is_told_with_the_nearest_and_nothing_is_imported(name, guess):
+def test_a_misspelt_network_module_is_reported_with_the_nearest_and_nothing_is_imported(name, guess):
     Path("my_network.py").write_text("1 / 0\n\n\ndef create_network():\n    pass\n", encoding="utf-8")
     (problem,) = found(network_module=name)
     assert problem == f"`--network_module` is '{name}', which cannot be found; did you mean `{guess}`?"

@@ -203,11 +203,11 @@ def test_the_dataset_config_goes_before_the_folders_of_a_config_and_folders_on_t
         ),
     ],
 )
-def test_a_mistake_in_the_description_is_told_with_its_line(text, message):
+def test_a_mistake_in_the_description_is_reported_with_its_line(text, message):
     assert problems(text) == [message]
 
 
-def test_a_missing_folder_is_told_with_the_nearest_one(pictures):
+def test_a_missing_folder_is_reported_with_the_nearest_one(pictures):
     assert problems(ONE.replace("cats", "catz")) == [
         f"`image_dir` in data.toml line 4: catz does not exist; did you mean `{pictures / 'cats'}`?"
     ]
@@ -216,7 +216,7 @@ def test_a_missing_folder_is_told_with_the_nearest_one(pictures):
     ]
 
 
-def test_all_mistakes_of_a_description_are_told_at_once():
+def test_all_mistakes_of_a_description_are_reported_at_once():
     found = problems("[general]\nbatch_size = 0\nfoo = 1\n" + ONE.replace("cats", "zzz") + "keep_tokens = 'x'\n")
     assert len(found) == 4
     with pytest.raises(ConfigError, match="4 problems") as error:

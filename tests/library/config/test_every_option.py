@@ -215,7 +215,7 @@ NEW_VALUES = {
 @pytest.mark.parametrize(
     ("key", "level"), [pytest.param(key, level, id=f"{key.name}-{level}") for key in KEYS for level in key.levels]
 )
-def test_every_key_of_a_dataset_description_changes_the_plan_wherever_it_may_stand(key, level, changed, tmp_path):
+def test_every_key_of_a_dataset_description_changes_the_plan_wherever_it_may_be(key, level, changed, tmp_path):
     def plan(line: str) -> DatasetPlan:
         tables = LEVELS[level].replace("LINE", "" if level == "S" else line)
         subset = SUBSET if key.name != "image_dir" or not line else "[[datasets.subsets]]\n"

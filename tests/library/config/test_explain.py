@@ -50,7 +50,7 @@ def test_every_value_is_shown_with_where_it_came_from(explain):
     assert line_of("cache_latents", out) == "cache_latents true derived from cache_latents_to_disk"
 
 
-def test_files_that_are_not_here_are_said_and_are_no_error(explain, tmp_path):
+def test_files_that_are_not_here_are_reported_and_are_no_error(explain, tmp_path):
     code, out, err = explain()
     assert (code, err) == (0, "")
     stops = out[out.index("Would stop a run as it stands") :]

@@ -104,7 +104,7 @@ def test_epochs_stay_epochs_where_no_picture_can_be_counted(tmp_path):
     assert values(read(tmp_path).written)["max_train_epochs"] == 8
 
 
-def test_a_module_of_ones_own_may_stand_as_the_type(tmp_path):
+def test_a_module_of_ones_own_may_be_the_type(tmp_path):
     found = values(read(tmp_path, LoRA_type="my.module", conv_dim=8, rank_dropout=0.1).written)
     assert (found["network_module"], found["network_args"]) == ("my.module", {"rank_dropout": 0.1})
 
@@ -136,7 +136,7 @@ def test_what_is_lost_is_one_note_and_what_arranges_the_gui_none(tmp_path):
     ]
 
 
-def test_a_mistake_in_the_additional_words_is_told_with_its_line(tmp_path):
+def test_a_mistake_in_the_additional_words_is_reported_with_its_line(tmp_path):
     with pytest.raises(ConfigError, match=r"`--max_grad_nrm` in preset.json line 9 is not an option; did you mean"):
         parse(
             ["--config_file", str(write(tmp_path, additional_parameters="--max_grad_nrm=0")), "--explain"],
@@ -156,7 +156,7 @@ def test_a_training_config_that_somebody_keeps_as_json_has_the_options_names(tmp
     assert list(found.unknown) == ["epoch"]
 
 
-def test_every_value_keeps_the_line_where_it_stands(tmp_path, capsys):
+def test_every_value_keeps_the_line_where_it_is(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(["--config_file", str(write(tmp_path)), "--explain"], *ALL_TRAIN_NETWORK, prog="", description="")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -93,7 +93,7 @@ def test_options_without_effect_are_named_when_they_were_asked_for_and_not_when_
     ]
 
 
-def test_an_option_that_needs_another_one_says_so_when_it_stands_alone():
+def test_an_option_that_needs_another_one_says_so_when_it_is_alone():
     alone = settings_of("--huber_c", "0.2", "--noise_offset_random_strength", "--multires_noise_discount", "0.3")
     assert alone.effect_notes() == [
         "`--huber_c` on the command line has no effect without `loss_type` = huber or smooth_l1",

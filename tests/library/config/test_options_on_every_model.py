@@ -92,7 +92,7 @@ def loss_of(model: StableDiffusion, settings: Settings) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("family", "prediction"), KINDS, ids=lambda value: getattr(value, "value", value))
-def test_an_option_changes_the_loss_or_is_refused_or_said_to_do_nothing(models, family, prediction):
+def test_an_option_changes_the_loss_or_is_refused_or_reported_to_do_nothing(models, family, prediction):
     silent, untrue = [], []
     plain: dict[tuple[str, ...], torch.Tensor] = {}
     for name in NAMES:

@@ -172,7 +172,7 @@ def test_unknown_keys_are_warnings_and_errors_only_when_strict(tmp_path):
     assert all(warning in str(error.value) for warning in settings.warnings)
 
 
-def test_all_problems_of_file_and_command_line_are_told_at_once(tmp_path):
+def test_all_problems_of_file_and_command_line_are_reported_at_once(tmp_path):
     file = write(tmp_path / "a.toml", "rank = 'x'\nkind = 'c'\nrnak = 4\n")
     with pytest.raises(ConfigError) as error:
         read("--config_file", file, "--rte", "1", "--size=big", "stray")
@@ -188,7 +188,7 @@ def test_all_problems_of_file_and_command_line_are_told_at_once(tmp_path):
     ]
 
 
-def test_the_beginning_of_one_option_stands_for_it_and_that_is_said():
+def test_the_beginning_of_one_option_is_taken_for_it_and_that_is_reported():
     settings = read("--save_eve", "3")
     assert settings["save_every"] == 3
     assert settings.warnings == ["`--save_eve` on the command line is read as `--save_every`."]
@@ -199,7 +199,7 @@ def test_the_beginning_of_several_options_is_not_guessed():
         read("--s", "3")
 
 
-def test_a_config_option_that_cannot_be_read_is_told_like_any_other():
+def test_a_config_option_that_cannot_be_read_is_reported_like_any_other():
     with pytest.raises(ConfigError, match="`--output_config` on the command line must be true or false, not 'maybe'"):
         read("--output_config=maybe", "--rank", "3")
 
@@ -280,7 +280,7 @@ def test_numbers_beyond_every_float_and_hosts_of_unknown_keys_are_short_sentence
     assert "2901 further keys in a.toml are no options either." in settings.warnings
 
 
-def test_a_dash_that_is_no_hyphen_is_told():
+def test_a_dash_that_is_no_hyphen_is_reported():
     with pytest.raises(
         ConfigError, match="`\u2014seed` on the command line begins with a dash that is no hyphen; write `--seed`"
     ):

@@ -44,7 +44,7 @@ def test_optimizers_that_are_there_are_no_problem(name):
     assert found("--optimizer_type", name, "--lr_scheduler_type", "CosineAnnealingLR") == []
 
 
-def test_mistakes_in_prompts_stop_explain_too_and_left_out_options_are_said(tmp_path, capsys):
+def test_mistakes_in_prompts_stop_explain_too_and_left_out_options_are_reported(tmp_path, capsys):
     (tmp_path / "p.txt").write_text("a cat --w wide\na dog --x 3\n")
     words = ["--sample_prompts", str(tmp_path / "p.txt"), "--explain"]
     with pytest.raises(SystemExit):
@@ -65,7 +65,7 @@ def test_mistakes_in_prompts_stop_explain_too_and_left_out_options_are_said(tmp_
         ("lycoris_nowhere.kohya", "put its file beside the config, or install the package that it comes with."),
     ],
 )
-def test_a_network_module_that_is_nowhere_is_told_with_what_to_do(name, advice):
+def test_a_network_module_that_is_nowhere_is_reported_with_what_to_do(name, advice):
     (problem,) = found("--network_module", name)
     assert problem.startswith(f"`--network_module` is '{name}', which cannot be found; ")
     assert problem.endswith(advice)

@@ -53,7 +53,7 @@ def test_a_page_that_lost_its_marks_is_not_written():
         page("# A page")
 
 
-def test_what_differs_is_said_of_options_that_work():
+def test_what_differs_is_reported_of_options_that_work():
     differing = [option for option in OPTIONS.values() if option.differs]
     assert len(differing) > 60
     assert all(option.inert is None and option.of_sd_scripts for option in differing)

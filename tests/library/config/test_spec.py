@@ -34,7 +34,7 @@ def test_a_spec_of_other_groups_has_the_defaults_of_these():
     assert OPTIONS["seed"].default is None
 
 
-def test_a_field_without_an_option_and_a_name_that_is_none_are_told_apart():
+def test_a_field_without_an_option_and_a_name_that_is_none_are_distinguished():
     @spec_of(MADE_UP)
     class P2Spec:
         p2_gamma: float = declared

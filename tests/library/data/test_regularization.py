@@ -61,14 +61,14 @@ def test_a_visit_stays_in_its_bucket_so_that_every_epoch_has_as_many_steps(datas
         assert len(list(batches.epoch(epoch))) == steps_per_epoch(dataset, 1) == batches.steps_per_epoch
 
 
-def test_how_many_regularization_images_an_epoch_uses_is_said(dataset: Dataset):
+def test_how_many_regularization_images_an_epoch_uses_is_reported(dataset: Dataset):
     assert dataset.warnings == [
         "20 regularization images are more than the training images of an epoch call for: each epoch uses 6 of them, "
         "other ones in turn, all of them within 4 epochs"
     ]
 
 
-def test_regularization_images_of_a_dataset_without_training_images_are_said_to_be_unused(folders, dataset, make):
+def test_regularization_images_of_a_dataset_without_training_images_are_reported_to_be_unused(folders, dataset, make):
     alone = make.dataset(make.subset(folders / "reg", is_reg=True))
     said = build([make.dataset(make.subset(folders / "cat")), alone]).warnings
     assert said == ["20 regularization images are in a dataset without training images and are never used"]

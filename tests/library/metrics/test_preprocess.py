@@ -104,7 +104,7 @@ def test_legacy_takes_pixels_where_tensorflow_did():
     assert np.array_equal(legacy_inception(picture).numpy(), expected)
 
 
-def test_a_file_that_is_no_picture_is_told_by_name(tmp_path: Path):
+def test_a_file_that_is_no_picture_is_recognised_by_name(tmp_path: Path):
     (tmp_path / "a.png").write_text("<!doctype html>", encoding="utf-8")
     with pytest.raises(UserError, match=r"a.png' is not an image that can be read: it holds a web page"):
         open_picture(tmp_path / "a.png")

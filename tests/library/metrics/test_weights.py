@@ -59,7 +59,7 @@ def test_a_written_path_wins_over_the_cache(tmp_path: Path, monkeypatch: pytest.
     assert read_weights(tmp_path / "w.toml").find("clip") == mine
 
 
-def test_all_that_is_wrong_in_a_weights_file_is_told(tmp_path: Path):
+def test_all_that_is_wrong_in_a_weights_file_is_reported(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "w.toml").write_text(
         f"""clip = "x"
@@ -91,7 +91,7 @@ weights = "b"
         assert line in str(told.value)
 
 
-def test_what_is_missing_is_said_with_every_file_that_is_needed(monkeypatch: pytest.MonkeyPatch):
+def test_what_is_missing_is_reported_with_every_file_that_is_needed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("library.metrics.weights.in_hub_cache", lambda source: None)
     line = not_there(METRICS["image_reward"], Weights()) or ""
     assert line.startswith(

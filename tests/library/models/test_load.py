@@ -80,7 +80,7 @@ def test_the_prediction_type_can_be_overridden(files: dict[Family, Path]) -> Non
     assert (loaded.prediction_type, loaded.scheduler_config["prediction_type"]) == ("v_prediction", "v_prediction")
 
 
-def test_an_override_that_contradicts_the_files_own_word_is_told(files: dict[Family, Path]) -> None:
+def test_an_override_that_contradicts_the_files_own_word_is_reported(files: dict[Family, Path]) -> None:
     loaded = load_model(files[Family.SD1], prediction_type="v_prediction")
     assert "says that it predicts the noise (epsilon), but it is trained to predict the velocity" in loaded.notes[0]
     assert load_model(files[Family.SD1], prediction_type="epsilon").notes == []

@@ -84,7 +84,7 @@ def test_a_single_token_in_angle_brackets_stays_one_token():
 
 
 @pytest.mark.parametrize("family", list(Family))
-def test_rows_are_read_where_the_word_stands_and_nowhere_else(family):
+def test_rows_are_read_where_the_word_is_and_nowhere_else(family):
     model = build(family)
     captions = ["a photo of a cat", "a red zwx"]
     plain = TextConditioner(model).encode(captions[:1])

@@ -38,7 +38,7 @@ def drawn(*texts: str):
     return svg(figure, "".join(texts))
 
 
-def test_hostile_texts_are_shown_literally_wherever_they_stand(tmp_path: Path):
+def test_hostile_texts_are_shown_literally_wherever_they_are(tmp_path: Path):
     path, plot = template(tmp_path, ODD), drawn(*HOSTILE)
     for text in HOSTILE:
         html = render(path, title=text, text=text, plot=plot)

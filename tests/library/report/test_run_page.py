@@ -15,7 +15,7 @@ from library.formatting import visible
 from library.report.__main__ import main
 from library.report.overview import state_of
 from library.report.run_files import read_run
-from library.report.run_page import page_of, run_page, sheet_told, write_run_page
+from library.report.run_page import describe_sheet, page_of, run_page, write_run_page
 from tests.library.report.a_run import DATA, VERDICT, findings_line, loss_at, make_run, picture, settings_line
 from tests.library.report.hostile import HOSTILE, Page
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_has_a_page_that_says_where(tmp_path: Path):
     assert f"stopped at step {last} of 60" in text_of(write_run_page(log).read_text("utf-8"))
 
 
-def test_why_a_run_stopped_is_said(tmp_path: Path):
+def test_why_a_run_stopped_is_reported(tmp_path: Path):
     log = make_run(tmp_path, ended=False, more=({"event": "stopped", "step": 60, "reason": "SIGTERM"},))
     assert "stopped at step 60 of 60: SIGTERM" in text_of(run_page(read_run(log)))
 
@@ -208,7 +208,7 @@ def test_a_log_shows_no_picture_from_outside_the_run_s_folder(tmp_path: Path):
     picture(tmp_path / "private.png", 1)
     picture(tmp_path / "run" / "sheet" / "own.png", 2)
     sheet = Sheet(["a"], ["1", "2", "3"], [["../private.png"], [str(tmp_path / "private.png")], ["sheet/own.png"]])
-    rows = sheet_told("pictures", sheet, tmp_path / "run")[2]
+    rows = describe_sheet("pictures", sheet, tmp_path / "run")[2]
     assert [uris[0] is None for _, uris in rows] == [True, True, False]
 
 

@@ -69,7 +69,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_prompt(tmp_pat
         ("a cat --d -5", "another one each time"),
     ],
 )
-def test_an_option_without_effect_is_said(line: str, message: str) -> None:
+def test_an_option_without_effect_is_reported(line: str, message: str) -> None:
     problems: list[Problem] = []
     prompt = parse_line(line, "p.txt line 1", problems)
     assert problems == []

@@ -56,7 +56,7 @@ def test_an_interval_of_epochs_is_due_at_the_last_step_of_each(spe, epochs, ever
 
 
 @given(spe=st.integers(1, 9), total=st.integers(1, 40), every=st.none() | st.integers(1, 7))
-def test_progress_is_told_after_every_epoch_but_never_before_the_first_step_or_after_the_last(spe, total, every):
+def test_progress_is_reported_after_every_epoch_but_never_before_the_first_step_or_after_the_last(spe, total, every):
     clock = Clock(spe, total)
     told = [clock.global_step] if clock.progress_is_due(every) else []
     told += [c.global_step for c in _run(clock) if c.progress_is_due(every)]

@@ -150,7 +150,7 @@ def test_kohyas_modules_are_known_under_the_name_of_the_easy_training_scripts():
         ("lycoris.no_such_room", "pip install lycoris-lora"),
     ],
 )
-def test_what_cannot_be_found_is_told_with_what_to_do(folder, name, says):
+def test_what_cannot_be_found_is_reported_with_what_to_do(folder, name, says):
     with pytest.raises(UserError, match=says):
         found(name)
 
@@ -219,7 +219,7 @@ def test_any_other_name_of_kohyas_is_one_clear_error(folder, imports, wanted):
         found("asking")
 
 
-def test_a_name_that_only_a_function_imports_is_told_before_the_training(folder):
+def test_a_name_that_only_a_function_imports_is_reported_before_the_training(folder):
     write_module(folder / "asking_later.py", saving="from library.model_util import save\nsave(self)")
     (line,) = notes_on(found("asking_later"))
     assert "`library.model_util.save`" in line
@@ -255,7 +255,7 @@ def test_a_module_that_cannot_save_says_so_before_it_trains(folder, train, capfd
     assert "step" not in capfd.readouterr().out
 
 
-def test_an_argument_that_a_module_has_no_room_for_is_refused_by_name(folder, train, capfd):
+def test_an_argument_that_a_module_does_not_take_is_refused_by_name(folder, train, capfd):
     write_module(folder / "strict.py", more="")
     assert train(network_module="strict", network_args=["conv_dim=4"]) == 1
     assert "strict.create_network() does not take" in capfd.readouterr().err

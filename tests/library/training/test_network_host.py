@@ -252,7 +252,7 @@ def test_a_network_starts_from_a_file_with_the_names_of_diffusers(sd1, tmp_path)
         ({"unet.x.lora_A.weight": torch.ones(8, 32)}, r"no tensor of {path} belongs to this network"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_file_is_said_of_the_user_s_file(sd1, tmp_path, tensors, message):
+def test_what_is_wrong_with_a_file_is_reported_of_the_user_s_file(sd1, tmp_path, tensors, message):
     path = tmp_path / "w.safetensors"
     with pytest.raises(UserError, match=message.replace("{path}", re.escape(str(path)))):
         start_from(path, sd1, tensors)

@@ -51,7 +51,7 @@ def _losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-def test_a_network_is_told_after_every_epoch_but_the_last_once_its_file_and_state_are_written(train, teller, tmp_path):
+def test_a_network_hears_of_every_epoch_but_the_last_once_its_file_and_state_are_written(train, teller, tmp_path):
     options = {"network_module": "listening_network", "max_train_steps": None, "max_train_epochs": 3}
     assert train(**options, save_every_n_epochs=1, save_state=True) == 0
     assert [(p.epochs_done, p.total_epochs, p.global_step, p.total_steps) for p in teller.TOLD] == [
@@ -68,7 +68,7 @@ def test_a_network_is_told_after_every_epoch_but_the_last_once_its_file_and_stat
     assert teller.TOLD[0].optimizer.param_groups
 
 
-def test_a_network_may_ask_to_be_told_every_few_steps(train, teller):
+def test_a_network_may_ask_to_be_informed_every_few_steps(train, teller):
     options = {"network_module": "listening_network", "network_args": ["tell_every=3"], "max_train_steps": 10}
     assert train(**options) == 0
     assert [p.global_step for p in teller.TOLD] == [3, 4, 6, 8, 9]

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from library.report.run_files import read_run
-from library.report.settings import settings_told
+from library.report.settings import describe_settings
 from library.training.optim.state import join_optimizer_state, split_optimizer_state
 
 RANDOM = {"shuffle_caption": True, "flip_aug": True, "network_dropout": 0.3, "caption_dropout_rate": 0.2}
@@ -126,7 +126,7 @@ def test_another_caption_and_rate_are_named_and_taken_on_purpose_and_the_model_m
     after = json.loads((tmp_path / "out" / "t-state" / "train_state.json").read_text(encoding="utf-8"))
     assert after["changes"] == [taken]
     assert after["fingerprint"]["session"] != before["fingerprint"]["session"]
-    page = settings_told(read_run(tmp_path / "out" / "t-log.jsonl"))
+    page = describe_settings(read_run(tmp_path / "out" / "t-log.jsonl"))
     assert page is not None
     assert any(caption in line for line in page.notes)
 

@@ -17,7 +17,7 @@ def test_a_photo_is_known_again_by_what_it_shows_and_not_by_its_bytes(faces):
     assert same_photos([]) == {}
 
 
-def test_one_of_another_person_is_told_from_most_and_nobody_where_nobody_is_most():
+def test_one_of_another_person_is_distinguished_from_most_and_nobody_where_nobody_is_most():
     ana, ben = np.array([1.0, 0.1]), np.array([-0.2, 1.0])
     assert other_people([ana, ben, ana, ana]) == {1: pytest.approx(-0.097, abs=1e-3)}
     assert other_people([ana, ben]) == {}

@@ -52,7 +52,7 @@ def test_black_and_white_and_sepia_keep_their_tone_and_the_restored_luminance():
     torch.testing.assert_close(share, expected[:, None].expand_as(share), rtol=0, atol=2e-3)
 
 
-def test_one_tone_is_told_from_colours_and_from_a_scans_noise(faces):
+def test_one_tone_is_distinguished_from_colours_and_from_a_scans_noise(faces):
     picture = torch.from_numpy(faces[0]).permute(2, 0, 1)
     grey = luminance(picture).expand(3, -1, -1)
     noise = 3 / 255 * torch.randn(grey.shape, generator=torch.Generator().manual_seed(1))

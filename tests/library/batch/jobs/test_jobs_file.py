@@ -62,7 +62,7 @@ def test_a_model_that_is_not_trained_comes_once_for_each_dataset(tmp_path, style
     assert [(job.dataset.name, job.seed) for job in jobs if not job.trains] == [("one", 4), ("three", 4), ("two", 4)]
 
 
-def test_all_mistakes_are_told_at_once_with_their_lines_and_what_was_meant(tmp_path, styles):
+def test_all_mistakes_are_reported_at_once_with_their_lines_and_what_was_meant(tmp_path, styles):
     text = (
         '[batch]\noutput_dir = "out"\ndatasets = ["STYLES/*", "STYLES/*.tml"]\nsedes = [1]\n'
         'output_name = "{datset}"\n[methods.lora]\nnetwork_dmi = 4\nnetwork_dim = "many"\noutput_dir = "x"\n'

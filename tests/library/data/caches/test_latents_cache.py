@@ -135,7 +135,7 @@ POISON = [another_shape, not_finite, zeros, a_flipped_bit, zeros_behind_the_head
 
 
 @pytest.mark.parametrize("poison", POISON, ids=lambda poison: poison.__name__)
-def test_latents_that_are_not_what_was_written_are_made_again_and_it_is_said_once(folder: Path, make, vae, poison):
+def test_latents_that_are_not_what_was_written_are_made_again_and_it_is_reported_once(folder: Path, make, vae, poison):
     dataset, latents, _ = start(folder, make, vae)
     expected, path = posteriors(dataset, latents), latents.files[dataset.pictures[0].look, False]
     poison(path)
@@ -143,10 +143,10 @@ def test_latents_that_are_not_what_was_written_are_made_again_and_it_is_said_onc
         seen(latents, dataset.pictures[0])
     dataset, latents, filled = start(folder, make, vae)
     assert (filled.damaged, filled.made) == (1, 1)
-    assert filled.said == ("1 files of the latent cache were damaged or changed and have been made again",)
+    assert filled.notes == ("1 files of the latent cache were damaged or changed and have been made again",)
     assert torch.equal(posteriors(dataset, latents), expected)
     *_, filled = start(folder, make, vae)
-    assert (filled.damaged, filled.made, filled.said) == (0, 0, ())
+    assert (filled.damaged, filled.made, filled.notes) == (0, 0, ())
 
 
 def test_an_index_that_names_another_pictures_hash_is_left_aside(folder: Path, make, vae):
@@ -214,7 +214,7 @@ def test_an_edited_image_is_encoded_anew_and_the_others_are_not(folder: Path, ma
     assert torch.equal(posteriors(dataset, latents), posteriors(dataset, fresh))
 
 
-def test_an_image_of_the_same_length_is_told_by_its_time(folder: Path, make, vae):
+def test_an_image_of_the_same_length_is_recognised_by_its_time(folder: Path, make, vae):
     start(folder, make, vae)
     path = folder / "0.png"
     content = bytearray(make.picture(folder.parent / "other.png", (128, 128), seed=5).read_bytes())
@@ -245,10 +245,10 @@ def test_a_damaged_cache_file_is_made_again_with_one_line(folder: Path, make, va
     files[2].unlink()
     dataset, latents, filled = start(folder, make, vae)
     assert (filled.found, filled.made, filled.damaged) == (1, 3, 2)
-    assert filled.said == ("2 files of the latent cache were damaged or changed and have been made again",)
+    assert filled.notes == ("2 files of the latent cache were damaged or changed and have been made again",)
     assert torch.equal(posteriors(dataset, latents), expected)
     *_, filled = start(folder, make, vae)
-    assert (filled.made, filled.damaged, filled.said) == (0, 0, ())
+    assert (filled.made, filled.damaged, filled.notes) == (0, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ def test_a_folder_that_cannot_be_written_has_its_cache_in_the_output_folder(fold
     (folder / CACHE_FOLDER).write_text("a file where the cache's folder would be")
     *_, filled = start(folder, make, vae)
     assert filled.made == 4
-    assert len(filled.said) == 1
-    assert "cannot be written; its latent cache is kept in" in filled.said[0]
+    assert len(filled.notes) == 1
+    assert "cannot be written; its latent cache is kept in" in filled.notes[0]
     assert list((folder.parent / "output" / CACHE_FOLDER).glob("img-*/index.json"))
     *_, filled = start(folder, make, vae)
     assert filled.made == 0

@@ -47,7 +47,7 @@ def test_a_caption_file_whose_extension_is_in_capitals_is_read(tmp_path: Path, m
     assert by_extension(["a.TXT", "a.txt", "B.Txt"]) == {"a.txt": "a.txt", "B.txt": "B.Txt"}
 
 
-def test_one_caption_missing_among_others_is_said_although_class_tokens_stand_for_it(tmp_path: Path, make):
+def test_one_caption_missing_among_others_is_reported_although_class_tokens_stand_for_it(tmp_path: Path, make):
     for name in "abc":
         make.picture(tmp_path / f"{name}.png", caption=None if name == "b" else "a red cat")
     said = build([make.dataset(make.subset(tmp_path, class_tokens="cat"))]).warnings

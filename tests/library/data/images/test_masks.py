@@ -135,7 +135,7 @@ def test_another_mask_is_another_cache_file_and_no_mask_is_again_another(masked:
     assert latents.fetch(picture, View(picture.choice)).mask is None
 
 
-def test_a_mask_that_is_missing_or_of_another_shape_is_told_and_a_smaller_one_is_enlarged(tmp_path: Path, make, vae):
+def test_a_missing_mask_or_one_of_another_shape_is_reported_and_a_smaller_one_is_enlarged(tmp_path: Path, make, vae):
     for name in ("a", "b"):
         make.picture(tmp_path / "img" / f"{name}.png", (128, 192))
     mask_image(tmp_path / "masks" / "a.png", (64, 96))

@@ -87,13 +87,13 @@ def test_an_image_without_words_is_a_warning(folder: Path, make):
         ("[" * 100_000, "is not JSON in UTF-8"),
     ],
 )
-def test_what_cannot_be_used_is_told_with_the_file(folder: Path, make, content: object, said: str):
+def test_what_cannot_be_used_is_reported_with_the_file(folder: Path, make, content: object, said: str):
     with pytest.raises(UserError, match=r"metadata file '.*meta\.json': ") as caught:
         dataset_of(folder, make, content)
     assert said in str(caught.value)
 
 
-def test_a_line_without_a_path_and_another_encoding_are_told(tmp_path: Path):
+def test_a_line_without_a_path_and_another_encoding_are_reported(tmp_path: Path):
     (tmp_path / "m.jsonl").write_text('{"image_path": "a"}\n{"caption": "b"}\n')
     with pytest.raises(BadMetadata, match="has no `image_path` in line 2"):
         read_metadata_file(tmp_path / "m.jsonl")

@@ -121,7 +121,7 @@ def test_a_folder_that_is_trained_at_two_sizes_has_the_same_pictures_held_out_at
     assert len(names(dataset)) == 7
 
 
-def test_too_few_pictures_to_hold_any_out_are_told(folder: Path, make):
+def test_too_few_pictures_to_hold_any_out_are_reported(folder: Path, make):
     dataset = split(folder, make, share=0.01)
     assert dataset.validation is None
     assert "10 images are too few to hold out 0.01 of them; all are trained on" in dataset.warnings[0]

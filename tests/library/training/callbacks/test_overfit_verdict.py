@@ -44,7 +44,7 @@ def test_a_rise_that_every_picture_shares_is_overfitting_and_the_sentence_says_s
     )
 
 
-def test_a_rise_of_one_picture_alone_says_that_nothing_can_be_told():
+def test_a_rise_of_one_picture_alone_says_that_nothing_can_be_concluded():
     verdict = verdict_on((1, [0.5, 0.5, 0.5]), (2, [0.9, 0.5, 0.5]))
     assert not verdict.overfitted
     assert verdict.sentence.startswith("no overfitting can be told on 3 pictures: held-out loss 0.5000 at step 1")

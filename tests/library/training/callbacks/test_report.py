@@ -69,7 +69,7 @@ def test_a_report_that_cannot_be_written_is_one_warning(train, tmp_path: Path, c
     assert capsys.readouterr().err.count("the report could not be written") == 1
 
 
-def test_a_run_that_is_told_to_stop_has_a_page(train, tmp_path: Path, monkeypatch):
+def test_a_run_that_is_asked_to_stop_has_a_page(train, tmp_path: Path, monkeypatch):
     from library.errors import Interrupted
     from library.training import loop
 
@@ -102,7 +102,7 @@ def test_the_newest_step_of_the_page_is_the_newest_on_disk_after_every_checkpoin
     assert seen == [(1, 1, True), (2, 2, True), (3, 3, True), (4, 4, True)]
 
 
-def test_no_secret_is_logged_wherever_it_stands():
+def test_no_secret_is_logged_wherever_it_is():
     argv = ["--wandb_api_key=s3cret", "--network_args", "note=s3cret", "--output_dir", "out"]
     settings = parse(
         ["--pretrained_model_name_or_path", "m", "--network_module", "networks.lora", *argv],

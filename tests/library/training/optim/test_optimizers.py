@@ -126,7 +126,7 @@ def test_an_adaptive_optimizer_logs_what_it_makes_of_the_rate_and_advises_one():
     assert any("1.0 is usual" in note for note in notes)
 
 
-def test_adafactor_sets_its_own_rate_unless_it_is_told_not_to():
+def test_adafactor_sets_its_own_rate_unless_asked_not_to():
     own, given = OptimizerSpec("Adafactor"), OptimizerSpec("adafactor", ("relative_step=False",), learning_rate=1e-3)
     assert own.has_own_rates
     assert not given.has_own_rates

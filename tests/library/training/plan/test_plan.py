@@ -93,7 +93,7 @@ def test_a_word_alone_has_a_file_and_numbers(train, capsys):
     assert "t.safetensors" in said
 
 
-def test_a_module_that_cannot_be_counted_is_said_and_the_rest_is_planned(train, tmp_path, monkeypatch, capsys):
+def test_a_module_that_cannot_be_counted_is_reported_and_the_rest_is_planned(train, tmp_path, monkeypatch, capsys):
     module = (
         "from networks import lora\n\n\ndef create_network(*given, **named):\n    raise TypeError('needs weights')\n"
     )

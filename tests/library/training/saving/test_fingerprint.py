@@ -140,7 +140,7 @@ def test_a_state_written_before_an_option_was_there_had_its_default(world: Path,
     assert is_refused(old, read(world, {"p2_gamma": 1.0}, MADE_UP), tmp_path)
 
 
-def test_nothing_is_said_against_a_state_that_does_not_tell_what_earlier_versions_did_not(world, tmp_path) -> None:
+def test_nothing_is_reported_against_a_state_that_does_not_tell_what_earlier_versions_did_not(world, tmp_path) -> None:
     settings = read(world, {"masked_loss": True})
     old = {name: value for name, value in state_of(settings).items() if not settings.options[name].recorded_late}
     assert "masked_loss" not in old

@@ -152,14 +152,14 @@ def test_an_initializer_s_defaults_count_where_nothing_is_written(train: Train, 
         ({"network_module": "networks.lora", "network_start_step": 3, "embedding_stop_step": 2}, "train nothing"),
     ],
 )
-def test_what_cannot_work_is_told_before_anything_is_trained(options, said, train: Train, tmp_path, capfd):
+def test_what_cannot_work_is_reported_before_anything_is_trained(options, said, train: Train, tmp_path, capfd):
     assert train(**{**ALONE, **options}) != 0
     assert said in capfd.readouterr().err
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("rate", "said"), [(0.19, "hardly move the vectors"), (4.1, "far beyond"), (1.0, None)])
-def test_a_rate_and_a_length_that_do_not_go_together_are_told(rate, said, train: Train, capfd):
+def test_a_rate_and_a_length_that_do_not_go_together_are_reported(rate, said, train: Train, capfd):
     assert train(**{**ALONE, "embedding_lr": rate}, max_train_steps=1) == 0
     told = capfd.readouterr().err
     assert said in told if said else "hardly move" not in told and "far beyond" not in told

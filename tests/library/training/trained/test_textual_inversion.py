@@ -320,7 +320,7 @@ def test_a_word_that_did_not_move_says_so():
         (0.0005, 320, 0.014, None),  # a word's own embedding is small: it trebles its norm on the way
     ],
 )
-def test_rates_and_lengths_that_do_not_go_together_are_told(rate, steps, size, said):
+def test_rates_and_lengths_that_do_not_go_together_are_reported(rate, steps, size, said):
     note = travel_note(rate, steps, size)
     assert (note is None) == (said is None)
     assert said is None or said in str(note)
