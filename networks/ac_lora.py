@@ -6,13 +6,15 @@ hold what is left: a plain LoRA with a rank of its own for every module.
 
 The LoRA modules come from a base module (`networks.lora`, or another that offers `unet_loras` and
 `text_encoder_loras` with `lora_down`, `lora_up`, `alpha`, `scale`). The equations are in `ac_lora_spectra.py` and
-`ac_lora_restart.py`, when RESTARTs come in `ac_lora_when.py`, the options in `ac_lora_options.py`, files in
-`ac_lora_export.py`. A trainer may say how it stands by `on_progress(p)`; in one that does not, `ac_lora_observe.py`
-finds the same facts. All files `ac_lora*.py` belong together and know only torch.
+`ac_lora_restart.py`, when RESTARTs come in `ac_lora_schedule.py`, the options in `ac_lora_options.py`, files in
+`ac_lora_export.py`, which products a module has in `ac_lora_products.py`. A trainer may say how it stands by
+`on_progress(p)`; in one that does not, `ac_lora_observe.py` finds the same facts. All files `ac_lora*.py` belong
+together and know only torch.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -23,10 +25,11 @@ import torch
 
 import networks.lora
 from networks import ac_lora_report as report
-from networks.ac_lora_export import cut_modules, narrow, padded, read_file, refuse_what_is_no_product, with_one_alpha
+from networks.ac_lora_export import alpha_of_file, cut_loras, narrow, padded, put_into, read_file
 from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, name_of_base_module, read_options
+from networks.ac_lora_products import is_split, loras_of, names_of, products_of, refuse_what_is_no_product
 from networks.ac_lora_restart import Module, restart_modules
 from networks.ac_lora_schedule import REMEDY, announcement, is_due
 from networks.ac_lora_spectra import energy_threshold, separation_strength
@@ -122,7 +125,7 @@ class ACLoRANetwork(Base):
     """
 
     def begin(self, options: Options) -> None:
-        for lora in [*self.text_encoder_loras, *self.unet_loras]:
+        for lora in loras_of(self):
             refuse_what_is_no_product(lora)
         self.options = options
         self.progress_every_n_steps = options.every_n_steps
@@ -204,9 +207,8 @@ class ACLoRANetwork(Base):
         return loss
 
     def matrices(self) -> list[Module]:
-        """Name, A and B of every module."""
-        loras = [*self.text_encoder_loras, *self.unet_loras]
-        return [Module(lora.lora_name, lora.lora_down.weight, lora.lora_up.weight) for lora in loras]
+        """Name, A and B of every product: of every module, or of each part of a split one."""
+        return products_of(loras_of(self))
 
     def sizes(self) -> dict[str, int]:
         return {module.name: module.down.shape[0] for module in self.matrices()}
@@ -275,15 +277,21 @@ class ACLoRANetwork(Base):
     def tensors_for_file(self) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         """The network's tensors as `export_rank` wants them, and the ranks that they have."""
         tensors = {name: t for name, t in super().state_dict().items() if not name.endswith("_extra_state")}
-        sizes = self.sizes()
+        loras = loras_of(self)
         if self.options.export.kind == "full":
-            return tensors, sizes
+            tensors.update(
+                {f"{lora.lora_name}.alpha": alpha_of_file(lora, tensors) for lora in loras if is_split(lora)}
+            )
+            return tensors, self.sizes()
         found = {name: rank for name, rank in self.restarts[-1]["ranks"].items() if rank} if self.restarts else {}
-        cut = cut_modules(self.matrices(), self.options.export, found)
-        for name, parts in with_one_alpha(cut, [*self.text_encoder_loras, *self.unet_loras]).items():
-            for part, tensor in zip(("lora_down.weight", "lora_up.weight", "alpha"), parts, strict=True):
-                tensors[f"{name}.{part}"] = tensor
-        return tensors, {name: down.shape[0] for name, (down, _) in cut.items()}
+        cut = cut_loras(loras, self.options.export, found)
+        put_into(tensors, cut, loras)
+        ranks = {
+            name: down.shape[0]
+            for lora in loras
+            for name, (down, _) in zip(names_of(lora), cut[lora.lora_name], strict=True)
+        }
+        return tensors, ranks
 
     def save_weights(self, file, dtype, metadata) -> None:
         """Let the base module write the cut tensors in its own way; the entries ss_ac_lora_* say what was done."""
@@ -292,8 +300,8 @@ class ACLoRANetwork(Base):
             if not getattr(self.trainer_options, "no_metadata", False):
                 own = report.metadata(self.restarts, self.options.mode, str(self.options.export), ranks)
                 metadata = {**(metadata or {}), **own}
-            kept = sum(tensor.numel() for tensor in self._tensors_to_save.values() if tensor.dim())
-            self._written = (kept, sum(module.down.numel() + module.up.numel() for module in self.matrices()))
+            sizes = [(m.down.numel() + m.up.numel(), m.down.shape[0], ranks[m.name]) for m in self.matrices()]
+            self._written = (sum(n * rank // size for n, size, rank in sizes), sum(n for n, _, _ in sizes))
             super().save_weights(file, dtype, metadata)
         finally:
             self._tensors_to_save = None
@@ -302,8 +310,12 @@ class ACLoRANetwork(Base):
 
     def load_weights(self, file):
         """Go on from a file, cut or not: its slots, then fresh ones up to the maximum rank."""
-        tensors = padded(read_file(file), [*self.text_encoder_loras, *self.unet_loras], str(file))
-        result = self.load_state_dict(tensors, strict=False)
+        loras = loras_of(self)
+        tensors = padded(read_file(file), loras, str(file))
+        load = super().load_state_dict
+        if any(map(is_split, loras)):  # the base module's own would split the parts once more
+            load = functools.partial(torch.nn.Module.load_state_dict, self)
+        result = load(tensors, strict=False)
         result.missing_keys[:] = [name for name in result.missing_keys if not name.endswith("_extra_state")]
         return result
 

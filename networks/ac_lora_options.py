@@ -230,8 +230,11 @@ def read_pattern(text: str) -> dict[str, int]:
     """Ranks by module: from JSON, from a .json file, or from the shapes in a LoRA's .safetensors file."""
     if os.path.splitext(text)[1] == ".safetensors":
         with safe_open(text, "pt") as file:
-            downs = [key for key in file.keys() if key.endswith(".lora_down.weight")]  # noqa: SIM118
-            return {key.partition(".")[0]: file.get_slice(key).get_shape()[0] for key in downs}
+            downs = [key for key in file.keys() if key.endswith(".weight") and ".lora_down." in key]  # noqa: SIM118
+            ranks = {key.partition(".")[0]: file.get_slice(key).get_shape()[0] for key in downs}
+            # The parts of a split module lie in one tensor; their ranks are in the metadata of a finished run.
+            found = json.loads((file.metadata() or {}).get("ss_ac_lora_ranks", "{}"))
+            return {**ranks, **{name: rank for name, rank in found.items() if name.partition(".")[0] in ranks}}
     if os.path.splitext(text)[1] == ".json":
         with open(text, encoding="utf-8") as file:
             return json.load(file)

@@ -1,0 +1,120 @@
+"""The products B A that a network's LoRA modules are made of, and the tensors that hold them in a file.
+
+Most modules are one product. A split module (`split_dims` in modules for FLUX, Stable Diffusion 3, Lumina and
+HunyuanImage) has its lora_down and lora_up as lists, one A and B for each of q, k, v: there each pair is a product of
+its own, with its own rank, and is called by its number: `lora_unet_double_blocks_0_img_attn_qkv.0`.
+
+A file has a split module as one LoRA again, A one below the other and B along a diagonal, so that the loaders of
+ComfyUI, diffusers and the base module read it. They cut it into equal parts: all pairs of a module have one rank there,
+the largest that one of them wants.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from networks.ac_lora_restart import Module
+
+LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+def is_split(lora: Any) -> bool:
+    return isinstance(getattr(lora, "lora_down", None), nn.ModuleList)
+
+
+def loras_of(network: Any) -> list[Any]:
+    """All LoRA modules of a network."""
+    return [*network.text_encoder_loras, *network.unet_loras]
+
+
+def layers_of(lora: Any) -> list[tuple[Any, Any]]:
+    """The layers of A and B of every product of a LoRA module."""
+    return list(zip(lora.lora_down, lora.lora_up, strict=True)) if is_split(lora) else [(lora.lora_down, lora.lora_up)]
+
+
+def names_of(lora: Any) -> list[str]:
+    """The names of a LoRA module's products."""
+    return [f"{lora.lora_name}.{i}" for i in range(len(lora.lora_down))] if is_split(lora) else [lora.lora_name]
+
+
+def products_of(loras: Sequence[Any]) -> list[Module]:
+    """Name, A and B of every product of these LoRA modules."""
+    return [
+        Module(name, down.weight, up.weight)
+        for lora in loras
+        for name, (down, up) in zip(names_of(lora), layers_of(lora), strict=True)
+    ]
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """A (n R, in) and B (out, n R) of one LoRA with the update of all `parts`, whose outputs follow each other."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([down for down, _ in parts]), torch.block_diag(*(up for _, up in parts))
+
+
+def separated(down: Tensor, up: Tensor, outputs: Sequence[int]) -> Optional[list[tuple[Tensor, Tensor]]]:
+    """The parts that `joined` made one of, by the widths of their `outputs`; None if this is not such a LoRA."""
+    if len(down) % len(outputs) or len(up) != sum(outputs):
+        return None
+    rank = len(down) // len(outputs)
+    rows, blocks = up.split(list(outputs)), []
+    for i, block in enumerate(rows):
+        own = slice(i * rank, (i + 1) * rank)
+        if block[:, : own.start].any() or block[:, own.stop :].any():
+            return None
+        blocks.append((down[own], block[:, own].contiguous()))
+    return blocks
+
+
+def parts_in(tensors: Mapping[str, Tensor], lora: Any) -> Optional[list[tuple[Tensor, Tensor]]]:
+    """A and B of each product of `lora` in the tensors of a file, however they lie there. None if the file lacks it.
+
+    A LoRA of the whole layer, which no split module can hold at its rank, is given to every part in full.
+    """
+    name, numbers = lora.lora_name, range(len(layers_of(lora)))
+    down, up = tensors.get(f"{name}.lora_down.weight"), tensors.get(f"{name}.lora_up.weight")
+    if not is_split(lora):
+        return None if down is None or up is None else [(down, up)]
+    if down is not None and up is not None:
+        outputs = [layer.weight.shape[0] for layer in lora.lora_up]
+        if len(up) != sum(outputs):
+            return [(down, up)] * len(outputs)  # whoever compares the shapes says so
+        return separated(down, up, outputs) or [(down, part) for part in up.split(outputs)]
+    if f"{name}.lora_down.0.weight" not in tensors:
+        return None
+    return [(tensors[f"{name}.lora_down.{i}.weight"], tensors[f"{name}.lora_up.{i}.weight"]) for i in numbers]
+
+
+def refuse_what_is_no_product(lora: Any) -> None:
+    """ValueError for a module whose update is not (alpha / rank) B A: nothing here would be true of it."""
+    name = getattr(lora, "lora_name", type(lora).__name__)
+    what = reason_against(lora)
+    if what:
+        raise ValueError(
+            f"AC-LoRA works on (alpha / rank) B A, but {name} {what}; use plain LoRA modules in base_module"
+        )
+
+
+def reason_against(lora: Any) -> Optional[str]:
+    """What makes a module's update something else than a scaled product; None if it is one."""
+    down, up = getattr(lora, "lora_down", None), getattr(lora, "lora_up", None)
+    if is_split(lora) and (not isinstance(up, nn.ModuleList) or len(up) != len(lora.lora_down)):
+        return "has a list lora_down without a list lora_up of its length"
+    pairs = layers_of(lora) if is_split(lora) else [(down, up)]
+    if not all(isinstance(layer, LAYERS) for pair in pairs for layer in pair):
+        return f"is a {type(lora).__name__} without the layers lora_down and lora_up"
+    if getattr(lora, "lora_mid", None) is not None or any(u.weight.shape[1] != d.weight.shape[0] for d, u in pairs):
+        return "has a third factor (Tucker decomposition)"
+    if any(u.weight[0, 0].numel() != 1 for _, u in pairs):
+        return "has a kernel in lora_up"
+    if isinstance(getattr(lora, "scalar", None), nn.Parameter) or getattr(lora, "wd", False):
+        return "has a trained scale beside its factors (DoRA, use_scalar)"
+    if getattr(lora, "start_down", None) is not None:
+        return "subtracts where it started (t_start of networks.t_lora)"
+    if any(abs(float(lora.scale) * d.weight.shape[0] / float(lora.alpha) - 1) > 1e-4 for d, _ in pairs):
+        return f"is scaled by {float(lora.scale):g} and not by alpha / rank (rs_lora)"
+    return None
