@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from library.batch.driver import Driver, Limits
 from library.batch.engines.create import refuse_devices, trainers
+from library.batch.method_modules import without_missing
 from library.batch.read_batch import BatchOfJobs, bring_up, read_batch, read_devices, refuse_other_jobs
 from library.batch.status import show_plan, show_status
 from library.batch.summary import conclude, show_results
@@ -34,10 +35,11 @@ def run_batch(argv: Sequence[str]) -> None:
         show_status(batch)
     elif settings["dry_run"] or settings["plan"]:
         refuse_devices(settings, devices)
+        batch = without_missing(batch, settings, imports=True)
         refuse_other_jobs(batch)
         show_plan(batch, counts=settings["plan"])
     else:
-        train(settings, devices, batch)
+        train(settings, devices, without_missing(batch, settings))
 
 
 def train(settings: Settings, devices: Sequence[str], batch: BatchOfJobs) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from library.command import run_command
 from library.config.checks import problems
 from library.config.datasets import dataset_problems, plan_datasets
+from library.config.finished_work import finished_work_problems
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.plugin_checks import plugin_problems
@@ -25,7 +26,7 @@ def train(argv: Sequence[str]) -> None:
         *ALL_TRAIN_NETWORK,
         prog="train_network.py",
         description=str(__doc__),
-        checks=(problems, plugin_problems, dataset_problems, prompt_problems),
+        checks=(problems, plugin_problems, dataset_problems, prompt_problems, finished_work_problems),
     )
     plan = plan_datasets(settings)
     log_to(Console(settings.take(ConsoleSpec)))

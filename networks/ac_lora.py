@@ -31,7 +31,8 @@ from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, name_of_base_module, read_options
 from networks.ac_lora_products import is_split, loras_of, names_of, products_of, refuse_what_is_no_product
 from networks.ac_lora_restart import Module, restart_modules
-from networks.ac_lora_schedule import REMEDY, announcement, is_due
+from networks.ac_lora_schedule import REMEDY, announcement, for_length, is_due
+from networks.ac_lora_schedule import length_problems as problems_of_length
 from networks.ac_lora_spectra import energy_threshold, separation_strength
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,12 @@ def known_options(arguments: Mapping[str, str]) -> Optional[dict[str, str]]:
     except ValueError:
         return None  # create_network says what is wrong
     return None if options is None else {**options, **OWN_OPTIONS}
+
+
+def length_problems(arguments: Mapping[str, str], total_epochs: int, total_steps: int) -> list[str]:
+    """Sentences on why a run of this length should not be begun; asked before a model is loaded."""
+    options, _ = read_options(arguments)
+    return problems_of_length(options, total_epochs, total_steps)
 
 
 def base_module(name: str) -> ModuleType:
@@ -133,7 +140,7 @@ class ACLoRANetwork(Base):
         self.window = {"loss_sum": 0.0, "relative_mse_sum": 0.0, "count": 0}
         self.epochs_seen = 0  # epochs that were complete when progress was last told
         self.is_observing = True
-        self.observer = Observer(self, options)
+        self.observer = Observer(self)
         self.trainer_options: Any = None
         self._written: Optional[tuple[int, int]] = None
         self._tensors_to_save: Optional[dict[str, torch.Tensor]] = None
@@ -152,6 +159,8 @@ class ACLoRANetwork(Base):
         A trainer that calls this is one that will call `on_progress`; it is not observed.
         """
         self.is_observing = observed
+        self.options = for_length(self.options, total_epochs, total_steps)
+        self.progress_every_n_steps = self.options.every_n_steps
         return announcement(self.options, total_epochs, total_steps)
 
     def on_epoch_start(self, text_encoder, unet) -> None:
@@ -202,7 +211,7 @@ class ACLoRANetwork(Base):
             self._has_warned_of_loss = True
             logger.warning(
                 f"AC-LoRA: the training loss is {loss:.3g}, and above 1 the threshold p = 1 - loss^alpha keeps "
-                "nothing but one slot; set ac_loss=fvu, or ac_p to a number"
+                "nothing but rank 1; set ac_loss=fvu, or ac_p to a number"
             )
         return loss
 

@@ -40,9 +40,8 @@ class ObservedProgress(NamedTuple):
 class Observer:
     """Watches a trainer for `network`, and tells it how training stands after each epoch, or as often as it asks."""
 
-    def __init__(self, network: Any, options: Any) -> None:
+    def __init__(self, network: Any) -> None:
         self._network = weakref.ref(network)
-        self._options = options
         self._is_listening = False
         self._step_hook: Any = None
         self._epoch_has_ended = False
@@ -79,12 +78,12 @@ class Observer:
             self._tell()  # a trainer that does not call on_step_start
 
     def step_starts(self) -> None:
-        every = self._options.every_n_steps
+        every = self.network.options.every_n_steps
         steps_are_due = every and self.optimizer_steps > self._told_at and self.optimizer_steps % every == 0
         if self._epoch_has_ended or steps_are_due:
             self._tell()
         self.micro_batches += 1
-        if self.micro_batches == 3 and self._options.needs_loss and not self.heard & LOSSES:
+        if self.micro_batches == 3 and self.network.options.needs_loss and not self.heard & LOSSES:
             raise RuntimeError(
                 "AC-LoRA's threshold follows the training loss, and no way to observe it works in this trainer (no "
                 "call of accelerate's backward() was seen): set ac_p to a number, such as 0.9, which needs no loss"
@@ -122,7 +121,7 @@ class Observer:
         self.loss_sum, self.count = 0.0, 0
         done = self.epochs_started - 1 if self.epoch is None else self.epoch
         total = self.total_epochs()
-        if total is None and (self._options.needs_loss or self._options.every_n_epochs is None):
+        if total is None and (self.network.options.needs_loss or self.network.options.every_n_epochs is None):
             raise RuntimeError(
                 "AC-LoRA cannot see how long this run is: set max_train_epochs, or ac_p and ac_every_n_*"
             )

@@ -61,7 +61,7 @@ def lines(events: Sequence[Event], sizes: Mapping[str, int], written: tuple[int,
     least = f"; least in {blocks[-1][0]} ({blocks[-1][1]:.1f})" if len(blocks) > 3 else ""
     times = "1 RESTART" if len(events) == 1 else f"{len(events)} RESTARTs"
     out = [
-        f"AC-LoRA made {times} and cut {cut:,} of {seen:,} slots; at the last, after epoch {last['epoch']}, p was "
+        f"AC-LoRA made {times} and cut {cut:,} of {seen:,} ranks; at the last, after epoch {last['epoch']}, p was "
         f"{last['p']:.3f}",
         f"Rank was needed most in {named}{least}",
         f"Of the maximum rank {most} the modules used {mean(list(ranks.values())):.1f} on average "

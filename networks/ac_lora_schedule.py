@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from networks.ac_lora_options import Options
 
 FEW_RESTARTS = 4
+FEWEST_STEPS = 50
+"""Optimizer steps between RESTARTs that are counted in steps because a run has too few epochs."""
 REMEDY = "train longer, or set ac_every_n_epochs or ac_every_n_steps to less"
 PAPER_NOTICE = (
     "AC-LoRA in the paper's letter (ac_mode=paper): it regularises, but the ranks that it finds follow the maximum "
-    "rank, not the data; ac_mode=product keeps few slots, in a small file"
+    "rank, not the data; ac_mode=product keeps low ranks, in a small file"
 )
 
 
@@ -19,6 +22,38 @@ def every_n_epochs(options: Options, total_epochs: int, steps_per_epoch: int) ->
     """E: as given, or a tenth of the run (the paper's 10 at 100 epochs); never closer than `ac_min_steps`."""
     every = options.every_n_epochs or max(1, int(total_epochs / 10 + 0.5))
     return max(every, math.ceil(options.min_steps / max(steps_per_epoch, 1)))
+
+
+def for_length(options: Options, total_epochs: int, total_steps: int) -> Options:
+    """The options for a run of this length: where nobody says how often, and its epochs leave no place for a RESTART
+    (one long epoch, say), they come every tenth of its steps, if that is far enough apart for ranks to grow."""
+    automatic = options.every_n_epochs is None and not options.every_n_steps
+    every = max(math.ceil(total_steps / 10), options.min_steps, FEWEST_STEPS)
+    if not automatic or total_steps < 2 * every or can_restart(options, total_epochs, total_steps):
+        return options
+    return replace(options, every_n_steps=every)
+
+
+def can_restart(options: Options, total_epochs: int, total_steps: int) -> bool:
+    """Whether a run of this length makes a RESTART, as the options stand."""
+    steps_per_epoch = max(1, math.ceil(total_steps / max(total_epochs, 1)))
+    return planned_restarts(options, total_epochs, total_steps, steps_per_epoch) > 0
+
+
+def length_problems(options: Options, total_epochs: int, total_steps: int) -> list[str]:
+    """What speaks against a run of this length before it is begun: that the method would do nothing in it."""
+    if options.is_off or options.rank_pattern is not None:
+        return []
+    if can_restart(for_length(options, total_epochs, total_steps), total_epochs, total_steps):
+        return []
+    return [
+        f"AC-LoRA can make no RESTART in {_length(total_epochs, total_steps)}, so this would train a plain LoRA: "
+        f"{REMEDY}; ac_every_n_epochs=0 says that none is wanted"
+    ]
+
+
+def _length(total_epochs: int, total_steps: int) -> str:
+    return f"{total_epochs} epoch{'s' * (total_epochs != 1)} of {total_steps} steps altogether"
 
 
 def is_due(options: Options, p: Any, last_restart: int, epochs_seen: int) -> bool:
@@ -47,7 +82,7 @@ def announcement(options: Options, total_epochs: int, total_steps: int) -> list[
         return ["AC-LoRA: RESTARTs are off (ac_every_n_epochs=0); this is a plain LoRA, cut when it is saved"]
     steps_per_epoch = max(1, math.ceil(total_steps / max(total_epochs, 1)))
     planned = planned_restarts(options, total_epochs, total_steps, steps_per_epoch)
-    length = f"{total_epochs} epoch{'s' * (total_epochs != 1)} of {total_steps} steps altogether"
+    length = _length(total_epochs, total_steps)
     lines = [PAPER_NOTICE] if options.mode == "paper" else []
     if not planned:
         lines.append(f"AC-LoRA can make no RESTART in {length}: {REMEDY}")
@@ -57,7 +92,8 @@ def announcement(options: Options, total_epochs: int, total_steps: int) -> list[
             f"by: {REMEDY}"
         )
     else:
-        lines.append(f"AC-LoRA will make {planned} RESTARTs in {length}")
+        every = f", one every {options.every_n_steps} steps" if options.every_n_steps else ""
+        lines.append(f"AC-LoRA will make {planned} RESTARTs in {length}{every}")
     if total_steps < 100 and options.first_epoch and planned:
         lines.append("AC-LoRA: in a run as short as this, ac_first_epoch=false often does better")
     return lines

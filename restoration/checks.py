@@ -7,15 +7,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from library.config.finished_work import finished_work_problems
 from library.config.option import Settings
 from library.config.suggest import missing
 from library.errors import Problem
-from restoration.options import BOTH, MODEL_PIVOT, TEXT
+from restoration.options import BOTH, MODEL_PIVOT, TEXT, settings_of
 
 
 def training_problems(settings: Settings) -> list[Problem]:
     """Everything that stops a training."""
-    return found(settings, restorer_problems, person_problems, picture_problems, pivot_problems)
+    return [
+        *found(settings, restorer_problems, person_problems, picture_problems, pivot_problems),
+        *finished_pivot_problems(settings),
+    ]
+
+
+def finished_pivot_problems(settings: Settings) -> list[Problem]:
+    """A pivot trained to its end under other settings; `--resume latest` decides itself what is trained anew."""
+    if settings["resume"] == "latest" or settings["output_dir"] is None:
+        return []
+    pivots = (TEXT, MODEL_PIVOT) if settings["pivot"] == BOTH else (settings["pivot"],)
+    return [problem for pivot in pivots for problem in finished_work_problems(settings_of(settings, pivot))]
 
 
 def restoring_problems(settings: Settings) -> list[Problem]:

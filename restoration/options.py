@@ -26,6 +26,8 @@ from library.config.values import path_or_name, period, two_numbers
 from restoration.damage.ranges import PRESETS, RANGES, SECOND, Degradation
 
 TEXT, MODEL_PIVOT, BOTH = "text", "model", "both"
+PIVOT_FILES = {TEXT: "_G", MODEL_PIVOT: "_E"}
+"""What is added to `output_name` for the file, the log and the states of a pivot."""
 
 
 def picked(group: Group, title: str, names: str, **defaults: Any) -> Group:
@@ -109,7 +111,7 @@ OPTIMIZER_HERE = Group("Optimizer", [o for o in OPTIMIZER if o.name != "learning
 SAVING_HERE = picked(SAVING, "Saving and resuming",
     "output_dir output_name save_precision save_every_n_epochs save_every_n_steps save_last_n_epochs save_last_n_steps "
     "save_last_n_epochs_state save_last_n_steps_state save_state save_state_on_train_end resume "
-    "resume_with_changes", save_precision="fp16")
+    "resume_with_changes overwrite", save_precision="fp16")
 PREVIEWS = Group("Previews", (
     Option("sample_every_n_steps",       period, None, "restore some references, degraded, after each nth step",
            minimum=1, decides=JOB),
@@ -220,3 +222,13 @@ def degradation_of(settings: Settings) -> Degradation:
     values = {name: settings[name] for name in names if settings[name] is not None}
     ranges = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return PRESETS[settings["degradation"]].with_ranges(ranges)
+
+
+def stem_of(settings: Settings, pivot: str) -> str:
+    return (settings["output_name"] or "person") + PIVOT_FILES[pivot]
+
+
+def settings_of(settings: Settings, pivot: str) -> Settings:
+    """The settings with a pivot's own learning rate, steps and file name under the names that every training reads."""
+    own = {name: settings[f"{pivot}_{name}"] for name in ("learning_rate", "max_train_steps")}
+    return replace(settings, values=settings.values | own | {"output_name": stem_of(settings, pivot), "pivot": pivot})

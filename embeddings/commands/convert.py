@@ -22,6 +22,7 @@ def convert(argv: Sequence[str]) -> None:
     parser.add_argument("--layout", default="kohya", choices=("kohya", "diffusers", "a1111", "split"))
     parser.add_argument("--token", help="the word, where the layout stores one (else the one that IN names)")
     parser.add_argument("--model", choices=tuple(WIDTHS), help="refuse vectors that are not of this model")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     arguments = parser.parse_args(argv)
     from library.models.embedding_files import Embedding, read_bundle, read_embedding, vectors_for, write_embedding
     from library.path_safety import stem_of_text
@@ -31,13 +32,13 @@ def convert(argv: Sequence[str]) -> None:
         raise UserError(f"{len(arguments.input)} inputs are given; give one file, or SDXL's two")
     bundled = read_bundle(first) if len(arguments.input) == 1 else []
     if bundled:
-        targets, taken = [], set()
+        targets, stems = [], set()
         ending = ".pt" if arguments.layout == "a1111" else ".safetensors"
         # A word is anybody's text: a file is named after it, in OUT and nowhere else. Words that are names come first.
         for embedding in sorted(bundled, key=lambda one: stem_of_text(one.token) != one.token):
-            stem = stem_of_text(embedding.token, taken)
+            stem = stem_of_text(embedding.token, stems)
             second = [f"{stem}_2"] if arguments.layout == "diffusers" and len(embedding.vectors) > 1 else []
-            taken.update(name.lower() for name in (stem, *second))
+            stems.update(name.lower() for name in (stem, *second))
             targets.append((embedding, arguments.output / f"{stem}{ending}"))
     elif len(arguments.input) == 2:
         parts = [read_embedding(file) for file in arguments.input]
@@ -45,6 +46,9 @@ def convert(argv: Sequence[str]) -> None:
         targets = [(Embedding(vectors, parts[0].token, parts[0].metadata), arguments.output)]
     else:
         targets = [(read_embedding(first), arguments.output)]
+    taken = [target for _, target in targets if target.is_file()]
+    if taken and not arguments.overwrite:
+        raise UserError(f"{taken[0]} exists already; give another name, or add --overwrite to replace it")
     for embedding, target in targets:
         if arguments.model:
             vectors_for(embedding, WIDTHS[arguments.model], first)

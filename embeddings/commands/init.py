@@ -25,8 +25,17 @@ OUTPUT = Group("What is written", (
     Option("output",                     Path,  None,  "the file, which ends in .safetensors, .pt or .bin"),
     Option("layout",                     str,   "kohya", "layout of the file",
            choices=("kohya", "diffusers", "a1111", "split")),
+    Option("overwrite",                  bool,  False, "replace the file if it is there already"),
 ))
 # fmt: on
+
+
+def _rest_of_training() -> Iterator[Group]:
+    """What training reads beside the embedding's options, so that its TOML files have no unknown keys here."""
+    own = {option.name for option in OUTPUT}
+    for group in ALL_TRAIN_NETWORK:
+        if group.title != EMBEDDINGS.title:
+            yield Group(group.title, [option for option in group if option.name not in own])
 
 
 def init(argv: Sequence[str]) -> None:
@@ -34,7 +43,7 @@ def init(argv: Sequence[str]) -> None:
         argv,
         OUTPUT,
         EMBEDDINGS,
-        *(group for group in ALL_TRAIN_NETWORK if group.title != EMBEDDINGS.title),
+        *_rest_of_training(),
         prog="python -m embeddings init",
         description=str(__doc__),
         checks=(problems,),
@@ -53,6 +62,12 @@ def something_is_asked(settings: Settings) -> Iterator[Problem]:
         yield Problem("`token_string` is not set: the new word, such as zwx_face.")
     if settings["output"] is None:
         yield Problem("`output` is not set: the file to write, such as init.safetensors.")
+    elif settings["output"].exists() and not settings["overwrite"]:
+        yield Problem(f"{settings.place('output')}: {already_there(settings['output'])}")
+
+
+def already_there(file: Path) -> str:
+    return f"{file} exists already; give another name, or add --overwrite to replace it."
 
 
 def write_start(settings: Settings) -> None:

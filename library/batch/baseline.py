@@ -53,6 +53,7 @@ def look_at_the_model(checked: Checked, load: LoadModel) -> None:
                     output_name=saving.output_name,
                     epoch=None,
                     step=0,
+                    run_seed=environment.seed,
                     sampler=settings.take(PreviewSpec).sample_sampler,
                     vae_dtype=model.vae.dtype,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -83,6 +84,12 @@ def parse_folder_name(name: str) -> tuple[int, str] | None:
 
 def no_concepts(folder: Path) -> str:
     images = count_images(folder)
+    name = folder.absolute().name
+    if images and re.fullmatch(r"\d+_.+", name):
+        return (
+            f"{folder} is itself a folder named REPEATS_CLASS ({images} images); give the folder above it, "
+            f"{folder.absolute().parent}."
+        )
     if images:
         return (
             f"{folder} holds {images} images itself, but must hold folders named REPEATS_CLASS; "

@@ -12,17 +12,25 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from library.config.declared_options import declared_options
 from library.config.module_search import is_importable, is_nowhere, nearest_module, where_it_may_be
 from library.config.optimizer_table import NAMES, known
 from library.config.option import Settings
 from library.config.plugin_arguments import parse_arguments
 from library.config.suggest import did_you_mean
+from library.config.values import plugin_arguments
 from library.errors import Problem, UserError
 
 
 def plugin_problems(settings: Settings) -> list[Problem]:
     """For `parse(checks=...)`."""
-    checks = (the_network_module_is_there, arguments_are_literals, the_optimizer_is_there, the_scheduler_is_there)
+    checks = (
+        the_network_module_is_there,
+        plugins_know_their_arguments,
+        arguments_are_literals,
+        the_optimizer_is_there,
+        the_scheduler_is_there,
+    )
     return [replace(problem, understood=True) for check in checks for problem in check(settings)]
 
 
@@ -31,6 +39,18 @@ def the_network_module_is_there(settings: Settings) -> Iterator[Problem]:
     name, config = settings["network_module"], settings["config_file"]
     if name is not None and is_nowhere(name, config) and nearest_module(name, config) is None:
         yield Problem(f"{settings.place('network_module')} is {name!r}, which cannot be found; {where_it_may_be(name)}")
+
+
+def plugins_know_their_arguments(settings: Settings) -> Iterator[Problem]:
+    """Of a module whose file declares its options; others are asked once they are imported."""
+    for option, argument in (("network_module", "network_args"), ("embedding_initializer", "initializer_args")):
+        name, arguments = settings[option], plugin_arguments(settings[argument])
+        if not name or not arguments:
+            continue
+        known = declared_options(name, arguments, settings["config_file"])
+        for given in arguments if known is not None else ():
+            if given not in known:
+                yield Problem(f"{settings.place(argument)}: {name} has no option `{given}`{did_you_mean(given, known)}")
 
 
 def arguments_are_literals(settings: Settings) -> Iterator[Problem]:

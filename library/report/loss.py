@@ -1,4 +1,5 @@
-"""The figure that a run is judged by first: its losses over the steps with what happened on the way, and the rates."""
+"""The figure that a run is judged by first: its losses over the steps with what happened on the way, and the learning
+rates."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def loss_figure(run: RunFiles, best_step: int | None) -> ReportFigure | None:
     with stacked_figure((3.4, 1) if rates else (1,), height=4.4 if rates else 3.4) as (figure, (top, *below)):
         named: dict[str, Artist] = {}
         named["loss of a step"] = _line(top, x[finite], loss[finite], color=SERIES[0], alpha=0.28, linewidth=0.8)
-        named["its course"] = _line(top, places, course, color=SERIES[0], linewidth=2.4)
+        named["smoothed"] = _line(top, places, course, color=SERIES[0], linewidth=2.4)
         if held_out:
             at, held = np.array(sorted(held_out.items()), float).T
             marker = "o" if len(at) <= 60 else None
@@ -51,11 +52,11 @@ def loss_figure(run: RunFiles, best_step: int | None) -> ReportFigure | None:
         for axes in below:
             _rates(axes, x, rates)
         (below[-1] if below else top).set(xlabel="step")
-    description = f"Loss over {len(steps):,} steps, its course from {course[0]:.4g} to {course[-1]:.4g}"
+    description = f"Loss over {len(steps):,} steps, smoothed from {course[0]:.4g} to {course[-1]:.4g}"
     if held_out:
         description += f"; validation loss from {held_out[min(held_out)]:.4g} to {held_out[max(held_out)]:.4g}"
     above = int((loss[finite] > top.get_ylim()[1]).sum())
-    note = f"Steps of a higher loss than the figure has room for: {above:,}." if above else ""
+    note = f"{above:,} step{'s' * (above != 1)} with a higher loss: above the top edge of the plot." if above else ""
     return ReportFigure("loss", "Loss and learning rate", svg(figure, description), *_table(steps, held_out), note)
 
 

@@ -19,6 +19,9 @@ from library.image_files import open_image
 PIXELS = 24
 MOST_COMPARED = 200
 """Training pictures that are looked at; of more they are taken evenly."""
+LIKENESS_OF_A_COPY = 0.95
+"""What only the same picture reaches, also saved again, scaled or in another tone: different pictures of one style or
+one person stay below 0.9."""
 LIKE_SHAPES = 1.6
 """Pictures whose sides differ more than so in their ratio are not compared: a sheet of two faces is like no face."""
 

@@ -1,5 +1,5 @@
-"""The sample pictures of a run as one strip for each prompt: before the training, step by step, and which of the
-training pictures the last one is nearest to."""
+"""The sample pictures of a run as one strip for each prompt: before the training, step by step, and the training
+picture that the last one is a copy of, if it is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from library.formatting import every_nth
 from library.image_files import open_image
-from library.report.nearest import MOST_COMPARED, nearest
+from library.report.nearest import LIKENESS_OF_A_COPY, MOST_COMPARED, nearest
 from library.report.pictures import data_uri
 from library.report.run_files import RunFiles
 
@@ -42,6 +42,8 @@ class Strip:
     note: str
     frames: list[Frame]
     shape: float = 1.0
+    likeness: float | None = None
+    """Of the last sample and the training picture most like it; that picture is shown only where this is a copy's."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Strips:
         return max((len(strip.frames) for strip in self.strips), default=0)
 
     @property
-    def compared(self) -> bool:
-        """Whether samples were compared with the training pictures."""
+    def has_copies(self) -> bool:
+        """Whether a sample is a copy of a training picture."""
         return any(frame.id.endswith(NEAREST) for strip in self.strips for frame in strip.frames)
 
 
@@ -138,23 +140,29 @@ def _strip(
         note = "lowest validation loss" if moment.step == best else ""
         alt = f"{prompt or f'picture {index + 1}'}, {label}"
         frames.append(Frame(f"p{index}-s{moment.step}", label, alt, uri, note))
+    likeness = None
     if last is not None and with_training_pictures:
-        frames += _nearest(run, last, index, side)
+        likeness, copied = _copied(run, last, index, side)
+        frames += copied
     seed = f"seed {next(iter(seeds))}" if len(seeds) == 1 and None not in seeds else ""
     changing = "the seed changes from step to step: add --d to the prompt" if len(seeds) > 1 else ""
-    return Strip(prompt or f"Picture {index + 1}", seed or changing, _linked(frames), _shape_of(last))
+    return Strip(prompt or f"Picture {index + 1}", seed or changing, _linked(frames), _shape_of(last), likeness)
 
 
-def _nearest(run: RunFiles, sample: Path, index: int, side: int) -> list[Frame]:
+def _copied(run: RunFiles, sample: Path, index: int, side: int) -> tuple[float | None, list[Frame]]:
+    """How like the sample the nearest training picture is, and that picture where it is a copy's likeness."""
     event = run.last("images") or {}
     files = [Path(name) for name in event.get("pictures", ())]
     some = [files[i] for i in every_nth(len(files), MOST_COMPARED)]
     found = nearest(sample, some)
-    uri = data_uri(some[found.index], side) if found is not None else None
-    if found is None or uri is None:
-        return []
+    if found is None or found.cosine < LIKENESS_OF_A_COPY:
+        return (None if found is None else found.cosine), []
+    uri = data_uri(some[found.index], side)
+    if uri is None:
+        return found.cosine, []
     alt = f"nearest training picture: {some[found.index].name}" + (", as its mirror image" if found.mirrored else "")
-    return [Frame(f"p{index}{NEAREST}", "training picture", alt, uri, f"likeness {found.cosine:.2f}")]
+    note = f"the sample is a copy of it: likeness {found.cosine:.2f}"
+    return found.cosine, [Frame(f"p{index}{NEAREST}", "training picture", alt, uri, note)]
 
 
 def _shape_of(picture: Path | None) -> float:

@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.atomic import atomic
+from library.data.keys import seed_of
 from library.errors import Interrupted
 from library.models.family import StableDiffusion
 from library.sampling.generate import Conditioner, generate
@@ -33,16 +34,18 @@ def write_previews(
     output_name: str | None = None,
     epoch: int | None = None,
     step: int = 0,
+    run_seed: int = 0,
     sampler: str = "ddim",
     **generating: Any,
 ) -> list[Path]:
     """Draw every prompt and write it into `folder`; returns the files in the prompts' order.
 
-    `epoch` names the files by epoch, without it they are named by `step`. `generating` goes to `generate`. The global
+    `epoch` names the files by epoch, without it they are named by `step`. A prompt without a seed gets one of its own,
+    the same each time, from `run_seed` and its place among the prompts. `generating` goes to `generate`. The global
     random generators and the modules' training modes are the same afterwards as before.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    seeded = [p if p.seed is not None else replace(p, seed=secrets.randbits(32)) for p in prompts]
+    seeded = [replace(p, seed=seed_for(p, place, run_seed)) for place, p in enumerate(prompts)]
     with undisturbed(model):
         pictures = _draw(lambda chosen: generate(model, conditioner, chosen, sampler=sampler, **generating), seeded)
     now = time.strftime("%Y%m%d%H%M%S")
@@ -54,6 +57,13 @@ def write_previews(
         write_png(path, picture, png_texts(prompt, picture, sampler))
         files.append(path)
     return files
+
+
+def seed_for(prompt: SamplePrompt, place: int, run_seed: int) -> int:
+    """The seed of the prompt at `place`: pictures of a prompt differ by what was learnt between them, not by chance."""
+    if prompt.seed is not None:
+        return prompt.seed
+    return secrets.randbits(32) if prompt.any_seed else seed_of(run_seed, 0, str(place), "sample") % 2**32
 
 
 def _draw(

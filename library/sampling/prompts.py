@@ -30,8 +30,9 @@ _MAX_SIZE = 8192
 class SamplePrompt:
     """One picture to draw.
 
-    `width` and `height` are None for the model's own size, `seed` is None for another one each time, `sampler` is None
-    for the command's. `warnings` are sentences about options that had no effect.
+    `width` and `height` are None for the model's own size, `seed` is None for one that whoever draws chooses (with
+    `any_seed` another one each time), `sampler` is None for the command's. `warnings` are sentences about options that
+    had no effect.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class SamplePrompt:
     sample_sampler: str | None = None
     guidance_scale: float | None = None
     controlnet_image: str | None = None
+    any_seed: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def size(self, native_size: int) -> tuple[int, int]:
@@ -253,7 +255,7 @@ def _made(values: dict[str, Any], where: str, problems: list[Problem], warnings:
         known = ", ".join(SAMPLERS)
         problems.append(Problem(f"`sample_sampler` '{sampler}' is not a sampler; known are {known}.", where))
     if prompt.seed is not None and prompt.seed < 0:
-        prompt.seed = None
+        prompt.seed, prompt.any_seed = None, True
         warnings.append(f"{where}: a negative seed means another one each time.")
     return prompt
 

@@ -106,7 +106,7 @@ def train(method: Method, folder: Path, steps: int, seed: int) -> float:
 
     random.seed(seed)  # LyCORIS draws DyLoRA's ranks from Python's own generator
     begun = time.process_time()
-    code = train_network.main(command_line(method, folder, steps, seed))
+    code = train_network.main([*command_line(method, folder, steps, seed), "--overwrite"])
     if code:
         raise UserError(f"the arm {folder.name} ended with exit code {code}")
     return time.process_time() - begun

@@ -184,7 +184,7 @@ def start(arm: EmbeddingArm, person: TestPerson, folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "person.safetensors"
-    init(_words("--pretrained_model_name_or_path", MODEL, "--output", file, *word_options(arm, person)))
+    init(_words("--pretrained_model_name_or_path", MODEL, "--output", file, "--overwrite", *word_options(arm, person)))
     return file
 
 
@@ -202,7 +202,7 @@ def run_training(folder: Path, seed: int, steps: int, *options: object) -> None:
 
     common = ("--pretrained_model_name_or_path", MODEL, "--train_data_dir", folder / "pictures", "--seed", seed)
     common += ("--output_dir", folder, "--output_name", "person", "--resolution", "128,128", "--max_train_steps", steps)
-    code = train_network.main(_words(*common, "--cache_latents", "--flip_aug", *options))
+    code = train_network.main(_words(*common, "--cache_latents", "--flip_aug", "--overwrite", *options))
     if code:
         raise UserError(f"the arm {folder.name} ended with exit code {code}")
 

@@ -109,7 +109,7 @@ def train(key: Mapping[str, Any], folder: Path) -> None:
     """Run train_network.py on the folder's pictures."""
     import train_network
 
-    if code := train_network.main(command_line(key, folder)):
+    if code := train_network.main([*command_line(key, folder), "--overwrite"]):
         raise UserError(f"the arm {folder.name} ended with exit code {code}")
 
 

@@ -29,13 +29,13 @@ from library.training.setup.assemble import (
 )
 from library.training.setup.caching import VaeEncoder
 from library.training.trainables import Trainable
-from restoration.options import TEXT, degradation_of
+from restoration.options import TEXT, degradation_of, settings_of
 from restoration.pivots.batches import Latents, RestorationBatches
 from restoration.pivots.header import constant_header, metadata_writer
 from restoration.pivots.memory_budget import budget, count_of
 from restoration.pivots.objective import Restoration, text_timesteps
 from restoration.pivots.person import People, Person, base_mark, class_prompt_of, give_weights
-from restoration.pivots.pivot import MARK, decided_by, person_file, settings_of
+from restoration.pivots.pivot import MARK, decided_by, person_file
 from restoration.pivots.samples import build_previews
 from restoration.pivots.trainable import build_trainable, freeze, network_plugin, untrained
 from restoration.pivots.training_pictures import TrainingPictures, find_training_pictures

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from library.errors import UserError
 from library.files import file_hash, read_metadata
 from library.training.saving.file_names import SavingSpec, states_of
 from library.training.saving.resume import LATEST, is_state, read_position
-from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT
+from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT, settings_of, stem_of
 
 FIRST_MARK = """
     pretrained_model_name_or_path controlnet_model_name_or_path cleaner prompt class_prompt pivot seed mixed_precision
@@ -25,20 +24,8 @@ FIRST_MARK = """
 """.split()  # noqa: SIM905 (a fact about files of earlier versions, in the order of their digests: never to be changed)
 OF_STEP_2 = ("identities", "unet_weights")  # they count with what their files hold
 FOLDERS = ("reference_dir", "reg_data_dir", "train_data_dir")
-FILES = {"text": "_G", "model": "_E"}
-"""What is added to `output_name` for the file, the log and the states of a pivot."""
 MARK = "pivot_settings"
 """The entry of a file's header that says by what it was decided."""
-
-
-def stem_of(settings: Settings, pivot: str) -> str:
-    return (settings["output_name"] or "person") + FILES[pivot]
-
-
-def settings_of(settings: Settings, pivot: str) -> Settings:
-    """The settings with a pivot's own learning rate, steps and file name under the names that every training reads."""
-    own = {name: settings[f"{pivot}_{name}"] for name in ("learning_rate", "max_train_steps")}
-    return replace(settings, values=settings.values | own | {"output_name": stem_of(settings, pivot), "pivot": pivot})
 
 
 def person_file(settings: Settings) -> Path:

@@ -14,6 +14,7 @@ from library.config.option import Settings
 from library.sampling.previews import undisturbed, write_png
 from library.training.callbacks.samples import Previews, PreviewSpec
 from library.training.runtime.memory import on_device
+from library.training.saving.file_names import SavingSpec
 from restoration.pivots.batches import Latents
 from restoration.pivots.faces import ReferenceFace
 from restoration.restoring.sampling import Sampling, restore
@@ -58,4 +59,4 @@ def build_previews(
                 files.append(path)
         return files
 
-    return Previews(spec, draw if wanted else None, settings["output_dir"])
+    return Previews(spec, draw if wanted else None, settings.take(SavingSpec).sheet)

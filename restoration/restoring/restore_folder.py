@@ -20,8 +20,9 @@ from library.metrics.networks.face_detector import DetectedFace, FaceDetector
 from library.training.runtime.mixed_precision import DTYPES
 from restoration.damage.ranges import REFERENCE_SIDE
 from restoration.image_folders import at_size, maker_of, to_pixels, to_tensor, working_size
+from restoration.options import stem_of
 from restoration.pivots.person import base_mark, give_weights, read_person
-from restoration.pivots.pivot import person_file, stem_of
+from restoration.pivots.pivot import person_file
 from restoration.restoring.alignment import align, cut_out, paste_back
 from restoration.restoring.colour import has_one_tone
 from restoration.restoring.sampling import Sampling, restore

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from networks import ac_lora, lora
+from networks.ac_lora import length_problems
 from networks.ac_lora_options import DEFAULTS, OPTIONS, read_options
 from networks.ac_lora_report import block_of, place_in_unet, quantiles
 from networks.ac_lora_schedule import planned_restarts
@@ -192,6 +193,47 @@ def test_too_few_restarts_are_announced_with_what_to_set():
     few, none = a_network(ac_every_n_epochs="5")[0], a_network(ac_first_epoch="false")[0]
     assert any("will make only 2 RESTARTs in 8 epochs of 80 steps" in line for line in few.announce(8, 80))
     assert any("can make no RESTART" in line and "ac_every_n_epochs" in line for line in none.announce(2, 80))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs", "steps", "every"),
+    [
+        ({}, 1, 1600, 160),
+        ({"ac_mode": "product"}, 1, 400, 50),
+        ({"ac_first_epoch": "false"}, 2, 160, 50),
+        ({"ac_first_epoch": "false"}, 2, 80, None),  # too short, and refused
+        ({}, 10, 1600, None),
+        ({"ac_every_n_epochs": "2", "ac_first_epoch": "false"}, 1, 1600, None),
+    ],
+)
+def test_a_run_without_epochs_enough_has_its_restarts_by_steps(arguments, epochs, steps, every):
+    network, _, _ = a_network(**arguments)
+    network.announce(epochs, steps)
+    assert network.progress_every_n_steps == network.options.every_n_steps == every
+
+
+def test_a_long_epoch_makes_nine_restarts_by_steps():
+    network, _, _ = a_network(ac_p="0.9")
+    assert network.announce(1, 1600)[-1].endswith(
+        "will make 9 RESTARTs in 1 epoch of 1600 steps altogether, one every 160 steps"
+    )
+    made = [network.on_progress(progress(0, 1, global_step=s, total_steps=1600)) for s in range(160, 1601, 160)]
+    assert [event["step"] for event in made if event] == list(range(160, 1600, 160))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs", "steps", "refused"),
+    [
+        ({}, 1, 99, True),
+        ({}, 1, 100, False),
+        ({"ac_every_n_epochs": "9", "ac_first_epoch": "false"}, 8, 800, True),
+        ({"ac_every_n_steps": "800"}, 8, 800, True),
+        ({"ac_every_n_epochs": "0"}, 1, 3, False),
+        ({"rank_pattern": '{"lora_unet_a": 1}'}, 1, 3, False),
+    ],
+)
+def test_a_length_without_a_restart_is_known_before_the_run(arguments, epochs, steps, refused):
+    assert bool(length_problems(arguments, epochs, steps)) == refused
 
 
 def test_a_run_that_made_no_restart_is_called_a_failure():
@@ -512,7 +554,7 @@ def test_the_end_says_what_a_person_wants_to_know(tmp_path):
     network.save_weights(str(tmp_path / "x.safetensors"), None, {})
     first, second, third, fourth = network.findings()
     cut = sum(8 - rank for event in events for rank in event["ranks"].values())
-    assert f"made 3 RESTARTs and cut {cut} of {3 * 5 * 8} slots" in first
+    assert f"made 3 RESTARTs and cut {cut} of {3 * 5 * 8} ranks" in first
     assert "needed most in" in second
     assert "Of the maximum rank 8 the modules used" in third
     assert fourth.endswith("4.0 times smaller")

@@ -102,7 +102,10 @@ def built(words: Callable[..., list[str]]) -> Callable[..., Run]:
     from restoration.pivots.build import build_pivot
     from restoration.train import read_settings
 
-    return lambda pivot, **options: build_pivot(read_settings(words(**options)), pivot)
+    def put_together(pivot: str, **options: object) -> Run:
+        return build_pivot(read_settings(words(overwrite=True, **options)), pivot)
+
+    return put_together
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,8 @@ BATCH = Group("Batch", (
            minimum=0.01, maximum=1),
     Option("ray_address",                str,      None,    "with Ray: a cluster that runs already"),
     Option("dry_run",                    bool,     False,   "check all jobs, show them, and stop; loads no model"),
+    Option("skip_missing",               bool,     False,
+           "leave out methods whose network module is not installed, instead of refusing to begin"),
     Option("only",                       str,      None,    "only the jobs of these names; * stands for anything",
            nargs="*"),
     Option("retry",                      str,      None,

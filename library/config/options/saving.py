@@ -6,6 +6,7 @@ from library.config.option import JOB, NOTHING, Group, Needs, Option
 from library.config.values import count_or_none, file_name, path_or_name, period
 
 UPLOAD = "nothing is uploaded; copy the files where you want them"
+NAME = "a finished file of this name and other settings is not replaced without `--overwrite`; sd-scripts replaces it"
 PLACE = "where a new run's count begins; a resumed run finds its place itself"
 STATE = "a state has all that resuming needs to be exact, and a list of its files; it is there whole or not at all"
 
@@ -14,7 +15,7 @@ SAVING = Group("Saving and resuming", (
     Option("output_dir",                 Path,   None,  "folder of everything that the run leaves",
            known_as=("output", "output_folder", "out_dir"), decides=NOTHING),
     Option("output_name",                file_name, None,  "name of the files, without folder and ending",
-           known_as=("name", "model_name"), decides=NOTHING, in_metadata=True),
+           known_as=("name", "model_name"), decides=NOTHING, in_metadata=True, differs=NAME),
     Option("save_model_as",              str,    "safetensors", "kind of the network file",
            choices=("ckpt", "pt", "safetensors")),
     Option("save_precision",             str,    None,  "precision in the file (else that of training)",
@@ -35,6 +36,8 @@ SAVING = Group("Saving and resuming", (
            differs="exact to the bit on a CPU; also `latest`; a state of another configuration is refused"),
     Option("resume_with_changes",        bool,   False, "go on from a state of other rates or data; each is said",
            needs=Needs("resume"), decides=NOTHING, of_sd_scripts=False),
+    Option("overwrite",                  bool,   False, "replace a finished file of this name and other settings",
+           known_as=("force", "overwrite_output"), decides=NOTHING, of_sd_scripts=False),
     Option("initial_epoch",              count_or_none, None,  "begin a new run at this epoch (from 1)", minimum=1,
            differs=PLACE),
     Option("initial_step",               int,    None,  "begin a new run after so many steps", minimum=0,

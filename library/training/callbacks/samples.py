@@ -35,13 +35,13 @@ class PreviewSpec:
 class Previews:
     """`draw(epoch or None, step)` makes the pictures and returns their files; None where no prompts were given.
 
-    `output_dir` gets before_after.png where there are pictures of the untrained network.
+    `sheet` is written where there are pictures of the untrained network: these beside the last ones.
     """
 
-    def __init__(self, spec: PreviewSpec, draw: Draw | None, output_dir: Path) -> None:
+    def __init__(self, spec: PreviewSpec, draw: Draw | None, sheet: Path) -> None:
         self._spec = spec
         self._draw = draw
-        self._sheet = output_dir / "before_after.png"
+        self._sheet = sheet
         self._newest: list[Path] = []
 
     def due(self, clock: Clock) -> bool:

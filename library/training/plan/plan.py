@@ -45,6 +45,7 @@ from library.training.saving.resume import read_course, read_position
 from library.training.setup.assemble import check_disk, check_rates
 from library.training.setup.base_model import BaseModelSpec
 from library.training.setup.checks import Checked, check_before_loading
+from library.training.trained.plugins import check_length
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ def place_of(checked: Checked) -> tuple[Geometry, Clock]:
     steps = steps_per_epoch(checked.dataset, geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=folder is not None)
     check_rates(settings, clock.total_steps)
+    check_length(checked.module, checked.arguments, clock.total_epochs, clock.total_steps)
     if folder is not None and fingerprint is not None:
         check_settings_of_state(folder, fingerprint, settings, checked.dataset, geometry)
         clock.global_step = read_position(folder)

@@ -6,6 +6,8 @@ import logging
 import secrets
 from dataclasses import dataclass
 
+import torch
+
 from library.config.option import Settings
 from library.config.spec import declared, spec
 from library.data.sample_order import Geometry
@@ -42,6 +44,8 @@ def choose_environment(settings: Settings, resumed: Fingerprint | None) -> Envir
     processes = start_processes(patience)
     if patience and processes.count == 1:
         logger.info(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
+    for line in slow_on_cpu(settings, processes.device):
+        logger.info(line)
     goes_on = resumed if not settings["resume_with_changes"] else None
     scale_loss = False if settings.take(MemorySpec).full_fp16 else None
     return Environment(
@@ -51,6 +55,16 @@ def choose_environment(settings: Settings, resumed: Fingerprint | None) -> Envir
         precision=Precision(settings["mixed_precision"], processes.device, scale_loss=scale_loss),
         session=processes.agree(goes_on["session"] if goes_on else secrets.randbits(32)),
     )
+
+
+def slow_on_cpu(settings: Settings, device: torch.device) -> list[str]:
+    """A line on what saves a GPU's memory and costs time without one."""
+    if device.type != "cpu":
+        return []
+    asked = [settings.place("mixed_precision") + " = bf16"] if settings["mixed_precision"] == "bf16" else []
+    asked += [settings.place("gradient_checkpointing")] if settings["gradient_checkpointing"] else []
+    what = " and ".join(asked)
+    return [f"{what}: on a CPU this takes longer, bf16 up to ten times; leave it out if memory allows"] if asked else []
 
 
 def choose_seed(asked: int | None, resumed: Fingerprint | None, processes: Processes) -> int:

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from library.config.finished_work import EXTENSIONS
 from library.config.spec import declared, spec
 from library.errors import UserError
 from library.training.clock import Clock, Epochs, Steps
-
-EXTENSIONS = {"safetensors": ".safetensors", "ckpt": ".ckpt", "pt": ".pt"}
 
 
 @spec
@@ -67,6 +66,11 @@ class SavingSpec:
     def page(self) -> Path:
         """What `library.report` writes of that log."""
         return self.output_dir / f"{self.last_stem}-report.html"
+
+    @property
+    def sheet(self) -> Path:
+        """The samples of before the training beside those of its end."""
+        return self.output_dir / f"{self.last_stem}-before_after.png"
 
     def every_n_epochs(self, total_epochs: int) -> int | None:
         """`save_every_n_epochs`, or from `save_n_epoch_ratio`: at least that many files over the run."""

@@ -37,7 +37,6 @@ from library.training.optim.optimizers import OptimizerSpec
 from library.training.optim.weight_averages import AverageSpec, about_averages
 from library.training.rectified_flow import RectifiedFlow
 from library.training.run import Run
-from library.training.runtime.distributed import Processes
 from library.training.runtime.environment import Environment, choose_environment
 from library.training.runtime.memory import MemorySpec, on_device, place, save_memory
 from library.training.runtime.mixed_precision import DTYPES
@@ -63,6 +62,7 @@ from library.training.trained.network import (
     optimizer_groups,
 )
 from library.training.trained.placeholder_token import build_word, with_templates
+from library.training.trained.plugins import check_length
 from library.training.work import BatchSource
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
     steps = steps_per_epoch(dataset, environment.geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=checked.resumed.folder is not None)
     check_rates(settings, clock.total_steps)
+    check_length(checked.module, checked.arguments, clock.total_epochs, clock.total_steps)
 
     with stopwatch.during("load"):
         model = load(settings, processes.device)
@@ -128,7 +129,7 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
         fingerprint=fingerprint(options, settings.options, model, environment.geometry)
         | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
         details=data_details(dataset),
-        previews=build_previews(checked, model, conditioner, processes),
+        previews=build_previews(checked, model, conditioner, environment),
         validation=Validation(settings.take(ValidationSpec), objective, held_out),
         opening=about_data(dataset, conditioner),
         stopwatch=stopwatch,
@@ -308,7 +309,7 @@ def build_network(
 
 
 def build_previews(
-    checked: Checked, model: StableDiffusion, conditioner: TextConditioner, processes: Processes
+    checked: Checked, model: StableDiffusion, conditioner: TextConditioner, environment: Environment
 ) -> Previews:
     """Sample pictures of the prompts, drawn with everything on the device for as long as it takes."""
     spec, saving = checked.settings.take(PreviewSpec), checked.settings.take(SavingSpec)
@@ -316,7 +317,7 @@ def build_previews(
     highvram = checked.settings["highvram"]
 
     def draw(epoch: int | None, step: int) -> list[Path]:
-        with on_device(model, processes.device, keep_reserved=highvram):
+        with on_device(model, environment.processes.device, keep_reserved=highvram):
             return write_previews(
                 model,
                 conditioner,
@@ -325,8 +326,9 @@ def build_previews(
                 output_name=saving.output_name,
                 epoch=epoch,
                 step=step,
+                run_seed=environment.seed,
                 sampler=spec.sample_sampler,
                 vae_dtype=model.vae.dtype,
             )
 
-    return Previews(spec, draw if checked.prompts else None, saving.output_dir)
+    return Previews(spec, draw if checked.prompts else None, saving.sheet)

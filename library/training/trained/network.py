@@ -274,9 +274,13 @@ class NetworkTrainable(Trainable):
             # What no optimizer updates nothing clears either: its gradients would pile up in what is clipped.
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in trained)
         self._movement = Movement({name: p for name, p in network.named_parameters() if id(p) in trained})
-        self.progress_every_n_steps = getattr(network, "progress_every_n_steps", None)
         self.beside: Callable[[], Tensors] = dict
         """Tensors of others that go into the network's file."""
+
+    @property
+    def progress_every_n_steps(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The network's own, which may decide once it knows the length of the run (`announce`)."""
+        return getattr(self.network, "progress_every_n_steps", None)
 
     @property
     def rank(self) -> int | None:

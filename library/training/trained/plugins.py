@@ -18,7 +18,7 @@ from typing import Any
 from library import kohya_names
 from library.config.module_search import PACKAGES, where_it_may_be
 from library.config.suggest import did_you_mean
-from library.errors import UserError
+from library.errors import Problem, UserError, raise_all
 
 # kohya's trainer puts its own folder on the path, so that `networks.lora` resolves wherever the script is started.
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,3 +174,11 @@ def check_arguments(module: ModuleType, arguments: Mapping[str, str], option: st
     for name in arguments:
         if name not in known:
             raise UserError(f"`{option}`: {module.__name__} has no option `{name}`{did_you_mean(name, known)}")
+
+
+def check_length(module: ModuleType | None, arguments: Mapping[str, str], total_epochs: int, total_steps: int) -> None:
+    """Refuse a run too short for a module's method to do anything, where the module can tell (`length_problems`)."""
+    problems = getattr(module, "length_problems", None)
+    if module is not None and problems is not None:
+        with telling(f"`network_module = {module.__name__}`"):
+            raise_all([Problem(line) for line in problems(arguments, total_epochs, total_steps)])

@@ -99,7 +99,7 @@ def train_and_measure(key: Mapping[str, Any], exam: StyleExam, output: Path) -> 
 def train(method: Method, folder: Path, steps: int, seed: int, decay: float) -> None:
     import train_network
 
-    argv = [*command_line(method, folder, steps, seed), "--ema_decay", str(decay), "--no-report"]
+    argv = [*command_line(method, folder, steps, seed), "--ema_decay", str(decay), "--no-report", "--overwrite"]
     if code := train_network.main(argv):
         raise UserError(f"the arm {folder.name} ended with exit code {code}")
 

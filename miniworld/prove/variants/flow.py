@@ -101,7 +101,7 @@ def train(model: Path, folder: Path, steps: int, seed: int) -> None:
     """A folder of a rectified-flow model says so itself; no option has to."""
     import train_network
 
-    words = [*command_line(lora(RANK), folder, steps, seed), "--no-report"]
+    words = [*command_line(lora(RANK), folder, steps, seed), "--no-report", "--overwrite"]
     words[words.index("--pretrained_model_name_or_path") + 1] = str(model)
     if code := train_network.main(words):
         raise UserError(f"the arm {folder.name} ended with exit code {code}")

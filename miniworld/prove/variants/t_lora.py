@@ -126,7 +126,7 @@ def masked_loss(exam: StyleExam, method: Method, file: Path) -> float:
 def train(method: Method, folder: Path, steps: int, seed: int) -> None:
     import train_network
 
-    if code := train_network.main([*command_line(method, folder, steps, seed), "--no-report"]):
+    if code := train_network.main([*command_line(method, folder, steps, seed), "--no-report", "--overwrite"]):
         raise UserError(f"the arm {folder.name} ended with exit code {code}")
 
 

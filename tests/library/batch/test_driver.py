@@ -275,3 +275,34 @@ def test_what_the_jobs_file_decides_cannot_be_given_on_the_command_line(batch, c
     assert (
         "`--seed` on the command line cannot be used in a batch: `seeds` stands in [batch]." in capsys.readouterr().err
     )
+
+
+MISSING = '[methods.odd]\nnetwork_module = "{}"\nnetwork_dim = 2\n'
+
+
+@pytest.mark.parametrize("words", [(), ("--dry_run",)])
+def test_a_method_whose_module_is_not_there_is_told_before_anything_is_begun(batch, trained_by, capsys, words):
+    batch.write(more=MISSING.format("not_there_at_all.kohya"))
+    trained_by(lambda assignment: pytest.fail("begun"))
+    assert batch.run(*words) == 2
+    said = capsys.readouterr().err
+    assert "odd (3 of 6 jobs): `not_there_at_all.kohya` cannot be found; put its file beside the config" in said
+    assert "add `--skip_missing` to train the other methods" in said
+    assert not batch.output.exists()
+
+
+def test_skip_missing_trains_the_other_methods_and_says_what_is_left_out(batch, trained_by, capsys):
+    batch.write(more=MISSING.format("not_there_at_all.kohya"))
+    begun = []
+    trained_by(lambda assignment: begun.append(assignment.name) or Outcome())
+    batch.run("--skip_missing")
+    assert sorted(begun) == ["one-lora-s1", "three-lora-s1", "two-lora-s1"]
+    assert "left out: odd (3 of 6 jobs)" in capsys.readouterr().err
+
+
+def test_a_dry_run_imports_the_modules_of_others(batch, capsys, tmp_path):
+    """One that is there, and lacks something itself, is found by importing it."""
+    (tmp_path / "lacks_something.py").write_text("import not_there_at_all\n", encoding="utf-8")
+    batch.write(more=MISSING.format("lacks_something"))
+    assert batch.run("--dry_run") == 2
+    assert "imports `not_there_at_all`, which cannot be found" in capsys.readouterr().err

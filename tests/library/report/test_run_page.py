@@ -224,6 +224,7 @@ def test_a_public_page_has_no_paths_captions_or_training_pictures(tmp_path: Path
     more = (failed, {"event": "stopped", "step": 60, "reason": "'/home/ana/my pictures/x y.png' is cut off"})
     log = make_run(tmp_path, more=more, ended=False)
     (tmp_path / "eval.json").write_text('{"metrics": {"fid": {"not_measured": "no file /home/ana/inception.pth"}}}')
+    picture(tmp_path / "data" / "1.png", 60_001)  # a sample copies it
     full, public = run_page(read_run(log)), run_page(read_run(log), public=True)
     for word in ("/home/ana", "caption 1", "x y.png", "nearest training picture", str(tmp_path)):
         assert (word in full) == (word != str(tmp_path)), word

@@ -74,7 +74,7 @@ def test_a_quarter_of_few_pictures_is_held_out_if_nobody_says_how_many_and_none_
     assert train(max_train_steps=1, **{flag: True}) == 0
     assert "2 of 7 pictures are held out to find the best step (`validation_split`)" in capsys.readouterr().err
     assert (tmp_path / "out" / "t-best.safetensors").is_file()
-    assert train(validation_split=0, **{flag: True}) == 2
+    assert train("--overwrite", validation_split=0, **{flag: True}) == 2
     assert f"`--{flag}` on the command line needs pictures that are held out" in capsys.readouterr().err
-    assert train(validation_split=0.01, **{flag: True}) == 1  # rounded to none
+    assert train("--overwrite", validation_split=0.01, **{flag: True}) == 1  # rounded to none
     assert "`save_best` needs pictures that are held out, and none is" in capsys.readouterr().err

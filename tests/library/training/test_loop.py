@@ -119,7 +119,7 @@ def test_a_training_that_moves_nothing_is_an_error(train, capsys):
 def test_a_network_in_sixteen_bits_says_what_it_cannot_learn(train, capsys):
     assert train(max_train_steps=1, mixed_precision="bf16", full_bf16=True) == 0
     assert "full_bf16: an update below about a 500th of its weight rounds to nothing" in capsys.readouterr().err
-    assert train(max_train_steps=1, mixed_precision="bf16") == 0
+    assert train("--overwrite", max_train_steps=1, mixed_precision="bf16") == 0
     assert "rounds to nothing" not in capsys.readouterr().err
 
 
@@ -144,7 +144,7 @@ def test_cached_on_disk_in_memory_or_not_at_all_the_weights_are_the_same(train, 
 def test_only_the_part_that_is_asked_for_is_trained(train, tmp_path):
     assert train(network_train_unet_only=True) == 0
     assert all(name.startswith("lora_unet") for name in _weights(tmp_path / "out"))
-    assert train(network_train_text_encoder_only=True) == 0
+    assert train("--overwrite", network_train_text_encoder_only=True) == 0
     assert all(name.startswith("lora_te") for name in _weights(tmp_path / "out"))
 
 
@@ -176,7 +176,7 @@ def test_samples_are_drawn_before_and_after_and_set_side_by_side(train, tmp_path
     assert train(**options) == 0
     names = sorted(path.name for path in (tmp_path / "out" / "sample").iterdir())
     assert [name[:12] for name in names] == ["t_000000_00_", "t_000000_01_", "t_000004_00_", "t_000004_01_"]
-    sheet = Image.open(tmp_path / "out" / "before_after.png")
+    sheet = Image.open(tmp_path / "out" / "t-before_after.png")
     assert sheet.width > 4 * 64
 
 

@@ -82,7 +82,7 @@ def test_latest_is_the_newest_run_of_this_name_and_not_the_longest_or_a_neighbou
     out = tmp_path / "out"
     assert train(output_name="t-2", max_train_steps=8, save_state_on_train_end=True) == 0
     assert train(max_train_steps=8, save_every_n_steps=4, save_state=True) == 0
-    assert train(max_train_steps=2, save_state_on_train_end=True, seed=9) == 0  # a new run, shorter
+    assert train("--overwrite", max_train_steps=2, save_state_on_train_end=True, seed=9) == 0  # a new run, shorter
     assert train(max_train_steps=5, resume="latest", seed=9) == 0
     steps = [json.loads(line) for line in (out / "t-log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4, 5]
@@ -95,7 +95,7 @@ def test_latest_stops_where_every_state_is_damaged(train, tmp_path, capsys):
     assert train(resume="latest", max_train_steps=8) == 1
     assert "cannot be read" in capsys.readouterr().err
     shutil.rmtree(state.parent)
-    assert train(resume="latest") == 0
+    assert train("--overwrite", resume="latest") == 0
 
 
 def test_two_runs_do_not_write_the_same_files(tmp_path):

@@ -39,7 +39,7 @@ def test_a_run_ends_with_a_page_of_its_newest_samples(train, tmp_path: Path, cap
     assert 'id="p1-s2"' in pages[0]
     page = pages[-1]
     assert "finished at step 4 of 4" in page
-    assert all(f'id="p{prompt}-{place}"' in page for prompt in (0, 1) for place in ("s0", "s2", "s4", "nearest"))
+    assert all(f'id="p{prompt}-{place}"' in page for prompt in (0, 1) for place in ("s0", "s2", "s4"))
     (settings,) = events(tmp_path, "settings")
     assert settings["settings"]["network_dim"] == {"value": 2, "origin": "on the command line"}
     assert settings["settings"]["seed"]["value"] == 7

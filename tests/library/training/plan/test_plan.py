@@ -105,7 +105,7 @@ def test_a_module_that_cannot_be_counted_is_reported_and_the_rest_is_planned(tra
 
 
 def test_what_would_stop_the_run_stops_the_plan(train, tmp_path, capsys):
-    assert train("--plan", network_args=["conv_dmi=4"]) == 1
+    assert train("--plan", network_args=["conv_dmi=4"]) == 2
     assert "did you mean `conv_dim`" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
