@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from library.atomic import atomic
-from library.data.keys import seed_of
 from library.errors import Interrupted
 from library.models.family import StableDiffusion
 from library.sampling.generate import Conditioner, generate
@@ -63,7 +63,9 @@ def seed_for(prompt: SamplePrompt, place: int, run_seed: int) -> int:
     """The seed of the prompt at `place`: pictures of a prompt differ by what was learnt between them, not by chance."""
     if prompt.seed is not None:
         return prompt.seed
-    return secrets.randbits(32) if prompt.any_seed else seed_of(run_seed, 0, str(place), "sample") % 2**32
+    if prompt.any_seed:
+        return secrets.randbits(32)
+    return int.from_bytes(blake2b(f"sample {run_seed} {place}".encode(), digest_size=4).digest(), "little")
 
 
 def _draw(

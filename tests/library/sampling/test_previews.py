@@ -13,7 +13,7 @@ from PIL import Image
 from library.models.family import Family, StableDiffusion
 from library.models.text import TextConditioner
 from library.sampling.generate import generate
-from library.sampling.previews import preview_name, undisturbed, write_previews
+from library.sampling.previews import preview_name, seed_for, undisturbed, write_previews
 from library.sampling.prompts import SamplePrompt
 from miniworld.tiny import build
 
@@ -65,6 +65,21 @@ def test_previews_are_pictures_that_say_how_they_were_made(model: StableDiffusio
     assert second.info["sampler"] == "ddim"
     again = SamplePrompt("a dog", seed=int(second.info["seed"]), sample_steps=3, width=96)  # the seed that was drawn
     assert np.array_equal(np.asarray(second), np.asarray(generate(model, TextConditioner(model), [again])[0]))
+
+
+def test_a_prompt_without_a_seed_has_one_of_its_own_that_stays() -> None:
+    prompts = [
+        SamplePrompt("a cat"),
+        SamplePrompt("a cat"),
+        SamplePrompt("a cat", seed=5),
+        SamplePrompt("", any_seed=True),
+    ]
+    first, again = ([seed_for(prompt, place, 7) for place, prompt in enumerate(prompts)] for _ in range(2))
+    assert first[:3] == again[:3]
+    assert first[0] != first[1]
+    assert first[2] == 5
+    assert first[3] != again[3]
+    assert seed_for(prompts[0], 0, 8) != first[0]
 
 
 def test_previews_leave_generators_and_training_modes_as_they_were(tmp_path: Path) -> None:
