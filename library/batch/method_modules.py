@@ -29,12 +29,12 @@ def without_missing(batch: BatchOfJobs, settings: Settings, *, imports: bool = F
             missing[name] = why
     if not missing:
         return batch
-    told = [sentence(name, why, batch.prepared) for name, why in missing.items()]
+    lines = [sentence(name, why, batch.prepared) for name, why in missing.items()]
     if not settings["skip_missing"]:
         advice = Problem("Install what is missing, or add `--skip_missing` to train the other methods.")
-        raise_all([*map(Problem, told), advice], ConfigError)
+        raise_all([*map(Problem, lines), advice], ConfigError)
     left = [prepared for prepared in batch.prepared if module_of(prepared) not in missing]
-    for line in told:
+    for line in lines:
         logger.info(f"left out: {line}")
     if not left:
         raise ConfigError("`--skip_missing` leaves no job: no method's module is there.")
