@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -67,6 +68,8 @@ def notices(run: RunFiles) -> list[Notice]:
     for event in newest_findings(run):
         if event.get("failure") and run.last("end") is not None:
             found.append(Notice("bad", [str(event["failure"])]))
+    if stop := about_the_stop(run):
+        found.insert(0, Notice("warn", stop))
     skipped = run.steps.skipped
     if skipped:
         listed = ", ".join(map(str, skipped[:10])) + (", ..." if len(skipped) > 10 else "")
@@ -74,6 +77,44 @@ def notices(run: RunFiles) -> list[Notice]:
             Notice("warn", [f"{len(skipped)} steps were left out: loss or gradients were not finite (step {listed})."])
         )
     return found
+
+
+REASONS = {
+    "SIGINT": "Ctrl+C, or its terminal, asked it to stop (SIGINT)",
+    "SIGTERM": "somebody or the system asked it to stop (SIGTERM)",
+    "SIGHUP": "its terminal was closed (SIGHUP)",
+}
+
+
+def about_the_stop(run: RunFiles) -> list[str]:
+    """Why a run has not come to its end, which state it left, and the command that goes on; nothing where it has."""
+    last = next((e for e in reversed(run.events) if e["event"] in ("begin", "end", "stopped")), None)
+    if last is None or last["event"] != "stopped":
+        return []
+    reason = str(last.get("reason", ""))
+    lines = [f"The run was stopped at step {last['step']:,}: {REASONS.get(reason, reason)}."]
+    if last.get("state"):
+        lines.append(f"All of it is kept in {last['state']}.")
+    if way := way_on(str((run.last("settings") or {}).get("command", ""))):
+        lines.append(f"Go on with: {way}")
+    return lines
+
+
+def way_on(command: str) -> str:
+    """The command that a run was started by, as one that goes on from its newest state."""
+    if not command:
+        return ""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    if words[0].endswith(("train_batch.py", "child.py")):
+        return "the command of the batch, once more"
+    if "--resume" in words:
+        place = words.index("--resume")
+        del words[place : place + 2]
+    words = [word for word in words if not word.startswith("--resume=") and word != "--overwrite"]
+    return shlex.join(["python", *words, "--resume", "latest"])
 
 
 def newest_findings(run: RunFiles) -> list[dict[str, Any]]:

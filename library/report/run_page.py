@@ -11,6 +11,7 @@ from library.path_safety import path_inside
 from library.report.bars import bars_of
 from library.report.dataset import describe_data
 from library.report.figures import ReportFigure, heat_map_figure, series_figure
+from library.report.live import RELOADS, LiveFigures
 from library.report.loss import loss_figure
 from library.report.metrics import measured_in
 from library.report.overview import best_of, facts, newest_findings, notices, state_of, time_split
@@ -36,8 +37,16 @@ def write_run_page(log: Path, *, running: bool = False, public: bool = False) ->
     return path
 
 
-def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> str:
-    """The page as HTML. The same files give the same page, but for the time at its foot."""
+def live_page(log: Path, figures: LiveFigures) -> str:
+    """The page of a run that is under way, which reloads itself."""
+    return run_page(read_run(log), running=True, live=figures)
+
+
+def run_page(run: RunFiles, *, running: bool = False, public: bool = False, live: LiveFigures | None = None) -> str:
+    """The page as HTML. The same files give the same page, but for the time at its foot.
+
+    `live` are the figures of the run that is under way; with them the page reloads itself.
+    """
     if public:
         run = without_paths(run)
     best = best_of(run)
@@ -57,6 +66,8 @@ def run_page(run: RunFiles, *, running: bool = False, public: bool = False) -> s
         time_split=bars_of(time_split(run).items()),
         settings=describe_settings(run),
         public=public,
+        live=live,
+        reloads=RELOADS,
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
 

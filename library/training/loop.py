@@ -18,6 +18,7 @@ def fit(run: Run) -> None:
     run.journal.begin(run.clock)
     run.checkpoints.note_changes(run)
     announce(run)
+    run.report.begin(run)
     run.train(True)
     try:
         run.previews.draw_first(run)

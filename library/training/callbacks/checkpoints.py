@@ -147,7 +147,7 @@ class Checkpoints:
         if work.processes.is_main:
             self._state(work, self._spec.state(stem))
         self._retention.review(work)
-        work.journal.event("stopped", work.clock, reason=str(reason))
+        work.journal.event("stopped", work.clock, reason=str(reason), state=self._spec.state(stem).name)
         way_on = f"go on with --resume {LATEST}, which is --resume {self._spec.state(stem)}"
         if work.guard.doubt:
             way_on = f"the weights are in doubt: {work.guard.doubt}. {self.way_back()}"

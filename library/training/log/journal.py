@@ -31,6 +31,24 @@ from library.training.trainables import Trainable
 SILENCE = 60.0  # seconds: after so long a log without a terminal gets a line
 
 
+MOST_POINTS = 400
+
+
+class LossCourse:
+    """The average loss over the steps, thinned out as it grows: what the page of a running training draws."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []
+        self._every = 1
+
+    def add(self, step: int, loss: float) -> None:
+        if step % self._every == 0 and math.isfinite(loss):
+            self.points.append((step, loss))
+            if len(self.points) > MOST_POINTS:
+                self.points = self.points[::2]
+                self._every *= 2
+
+
 class Journal:
     """Writes `path`, one JSON object a line, flushed as it goes. Only the main process has a path; others are silent.
 
@@ -65,6 +83,8 @@ class Journal:
         self.saved: list[Path] = []
         self.resumed_from: Path | None = None
         self.first_samples: list[str] = []
+        self.course = LossCourse()
+        self.last_warning = ""
         self.first_step = 0
 
     def begin(self, clock: Clock) -> None:
@@ -116,6 +136,8 @@ class Journal:
 
     def say(self, line: str, level: int = logging.INFO) -> None:
         """A line for people, above the progress bar."""
+        if level >= logging.WARNING:
+            self.last_warning = line
         if self.path is not None:
             self._console.write(line, level)
 
@@ -145,6 +167,7 @@ class Journal:
                 self._window.append(loss)
                 for window in self._since_progress.values():
                     window.add(step.loss_sum, step.relative_mse_sum, figures.count)
+                self.course.add(figures.step, self.average_loss)
                 line |= {"loss": loss, "avr_loss": self.average_loss, "gradient_norm": step.gradient_norm}
             line |= {"lr": figures.learning_rates, "seconds": self._seconds_of_a_step(now), **figures.extra}
             self._write(line)

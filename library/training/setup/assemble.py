@@ -148,6 +148,6 @@ def assemble(
         seed=environment.seed,
         validation=validation,
         averages=WeightAverages(settings.take(AverageSpec), trainables),
-        report=RunReport(log if settings["report"] else None, (checkpoints, previews)),
+        report=RunReport(log if settings["report"] else None, (checkpoints, previews), (validation,)),
         updated_to=clock.global_step,
     )

@@ -122,3 +122,23 @@ def test_of_many_pictures_some_are_written_down():
     assert event["count"] == 1200
     assert len(event["pictures"]) == len(event["captions"]) == 400
     assert event["captions"][:3] == ["0", "3", "6"]
+
+
+def test_a_page_is_kept_up_to_date_while_a_run_trains(train, tmp_path: Path, monkeypatch):
+    """From the thread's first look on, and without asking the device anything."""
+    pages = []
+    refresh = report.RunReport.refresh
+
+    def noting(self, work):
+        refresh(self, work)
+        pages.append((tmp_path / "out" / "t-report.html").read_text("utf-8"))
+
+    monkeypatch.setattr(report, "FIRST", 0.0)
+    monkeypatch.setattr(report, "EVERY", 0.01)
+    monkeypatch.setattr(report.RunReport, "refresh", noting)
+    assert train(no_report=None, max_train_steps=6) == 0
+    assert len(pages) > 1
+    assert all('http-equiv="refresh"' in page and "Free memory" in page for page in pages)
+    last = (tmp_path / "out" / "t-report.html").read_text("utf-8")
+    assert 'http-equiv="refresh"' not in last
+    assert "finished at step 6 of 6" in last
