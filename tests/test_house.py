@@ -24,7 +24,8 @@ FLOORS = (
     "library.report library.streamed_weights library.kohya_names",
     "library.files library.diffusion library.image_files",
     "library.config",
-    "library.atomic library.command library.console library.launch",
+    "library.atomic library.command library.launch",
+    "library.console",
     "library.errors library.findings library.formatting library.path_safety library.bounded_text",
 )
 """Every room of the house, the top floor first. A room may import those of lower floors and no others."""
