@@ -6,19 +6,18 @@ hold what is left: a plain LoRA with a rank of its own for every module.
 
 The LoRA modules come from a base module (`networks.lora`, or another that offers `unet_loras` and
 `text_encoder_loras` with `lora_down`, `lora_up`, `alpha`, `scale`). The equations are in `ac_lora_spectra.py` and
-`ac_lora_restart.py`, when RESTARTs come in `ac_lora_schedule.py`, the options in `ac_lora_options.py`, files in
-`ac_lora_export.py`, which products a module has in `ac_lora_products.py`. A trainer may say how it stands by
-`on_progress(p)`; in one that does not, `ac_lora_observe.py` finds the same facts. All files `ac_lora*.py` belong
-together and know only torch.
+`ac_lora_restart.py`, when RESTARTs come in `ac_lora_schedule.py`, the options in `ac_lora_options.py`, the base module
+and its products in `ac_lora_products.py`, files in `ac_lora_export.py`. A trainer may say how it stands by
+`on_progress(p)`; in one that does not, `ac_lora_observe.py` and `ac_lora_finders.py` find the same facts. All files
+`ac_lora*.py` belong together and know only torch.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import logging
-from types import ModuleType
+import sys
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence
 
 import torch
@@ -29,7 +28,16 @@ from networks.ac_lora_export import alpha_of_file, cut_loras, narrow, padded, pu
 from networks.ac_lora_observe import Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, name_of_base_module, read_options
-from networks.ac_lora_products import is_split, loras_of, names_of, products_of, refuse_what_is_no_product
+from networks.ac_lora_products import (
+    base_module,
+    function_of,
+    is_split,
+    loras_of,
+    names_of,
+    products_of,
+    refuse_a_network_without_layers,
+    refuse_what_is_no_product,
+)
 from networks.ac_lora_restart import Module, restart_modules
 from networks.ac_lora_schedule import REMEDY, announcement, for_length, is_due
 from networks.ac_lora_schedule import length_problems as problems_of_length
@@ -57,29 +65,29 @@ def length_problems(arguments: Mapping[str, str], total_epochs: int, total_steps
     return problems_of_length(options, total_epochs, total_steps)
 
 
-def base_module(name: str) -> ModuleType:
-    """The network module that makes the LoRA modules. ValueError if there is none of that name."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not name.startswith(error.name):
-            raise  # the module is there, and lacks something itself
-        raise ValueError(
-            f"`base_module = {name}` cannot be found; it is an import path such as networks.lora"
-        ) from None
-
-
 def create_network(
     multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=None, **kwargs
 ) -> Any:
     """The base module's network with RESTARTs, or with the fixed ranks of `rank_pattern`."""
-    options, rest = read_options(kwargs)
+    given = (multiplier, network_dim, network_alpha, vae, text_encoder, unet)
+    return _create("create_network", given, neuron_dropout, kwargs)
+
+
+def create_arch_network(
+    multiplier, network_dim, network_alpha, vae, text_encoders, unet, neuron_dropout=None, **kwargs
+) -> Any:
+    """The same where a trainer asks as musubi-tuner does."""
+    given = (multiplier, network_dim, network_alpha, vae, text_encoders, unet)
+    return _create("create_arch_network", given, neuron_dropout, kwargs)
+
+
+def _create(function: str, given: tuple[Any, ...], neuron_dropout: Any, arguments: Mapping[str, Any]) -> Any:
+    options, rest = read_options(arguments)
     base = base_module(options.base_module)
-    network = base.create_network(
-        multiplier, network_dim, network_alpha, vae, text_encoder, unet, neuron_dropout=neuron_dropout, **rest
-    )
+    network = function_of(base, function)(*given, neuron_dropout=neuron_dropout, **rest)
     if network is None:
         return None
+    refuse_a_network_without_layers(network, base, given[-1])
     if options.rank_pattern is not None:
         narrow(network, options.rank_pattern)
         return network
@@ -94,10 +102,31 @@ def create_network_from_weights(
     """A network with the ranks of a file, which become the maximum ranks. For inference it is the base module's."""
     options, rest = read_options(kwargs)
     base = base_module(options.base_module)
-    network, weights = base.create_network_from_weights(
+    network, weights = function_of(base, "create_network_from_weights")(
         multiplier, file, vae, text_encoder, unet, weights_sd=weights_sd, for_inference=for_inference, **rest
     )
-    return (network if for_inference or network is None else restarting(network, options)), weights
+    if network is None:
+        return None, weights
+    refuse_a_network_without_layers(network, base, unet)
+    return (network if for_inference else restarting(network, options)), weights
+
+
+def create_arch_network_from_weights(
+    multiplier, weights_sd, text_encoders=None, unet=None, for_inference=False, **kwargs
+) -> Any:
+    """As musubi-tuner asks: the network alone for inference, and with the weights where training goes on from them."""
+    options, rest = read_options(kwargs)
+    base = base_module(options.base_module)
+    network = function_of(base, "create_arch_network_from_weights")(
+        multiplier, weights_sd, text_encoders=text_encoders, unet=unet, for_inference=for_inference, **rest
+    )
+    refuse_a_network_without_layers(network, base, unet)
+    return network if for_inference else (restarting(network, options), weights_sd)
+
+
+def prepare_network(network: Any, args: Any) -> None:
+    """musubi-tuner asks the module, not the network, whether it takes the trainer's options."""
+    network.prepare_network(args)
 
 
 def _is_on(dropout: Any) -> bool:
@@ -163,13 +192,13 @@ class ACLoRANetwork(Base):
         self.progress_every_n_steps = self.options.every_n_steps
         return announcement(self.options, total_epochs, total_steps)
 
-    def on_epoch_start(self, text_encoder, unet) -> None:
-        super().on_epoch_start(text_encoder, unet)
+    def on_epoch_start(self, *models: Any, **named: Any) -> None:
+        super().on_epoch_start(*models, **named)
         if self.is_observing:
-            self.observer.epoch_starts()
+            self.observer.epoch_starts(sys._getframe(1))
 
-    def on_step_start(self, text_encoder, unet) -> None:
-        getattr(super(), "on_step_start", lambda *models: None)(text_encoder, unet)
+    def on_step_start(self, *models: Any, **named: Any) -> None:
+        getattr(super(), "on_step_start", lambda *models, **named: None)(*models, **named)
         if self.is_observing:
             self.observer.step_starts()
 

@@ -1,8 +1,9 @@
 """How AC-LoRA learns the loss, the epochs and the steps in a trainer that tells it nothing, such as kohya's.
 
 From what such trainers do anyway, the least intrusive first: their calls of the network's own hooks; torch's public
-hook after an optimizer's step; a listener on `accelerate.Accelerator.backward`; a listener on kohya's
-`LossRecorder.add`; and one look at the training function's local variables for the number of epochs.
+hook after an optimizer's step; a listener on `accelerate.Accelerator.backward`; a listener on `add` of the
+`LossRecorder` that kohya's trainers have; and one look at an epoch's start for its number and the length of the run
+(`ac_lora_finders.py`). What was found is one line of the log, what is missing one sentence with the setting that helps.
 
 A trainer that calls `on_progress` is never observed: a RESTART waits for the first step of the next epoch, and by then
 such a trainer has called it.
@@ -19,6 +20,8 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from networks.ac_lora_finders import EPOCH, TOTAL_EPOCHS, TOTAL_STEPS, Found, View, first_found, view_from
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +49,16 @@ class Observer:
         self._step_hook: Any = None
         self._epoch_has_ended = False
         self._has_said_how = False
+        self._own: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()  # optimizers: is it ours?
         self.heard: set[str] = set()
-        self.epoch: Optional[int] = None  # 0-based, where the trainer lets it be seen
-        self.num_epochs: Optional[int] = None
+        self.epoch: Optional[Found] = None  # 0-based, where the trainer lets it be seen
+        self.num_epochs: Optional[Found] = None
+        self.num_steps: Optional[Found] = None
+        self._last_shown: Optional[int] = None
+        self._epochs_mislead = False
         self.epochs_started = 0
-        self.optimizer_steps = 0
+        self.steps_of_hook = 0
+        self.steps_of_sync = 0
         self._told_at = 0
         self.micro_batches = 0
         self.loss_sum = 0.0
@@ -62,18 +70,24 @@ class Observer:
     def network(self) -> Any:
         return self._network()
 
+    @property
+    def optimizer_steps(self) -> int:
+        """From the optimizer's hook; where that is not called (DeepSpeed), from accelerate's syncs of gradients."""
+        return self.steps_of_hook if "step" in self.heard or not self.steps_of_sync else self.steps_of_sync
+
     # --- the trainer's hooks
 
-    def epoch_starts(self) -> None:
-        if not self._is_listening:
+    def epoch_starts(self, frame: Any = None) -> None:
+        """`frame` is that of the function that called the network's hook."""
+        is_first = not self._is_listening
+        if is_first:
             self._listen()
         self.epochs_started += 1
-        self._look_at_the_trainer()
-        is_first = self.epochs_started == 1
-        if is_first and self.num_epochs and self.total_steps():
-            for line in self.network.announce(self.num_epochs, self.total_steps(), observed=True):
+        self._look_at_the_trainer(view_from(frame, self.network.trainer_options))
+        if is_first and self.num_epochs and self.num_steps:
+            for line in self.network.announce(self.num_epochs.value, self.num_steps.value, observed=True):
                 logger.info(line)
-        self._epoch_has_ended = not is_first
+        self._epoch_has_ended = self.epochs_started > 1
         if self._epoch_has_ended and self.micro_batches == 0 and "backward" in self.heard:
             self._tell()  # a trainer that does not call on_step_start
 
@@ -83,15 +97,12 @@ class Observer:
         if self._epoch_has_ended or steps_are_due:
             self._tell()
         self.micro_batches += 1
-        if self.micro_batches == 3 and self.network.options.needs_loss and not self.heard & LOSSES:
-            raise RuntimeError(
-                "AC-LoRA's threshold follows the training loss, and no way to observe it works in this trainer (no "
-                "call of accelerate's backward() was seen): set ac_p to a number, such as 0.9, which needs no loss"
-            )
+        if self.micro_batches == 3:
+            self._refuse_what_cannot_be_seen()
 
     def saved(self) -> None:
         """A file was written. If it is the last one: say what was done, or fail if nothing was."""
-        is_foreign = bool(self.heard & {"backward", "locals"})
+        is_foreign = bool(self.heard & {"backward", "recorder", "step"})
         if is_foreign and self.optimizer_steps >= (self.total_steps() or math.inf):
             for line in self.network.findings():
                 logger.info(line)
@@ -100,9 +111,8 @@ class Observer:
     # --- the facts
 
     def total_epochs(self) -> Optional[int]:
-        asked = getattr(self.network.trainer_options, "max_train_epochs", None)
-        if self.num_epochs or asked:
-            return int(self.num_epochs or asked or 0)
+        if self.num_epochs:
+            return self.num_epochs.value
         steps = self.total_steps()
         if steps and self.epochs_started > 1:
             return math.ceil(steps * (self.epochs_started - 1) / max(self.optimizer_steps, 1))
@@ -110,7 +120,22 @@ class Observer:
 
     def total_steps(self) -> Optional[int]:
         steps = getattr(self.network.trainer_options, "max_train_steps", None)
-        return int(steps) if steps else None
+        return int(steps) if steps else self.num_steps and self.num_steps.value
+
+    def _needs_length(self) -> bool:
+        options = self.network.options
+        is_automatic = options.every_n_epochs is None and not options.every_n_steps
+        return not options.is_off and (options.needs_loss or is_automatic)
+
+    def _refuse_what_cannot_be_seen(self) -> None:
+        """RuntimeError at the third batch, and not after an epoch, if what the options need is nowhere to be seen."""
+        if self.network.options.needs_loss and not self.heard & LOSSES:
+            raise RuntimeError(
+                "AC-LoRA's threshold follows the training loss, and no way to observe it works in this trainer (no "
+                "call of accelerate's backward() was seen): set ac_p to a number, such as 0.9, which needs no loss"
+            )
+        if self._needs_length() and not self.num_epochs and not self.total_steps():
+            raise RuntimeError(TOO_LITTLE)
 
     def _tell(self) -> None:
         self._epoch_has_ended = False
@@ -119,24 +144,45 @@ class Observer:
         self.collect()
         sums = self._over_all_processes(self.loss_sum, self.count)
         self.loss_sum, self.count = 0.0, 0
-        done = self.epochs_started - 1 if self.epoch is None else self.epoch
+        done = self.epochs_started - 1 if self.epoch is None else self.epoch.value
         total = self.total_epochs()
-        if total is None and (self.network.options.needs_loss or self.network.options.every_n_epochs is None):
-            raise RuntimeError(
-                "AC-LoRA cannot see how long this run is: set max_train_epochs, or ac_p and ac_every_n_*"
-            )
+        if total is None and self._needs_length():
+            raise RuntimeError(TOO_LITTLE)
         total = max(total or 0, done + 1)  # an epoch is beginning
         steps = max(self.total_steps() or 0, self.optimizer_steps + 1)
         facts = ObservedProgress(done, total, self.optimizer_steps, steps, sums[0], sums[0], int(sums[1]))
         if not self._has_said_how:
             self._has_said_how = True
-            logger.info(f"AC-LoRA observes this trainer: {', '.join(WAYS[way] for way in WAYS if way in self.heard)}")
+            for line in self.ways():
+                logger.info(line)
         event = self.network.progressed(facts)
         if event:
             logger.info(
                 f"AC-LoRA RESTART {event['restart']} after epoch {event['epoch']}: p {event['p']:.3f}, "
                 f"mean rank {event['mean_rank']:.1f}, kept energy {event['kept_energy']:.3f}"
             )
+
+    def ways(self) -> list[str]:
+        """One line on what was found and where; one sentence each on what is missing and what to set."""
+        found = [way for name, way in WAYS.items() if name in self.heard]
+        found += [fact.way for fact in (self.num_epochs, self.epoch) if fact]
+        lines = [f"AC-LoRA observes this trainer: {', '.join(found) or 'only the calls of its own hooks'}"]
+        if not self.num_epochs and self.total_steps() and self._needs_length():
+            lines.append(
+                "AC-LoRA sees no number of epochs in this trainer and estimates it from max_train_steps: set "
+                "max_train_epochs to give it"
+            )
+        if not self.total_steps():
+            lines.append(
+                "AC-LoRA sees no number of steps in this trainer, so the end of the run may come unseen: set "
+                "max_train_steps or max_train_epochs"
+            )
+        if "step" not in self.heard and not self.steps_of_sync:
+            lines.append(
+                "AC-LoRA sees no step of the optimizer in this trainer: count RESTARTs in epochs (ac_every_n_epochs), "
+                "not in steps"
+            )
+        return lines
 
     def collect(self) -> None:
         """Read back what has been added up on the device."""
@@ -159,7 +205,10 @@ class Observer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            setattr(self, name, value)
+            if name == "optimizer_steps":
+                self.steps_of_hook = self.steps_of_sync = value
+            else:
+                setattr(self, name, value)
 
     # --- listening
 
@@ -170,9 +219,8 @@ class Observer:
         accelerate: Any = sys.modules.get("accelerate")
         if accelerate is not None:
             _listen_to(accelerate.Accelerator, "backward", "loss_arrived")
-        kohya: Any = sys.modules.get("library.train_util")  # never imported: another project's `library` may be meant
-        if hasattr(kohya, "LossRecorder"):
-            _listen_to(kohya.LossRecorder, "add", "loss_recorded")
+        for recorder in loss_recorders():
+            _listen_to(recorder, "add", "loss_recorded")
 
     def stop(self) -> None:
         _observers.discard(self)
@@ -181,37 +229,43 @@ class Observer:
             self._step_hook = None
 
     def step_taken(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        own = {id(parameter) for parameter in self.network.parameters()}
-        first = next((p for group in optimizer.param_groups for p in group["params"]), None)
-        if id(first) in own:
+        is_own = self._own.get(optimizer)
+        if is_own is None:
+            own = {id(parameter) for parameter in self.network.parameters()}
+            is_own = any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
+            self._own[optimizer] = is_own
+        if is_own:
             self.heard.add("step")
-            self.optimizer_steps += 1
+            self.steps_of_hook += 1
+            if self.steps_of_hook == 2 and self.micro_batches == 0:
+                self._refuse_what_cannot_be_seen()  # a trainer that does not call on_step_start
 
     def loss_arrived(self, accelerator: Any, loss: torch.Tensor, **_: Any) -> None:
         self.heard.add("backward")
+        if getattr(accelerator, "sync_gradients", False):
+            self.steps_of_sync += 1
         self._add(loss.detach())
 
-    def loss_recorded(self, recorder: Any, *, epoch: int, step: int, loss: float) -> None:
+    def loss_recorded(self, recorder: Any, *arguments: Any, **named: Any) -> None:
+        """Of kohya's `add(epoch=, step=, loss=)`."""
         self.heard.add("recorder")
         if "backward" not in self.heard:
-            self._add(loss)
+            self._add(named.get("loss", arguments[-1] if arguments else 0.0))
 
     def _add(self, loss: Any) -> None:
         if self.network.training:  # not in validation
             self._fresh_sum = self._fresh_sum + loss
             self._fresh_count += 1
 
-    def _look_at_the_trainer(self) -> None:
-        """The number of epochs and the number of this one, from the function that called the hook."""
-        frame: Any = sys._getframe(2)
-        for _ in range(4):
-            frame = frame and frame.f_back
-            if frame is not None and isinstance(frame.f_locals.get("num_train_epochs"), int):
-                self.num_epochs = frame.f_locals["num_train_epochs"]
-                epoch = frame.f_locals.get("epoch")
-                self.epoch = epoch if isinstance(epoch, int) else None
-                self.heard.add("locals")
-                return
+    def _look_at_the_trainer(self, view: View) -> None:
+        """The length of the run, and the number of this epoch where it goes up by one with each that starts."""
+        self.num_epochs = first_found(TOTAL_EPOCHS, view)
+        self.num_steps = first_found(TOTAL_STEPS, view)
+        seen = first_found(EPOCH, view)
+        if seen and self._last_shown is not None and seen.value != self._last_shown + 1:
+            self._epochs_mislead = True
+        self._last_shown = seen.value if seen else None
+        self.epoch = None if self._epochs_mislead else seen
 
 
 LOSSES = {"backward", "recorder"}
@@ -219,8 +273,19 @@ WAYS = {
     "backward": "the loss from accelerate's backward()",
     "recorder": "the loss recorder",
     "step": "steps from the optimizer's hook",
-    "locals": "epochs from the training function",
 }
+TOO_LITTLE = "AC-LoRA cannot see how long this run is: set max_train_epochs, or ac_p and ac_every_n_*"
+
+
+def loss_recorders() -> list[type]:
+    """The classes `LossRecorder` of kohya's trainers, wherever they lie; nothing is imported for it."""
+    found: list[type] = []
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("library", "musubi_tuner", "utils", "train_util", "sd_scripts", "__main__"):
+            recorder = vars(module).get("LossRecorder") if module is not None else None
+            if isinstance(recorder, type) and hasattr(recorder, "add") and recorder not in found:
+                found.append(recorder)
+    return found
 
 
 def _to_observer(observer: Observer, method: str) -> Callable:

@@ -1,4 +1,6 @@
-"""The products B A that a network's LoRA modules are made of, and the tensors that hold them in a file.
+"""The base module, the products B A that its LoRA modules are made of, and the tensors that hold them in a file.
+
+The base module is the network module of this trainer and this model: it makes the LoRA modules.
 
 Most modules are one product. A split module (`split_dims` in modules for FLUX, Stable Diffusion 3, Lumina and
 HunyuanImage) has its lora_down and lora_up as lists, one A and B for each of q, k, v: there each pair is a product of
@@ -11,6 +13,10 @@ the largest that one of them wants.
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
+from types import ModuleType
 from typing import Any, Mapping, Optional, Sequence
 
 import torch
@@ -19,6 +25,54 @@ from torch import Tensor, nn
 from networks.ac_lora_restart import Module
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+# --- the base module
+
+
+def base_module(name: str) -> ModuleType:
+    """The network module that makes the LoRA modules. ValueError if there is none of that name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not name.startswith(error.name):
+            raise  # the module is there, and lacks something itself
+        raise ValueError(
+            f"`base_module = {name}` cannot be found; it is an import path such as networks.lora"
+        ) from None
+
+
+def function_of(base: ModuleType, name: str) -> Any:
+    """A function of a base module. ValueError if it is made for another trainer's contract."""
+    function = getattr(base, name, None)
+    if function is None:
+        raise ValueError(
+            f"`base_module = {base.__name__}` has no {name}, so it is not of this trainer; {names_beside(base)}"
+        )
+    return function
+
+
+def refuse_a_network_without_layers(network: Any, base: ModuleType, unet: Any) -> None:
+    """ValueError if the base module found no layer of its own kind: it is made for another model."""
+    lists = [getattr(network, name, None) for name in ("text_encoder_loras", "unet_loras")]
+    if all(found is not None and not len(found) for found in lists):
+        raise ValueError(
+            f"`base_module = {base.__name__}` finds no layer to train in a {type(unet).__name__}; {names_beside(base)}"
+        )
+
+
+def names_beside(base: ModuleType) -> str:
+    """What to set, with the network modules for other models that lie where this one does."""
+    package, _, own = base.__name__.rpartition(".")
+    folder = os.path.dirname(getattr(base, "__file__", None) or "")
+    files = sorted(os.listdir(folder)) if package and folder else []
+    names = [f"{package}.{name[:-3]}" for name in files if re.fullmatch(r"lora(_[a-z0-9_]+)?\.py", name)]
+    others = [name for name in names if name != f"{package}.{own}" and not name.endswith("_arguments")]
+    text = "set base_module in network_args to the trainer's network module for this model"
+    return f"{text}, here one of {', '.join(others)}" if others else text
+
+
+# --- its modules
 
 
 def is_split(lora: Any) -> bool:

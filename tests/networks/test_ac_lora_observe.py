@@ -121,6 +121,12 @@ class Trainer:
         return [event["epoch"] for event in self.network.restarts]
 
 
+def show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer whose options, objects and variables say nothing that is understood."""
+    for finders in ("TOTAL_EPOCHS", "EPOCH", "TOTAL_STEPS"):
+        monkeypatch.setattr(ac_lora_observe, finders, ())
+
+
 THREE = {"ac_every_n_epochs": "3"}
 
 
@@ -269,7 +275,7 @@ def test_a_run_that_begins_at_a_later_epoch_without_a_state_counts_from_there(tm
 
 
 def test_the_number_of_epochs_is_guessed_from_the_steps_where_it_cannot_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(ac_lora_observe.Observer, "_look_at_the_trainer", lambda self: None)
+    show_nothing(monkeypatch)
     trainer = Trainer(tmp_path, 8, arguments=THREE)
     trainer.network.trainer_options = types.SimpleNamespace(max_train_epochs=None, max_train_steps=5 * 8)
     trainer.train()
@@ -301,7 +307,7 @@ def test_adding_up_the_loss_reads_nothing_back(tmp_path):
 
 
 def test_a_trainer_of_which_nothing_can_be_seen_is_refused_at_its_third_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(ac_lora_observe.Observer, "_look_at_the_trainer", lambda self: None)
+    show_nothing(monkeypatch)
     trainer = Trainer(tmp_path, 5, arguments=THREE, backward=False, recorder=False)
     with pytest.raises(RuntimeError, match="no way to observe it works"):
         trainer.train()
