@@ -1,7 +1,8 @@
 """Make the page of a run again from the files that it wrote: python -m library.report RUN_DIR
 
 Also of a run that crashed, was killed, or ran on another machine. It is written beside the log, as
-{output_name}-report.html; a folder with several runs gets a page for each.
+{output_name}-report.html; a folder with several runs gets a page for each. With --watch FOLDER nothing is written: all
+runs and batches below the folder are shown on one page, which reloads itself, on this machine only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--public", action="store_true", help="leave out paths, captions, the command and the training pictures"
     )
+    parser.add_argument("--watch", action="store_true", help="serve a page of all runs below the folder, until Ctrl+C")
+    parser.add_argument("--port", type=int, default=8765, help="of --watch (8765)")
     arguments = parser.parse_args(argv)
+    if arguments.watch:
+        watch(arguments.run, arguments.port)
+        return
 
     # Drawing is imported here and nowhere above: --help must not wait for it.
     from library.report.run_files import find_logs
@@ -32,6 +38,14 @@ def report(argv: Sequence[str]) -> None:
 
     for log in find_logs(arguments.run, arguments.name):
         print(f"Wrote {write_run_page(log, public=arguments.public)}")
+
+
+def watch(folder: Path, port: int) -> None:
+    from library.report.serve import watch_server
+
+    with watch_server(folder, port) as server:
+        print(f"All runs below {folder}: http://{server.server_address[0]}:{server.server_address[1]}/ (Ctrl+C ends)")
+        server.serve_forever()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
