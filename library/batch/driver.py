@@ -18,12 +18,14 @@ from library.batch.engines.assignment import FAULT, Assignment, Outcome, Trainer
 from library.batch.jobs import job_state
 from library.batch.jobs.job import Job
 from library.batch.jobs.ledger import BY_USER, DONE, FAILED, GAVE_UP, PENDING, RUNNING, Attempt, Ledger, Record
+from library.batch.jobs.progress import progress_of
 from library.errors import DiskFull
 
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between two looks at what others do
 PAUSE_FOR_DISK = 10.0
+PROGRESS = 60.0  # seconds between two lines on a job that is trained
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Driver:
     reason: str = ""
     broken: list[BaseException] = field(default_factory=list)
     _signalled: bool = False
+    _reported: float = field(default_factory=time.monotonic)
     _busy: set[str] = field(default_factory=set)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
@@ -104,6 +107,7 @@ class Driver:
             for thread in threads:
                 thread.join(PAUSE)
             _ = self.stopping
+            self.report_progress()
 
     def _watched(self, trainer: Trainer) -> None:
         """Work here, while a thread looks at the clock and for a stop."""
@@ -111,7 +115,7 @@ class Driver:
 
         def watch() -> None:
             while not over.wait(PAUSE) and not self.stopping:
-                pass
+                self.report_progress()
 
         thread = threading.Thread(target=watch, name="clock", daemon=True)
         thread.start()
@@ -120,6 +124,17 @@ class Driver:
         finally:
             over.set()
             thread.join()
+
+    def report_progress(self) -> None:
+        """Now and then a line on each job that is trained here."""
+        if time.monotonic() - self._reported < PROGRESS:
+            return
+        self._reported = time.monotonic()
+        with self._mutex:
+            busy = sorted(self._busy)
+        for name in busy:
+            if progress := progress_of(self.ledger.output_dir, name):
+                logger.info(f"{name}: {progress}")
 
     def _guarded(self, trainer: Trainer) -> None:
         try:

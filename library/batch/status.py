@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from library.batch.jobs.config import Prepared
 from library.batch.jobs.forecast import Forecast, forecasts
 from library.batch.jobs.job_state import settled
 from library.batch.jobs.ledger import PENDING, RUNNING, Record
+from library.batch.jobs.progress import progress_of
 from library.batch.read_batch import BatchOfJobs
 from library.batch.results.table import summary, table_text, time_text
 from library.config.datasets import plan_datasets
@@ -23,14 +25,20 @@ UNKNOWN = "-"
 
 
 def show_status(batch: BatchOfJobs) -> None:
-    """The table of all jobs; a job that says `running` while nobody holds its lock was cut off."""
-    records = batch.records
+    """The table of all jobs, and how far those are that are trained now.
+
+    A job that says `running` while nobody holds its lock was cut off: it waits for the next start.
+    """
+    running = [r.name for r in batch.records if r.state == RUNNING] if batch.ledger.jobs.is_dir() else []
+    cut = {name for name in running if batch.ledger.is_free(name)}
+    records = [replace(r, state=PENDING) if r.name in cut else r for r in batch.records]
     print(table_text(records))
     print(f"\n{summary(records)}")
-    if batch.ledger.jobs.is_dir():
-        cut = [r.name for r in records if r.state == RUNNING and batch.ledger.is_free(r.name)]
-        if cut:
-            print(f"Cut off, and taken up by the next start: {', '.join(cut)}")
+    for name in running:
+        if name not in cut and (progress := progress_of(batch.ledger.output_dir, name)):
+            print(f"{name}: {progress}")
+    if cut:
+        print(f"Cut off, and taken up by the next start: {', '.join(sorted(cut))}")
 
 
 def show_plan(batch: BatchOfJobs, *, counts: bool = False) -> None:

@@ -41,7 +41,7 @@ def report(argv: Sequence[str]) -> None:
 
 
 def watch(folder: Path, port: int) -> None:
-    from library.report.serve import watch_server
+    from library.report.all_runs.server import watch_server
 
     with watch_server(folder, port) as server:
         print(f"All runs below {folder}: http://{server.server_address[0]}:{server.server_address[1]}/ (Ctrl+C ends)")

@@ -306,3 +306,26 @@ def test_a_dry_run_imports_the_modules_of_others(batch, capsys, tmp_path):
     batch.write(more=MISSING.format("lacks_something"))
     assert batch.run("--dry_run") == 2
     assert "imports `not_there_at_all`, which cannot be found" in capsys.readouterr().err
+
+
+def test_status_and_driver_tell_how_far_a_job_is_and_a_dead_one_is_not_running(batch, capsys):
+    found = batch.brought_up()
+    log = found.ledger.output_dir / "one-lora-s1" / "one-lora-s1-log.jsonl"
+    log.parent.mkdir(parents=True)
+    steps = "".join(f'{{"step": {i}, "seconds": 2.0}}\n' for i in range(1, 121))
+    log.write_text('{"event": "begin", "step": 0, "total_steps": 300}\n' + steps, encoding="utf-8")
+    for name in ("one-lora-s1", "two-lora-s1"):
+        found.ledger.write(replace(found.ledger.read(name), state=RUNNING))
+    with found.ledger.held("one-lora-s1"):
+        assert batch.run("--status") == 0
+    printed = capsys.readouterr().out
+    assert "one-lora-s1: step 120 of 300, " in printed
+    assert "Cut off, and taken up by the next start: two-lora-s1" in printed
+    assert "1 running" in printed
+    driver = Driver(found.ledger, found.jobs, Limits())
+    driver._busy.add("one-lora-s1")
+    driver.report_progress()
+    assert not capsys.readouterr().err
+    driver._reported -= 61
+    driver.report_progress()
+    assert "one-lora-s1: step 120 of 300, " in capsys.readouterr().err

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from library.errors import UserError
+from library.report.all_runs.pages import comparison_page, find_runs, overview_page, rank_of
+from library.report.all_runs.server import watch_server
 from library.report.run_page import write_run_page
-from library.report.serve import watch_server
-from library.report.watch import comparison_page, find_runs, overview_page, rank_of
 from tests.library.report.a_run import make_run
 from tests.library.report.hostile import Page
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from library.errors import UserError
+from library.report.all_runs.pages import comparison_page, overview_page, stored_page
 from library.report.page import POLICY
-from library.report.watch import comparison_page, overview_page, stored_page
 
 logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
