@@ -262,7 +262,7 @@ def test_prompts_are_read_from_samples_of_the_trainer_and_of_a1111_and_only_some
         info = PngInfo()
         info.add_itxt(key, text)
         Image.new("RGB", (32, 32)).save(generated / name, pnginfo=info)
-    facts = evaluate(tmp_path, generated=generated, only="*_e000001_*", metrics="clip_t")
+    facts = evaluate(tmp_path, generated=generated, only="*_e000001_*")
     assert [row.get("prompt") for row in facts["pictures"]] == ["a red boat", "a dog,\nblue", "a tree", None]
 
 
@@ -291,3 +291,41 @@ def test_all_mistakes_are_reported_at_once_with_exit_code_2(tmp_path: Path, capf
         "clip_tt is no metric; did you mean `clip_t`?",
     ):
         assert line in said
+
+
+def test_without_a_network_pixels_tell_of_copies_duplicates_and_looks(tmp_path: Path, capfd):
+    generated = write_pictures(tmp_path / "out", 4, 0, PROMPTS)
+    reference = write_pictures(tmp_path / "refs", 5, 1)
+    with Image.open(reference / "03.png") as copied:
+        copied.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((96, 96)).save(generated / "01.png")
+    shutil.copy(generated / "00.png", generated / "02.png")
+    facts = evaluate(tmp_path, generated=generated, reference=reference)["pixels"]
+    (copy,), (duplicate,) = facts["copies"], facts["duplicates"]
+    assert (copy["file"], copy["other"]) == ("01.png", "03.png")
+    assert copy["cosine"] > 0.99
+    assert (duplicate["file"], duplicate["other"], duplicate["cosine"]) == ("00.png", "02.png", 1.0)
+    assert facts["references"]["lightness"] == pytest.approx(0.5, abs=0.1)
+    assert facts["generated"]["sharpness"] > 0
+    printed = capfd.readouterr().out
+    assert "copies of references: 1 of 4: 01.png ~ 03.png" in printed
+    assert "duplicates among the generated: 1 of 4: 00.png ~ 02.png (1.00)" in printed
+
+
+@pytest.mark.parametrize("options", [{"metrics": "clip_t"}, {"only": "00*"}])
+def test_where_nothing_can_be_measured_one_line_says_so_and_nothing_is_written(tmp_path: Path, capfd, options):
+    generated = write_pictures(tmp_path / "out", 2, 0, PROMPTS)
+    assert evaluate(tmp_path, code=3, generated=generated, **options) == {}
+    error = capfd.readouterr().err
+    assert "nothing could be measured: clip_t: not measured, because the CLIP weights are missing" in error
+    assert not (tmp_path / "eval.json").exists()
+
+
+def test_list_shows_which_networks_are_where(networks: Path, capfd):
+    assert main(["--list", "--weights", str(networks)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines[:-2]}
+    assert rows["clip"] == ["found", str(networks.parent / "clip")]
+    assert rows["inception"][0] == "missing"
+    assert rows["inception"][1].startswith("https://")
+    assert rows["judge"] == ["found", "miniworld/judge.safetensors"]
+    assert "networks are here" in lines[-1]

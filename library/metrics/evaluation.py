@@ -13,6 +13,7 @@ from library.formatting import aligned
 from library.metrics.against import MetricDifference
 from library.metrics.copying import Copying
 from library.metrics.figures import NOT_COMPARABLE, MetricFigure, finite
+from library.metrics.pixels import PixelFindings
 from library.metrics.request import Request
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless")
@@ -26,6 +27,7 @@ class Evaluation:
     request: Request
     figures: list[MetricFigure]
     copying: Copying | None = None
+    pixels: PixelFindings | None = None
     differences: list[MetricDifference] = field(default_factory=list)
     against: Path | None = None
 
@@ -40,6 +42,8 @@ class Evaluation:
             "pictures": [self._row(index) for index in range(len(self.request.generated))],
             "versions": versions(),
         }
+        if self.pixels is not None:
+            facts["pixels"] = self.pixels.as_json()
         if self.copying is not None:
             facts["copying"] = {
                 "network": self.copying.network,
@@ -75,6 +79,8 @@ class Evaluation:
     def as_text(self) -> str:
         """Tables and lines for people."""
         parts = [figure_table(self.figures)] if any(figure.value is not None for figure in self.figures) else []
+        if self.pixels is not None:
+            parts.append(self.pixels.as_text())
         if self.copying is not None:
             parts.append(copying_lines(self.copying))
         if self.against is not None:

@@ -22,6 +22,7 @@ from typing import Any
 from library.config.suggest import did_you_mean, missing
 from library.config.toml_file import ConfigFile, read_toml
 from library.errors import ConfigError, Problem, raise_all
+from library.formatting import aligned
 from library.metrics.catalogue import METRICS, PAPER_TABLE, SOURCES, Metric, Source
 
 
@@ -154,3 +155,15 @@ def all_metrics(weights: Weights, *, paper_table: bool = False) -> Mapping[str, 
 
     own = {metric.name: metric for name in weights.own for metric in metrics_of(name)}
     return {**METRICS, **own, **(PAPER_TABLE if paper_table else {})}
+
+
+def list_networks(weights: Weights) -> str:
+    """A line for each network: where it is, or where it is to be had."""
+    rows = []
+    for name, source in SOURCES.items():
+        path = weights.find(name)
+        rows.append([name, "found" if path else "missing", str(path) if path else source.url])
+    rows += [[name, "found", str(network.weights)] for name, network in weights.own.items()]
+    found = sum(row[1] == "found" for row in rows)
+    how = "set paths in a TOML file, [weights] name = path, and give it as --weights"
+    return f"{aligned(rows)}\n\n{found} of {len(rows)} networks are here; for the others, download and {how}"

@@ -19,6 +19,7 @@ PICTURES = Group("The pictures", (
 MEASURED = Group("What is measured", (
     Option("metrics",                    names, None,  "such as clip_t,dino,kid; all of them without it"),
     Option("require",                    names, None,  "exit code 3 if one of these cannot be measured"),
+    Option("list",                       bool,  False, "show which networks are found where, and stop"),
     Option("weights",                    Path,  None,
            "TOML file that says where networks lie; else only the local Hugging Face cache is looked at"),
     Option("resize",                     str,   "clean",
