@@ -17,16 +17,37 @@ Only the U-Net has timesteps: modules of text encoders are plain. A trainer says
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
+import sys
 import weakref
-from typing import Any, Callable, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional
 
 import torch
 from torch import Tensor, nn
 
-import networks.lora
-from networks.lora import LoRAModule, LoRANetwork, is_sdxl, read_file
+if TYPE_CHECKING:
+    import networks.lora as lora_module
+else:
+    from networks import lora as lora_module
+
+    if not hasattr(lora_module, "OPTIONS"):
+        # Another trainer's own networks.lora comes first on the path there: take the one beside this file.
+        beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lora.py")
+        if not os.path.exists(beside) or os.path.samefile(beside, lora_module.__file__):
+            raise ImportError(
+                "networks.t_lora works with the networks/lora.py that it came with, and this is another trainer's: put "
+                "the folder it came in on PYTHONPATH instead of copying the file"
+            )
+        spec = importlib.util.spec_from_file_location("networks.lora_beside_t_lora", beside)
+        lora_module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(lora_module)
+
 from networks.lora_arguments import read_arguments
+
+LoRAModule, LoRANetwork = lora_module.LoRAModule, lora_module.LoRANetwork
+is_sdxl, read_file = lora_module.is_sdxl, lora_module.read_file
 
 STEPS = 1000  # T
 STARTS = ("zero", "random", "layer")
@@ -34,7 +55,7 @@ OWN_OPTIONS = {
     "t_min_rank": "slots that are active at the noisiest timestep (default: half of the rank)",
     "t_start": "zero: as a LoRA (default); random or layer: orthogonal, from random or the layer's singular vectors",
 }
-OPTIONS = {**networks.lora.OPTIONS, **OWN_OPTIONS}
+OPTIONS = {**lora_module.OPTIONS, **OWN_OPTIONS}
 
 
 def active_rank(timesteps: Tensor, rank: int, least: int) -> Tensor:
@@ -307,7 +328,7 @@ def create_network_from_weights(
     """A network with the ranks of a file, half of them where the file has a start in it; for inference a plain LoRA."""
     own, rest = own_options(kwargs)
     if for_inference:
-        return networks.lora.create_network_from_weights(
+        return lora_module.create_network_from_weights(
             multiplier, file, vae, text_encoder, unet, weights_sd=weights_sd, for_inference=True, **rest
         )
     tensors = read_file(file) if weights_sd is None else weights_sd

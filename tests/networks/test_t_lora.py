@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from fractions import Fraction
 from math import floor
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import networks
 from library.models.family import StableDiffusion
 from library.training.progress import Progress
 from networks import ac_lora, lora, t_lora
@@ -210,3 +213,33 @@ def test_a_run_tells_it_the_timesteps_and_resumes_exactly(train, tmp_path, monke
     assert train(output_dir=tmp_path / "parts", max_train_steps=3, resume="latest", **options) == 0
     one, other = (load_file(tmp_path / folder / "t.safetensors") for folder in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def imported_beside(monkeypatch, file: Path, other: Path):
+    """`file` as imported where `networks.lora` is another trainer's, which lies in `other`."""
+    theirs = ModuleType("networks.lora")
+    theirs.__file__ = str(other)
+    monkeypatch.setattr(networks, "lora", theirs)
+    spec = importlib.util.spec_from_file_location("t_lora_elsewhere", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_where_another_trainers_lora_comes_first_the_one_beside_it_is_used(monkeypatch, tmp_path):
+    (tmp_path / "lora.py").touch()
+    elsewhere = imported_beside(monkeypatch, Path(t_lora.__file__), tmp_path / "lora.py")
+    assert elsewhere.OPTIONS == t_lora.OPTIONS
+    model = fresh_model()
+    network = elsewhere.create_network(1.0, RANK, RANK, model.vae, text_encoder_of(model), model.unet)
+    assert [lora.lora_name for lora in network.unet_loras] == [lora.lora_name for lora in create(model).unet_loras]
+
+
+def test_a_copy_beside_another_trainers_lora_is_refused_with_what_to_do(monkeypatch, tmp_path):
+    copied, theirs = tmp_path / "t_lora.py", tmp_path / "lora.py"
+    copied.write_text(Path(t_lora.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    theirs.touch()
+    with pytest.raises(ImportError, match="put the folder it came in on PYTHONPATH instead of copying the file"):
+        imported_beside(monkeypatch, copied, theirs)
