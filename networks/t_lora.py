@@ -147,25 +147,30 @@ class TLoRAModule(LoRAModule):
             return out
         if self.training and self.module_dropout and torch.rand(1) < self.module_dropout:
             return out
+        h = self._down(x, self.lora_down.weight)
+        slots = None
         if mask is not None:
-            mask = self._shaped(mask, x)
+            slots = self._shaped(mask, x)
             if self.training and self.rank_dropout:
                 kept = torch.rand((x.shape[0], self.lora_dim), device=x.device) > self.rank_dropout
-                mask = mask * self._shaped(kept / (1 - self.rank_dropout), x)
+                slots = slots * self._shaped(kept / (1 - self.rank_dropout), x)
             if self.training and self.dropout:
-                mask = nn.functional.dropout(mask, p=self.dropout)
-        update = self._update(x, self.lora_down, self.lora_down.weight, self.lora_up.weight, mask)
+                slots = nn.functional.dropout(slots.expand_as(h), p=self.dropout)  # single values, as in networks.lora
+            slots = slots.to(h.dtype)
+        update = self._up(h, slots, self.lora_up.weight)
         if self.start_down is not None:
-            update = update - self._update(x, self.lora_down, self.start_down, self.start_up, mask)
+            update = update - self._up(self._down(x, self.start_down), slots, self.start_up)
         return torch.add(out, update, alpha=self.multiplier * self.scale)
 
-    def _update(self, x, layer, down, up, mask):
-        """up (mask * down x), as `layer` computes: a linear layer or a convolution."""
+    def _down(self, x, weight):
+        layer = self.lora_down
         if isinstance(layer, nn.Conv2d):
-            h = nn.functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
-            return nn.functional.conv2d(h if mask is None else h * mask.to(h.dtype), up)
-        h = nn.functional.linear(x, down)
-        return nn.functional.linear(h if mask is None else h * mask.to(h.dtype), up)
+            return nn.functional.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation)
+        return nn.functional.linear(x, weight)
+
+    def _up(self, h, slots, weight):
+        h = h if slots is None else h * slots
+        return (nn.functional.conv2d if isinstance(self.lora_up, nn.Conv2d) else nn.functional.linear)(h, weight)
 
     def _shaped(self, rows, x):
         """(batch, rank) so that it scales the slots of what A gives for x."""

@@ -19,7 +19,7 @@ from library.adapters.names import to_file_names
 from library.models.family import Family
 from library.models.original_names import inverted, rename, unet_names
 from miniworld.tiny import build
-from networks import ac_lora, lora
+from networks import ac_lora, lora, t_lora
 from tests.golden_table.networks import full_size, network_on
 
 Shapes = dict[str, tuple[int, ...]]
@@ -237,14 +237,16 @@ def test_a_file_with_the_names_in_memory_would_not_be_found(name):
     assert [module for module in own if a1111_place(module, name, known) is None]
 
 
-def test_a_file_of_ac_lora_has_the_names_of_one_of_lora():
-    """Only ranks differ, and they do not matter above."""
+@pytest.mark.parametrize(("module", "arguments"), [(ac_lora, {"ac_mode": "product"}), (t_lora, {"t_start": "random"})])
+def test_files_of_modules_that_build_on_lora_have_its_names(module, arguments):
+    """Only ranks differ, and they do not matter above. A LoRA of a rectified-flow model is one like any other."""
     model: Any = build(Family.SD1)
-    plain, cut = (
-        module.create_network(1.0, 4, 4, None, model.text_encoders[0], model.unet, **arguments)
-        for module, arguments in ((lora, {}), (ac_lora, {"ac_mode": "product"}))
+    plain, other = (
+        maker.create_network(1.0, 4, 4, None, model.text_encoders[0], model.unet, **given)
+        for maker, given in ((lora, {}), (module, arguments))
     )
-    for network in (plain, cut):
+    for network in (plain, other):
         network.apply_to(model.text_encoders[0], model.unet)
-    tensors, _ = cut.tensors_for_file()
-    assert to_file_names(tensors, model).keys() == to_file_names(plain.state_dict(), model).keys()
+    tensors = other.tensors_for_file()[0] if module is ac_lora else other.file_tensors()
+    names = to_file_names(plain.state_dict(), model).keys()
+    assert to_file_names(tensors, model).keys() == names

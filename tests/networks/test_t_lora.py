@@ -59,6 +59,23 @@ def test_each_sample_has_the_slots_of_its_own_timestep(monkeypatch):
     torch.testing.assert_close(module(x).flatten(1), rows @ a.T @ b.T * module.scale, rtol=1e-5, atol=1e-6)
 
 
+def test_dropout_leaves_out_single_values_and_not_a_slot_of_the_whole_picture():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, RANK, bias=False)
+    shared = t_lora.Timesteps(RANK)
+    module = t_lora.TLoRAModule("lora_unet_x", layer, 1.0, RANK, RANK, 0.5, timesteps=shared, start="zero")
+    module.apply_to()
+    with torch.no_grad():
+        layer.weight.zero_()
+        module.lora_down.weight.fill_(1 / 8)
+        module.lora_up.weight.copy_(torch.eye(RANK))
+    module.train()
+    shared.set(torch.tensor([0]))
+    values = layer(torch.ones(1, 4000, 8))[0]  # one value of each slot for each token
+    assert set(values.unique().tolist()) == {0.0, 2.0}
+    torch.testing.assert_close(values.mean(0), torch.ones(RANK), atol=0.06, rtol=0)
+
+
 def test_a_slot_that_is_not_active_gets_no_gradient():
     model = fresh_model()
     network = create(model)
