@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from library.batch.driver import Driver, Limits
-from library.batch.engines.create import refuse_devices, trainers
+from library.batch.engines.create import EngineSpec, refuse_devices, trainers
 from library.batch.method_modules import without_missing
-from library.batch.read_batch import BatchOfJobs, bring_up, read_batch, read_devices, refuse_other_jobs
+from library.batch.read_batch import BatchOfJobs, BatchSpec, bring_up, read_batch, read_devices, refuse_other_jobs
 from library.batch.status import show_plan, show_status
 from library.batch.summary import conclude, show_results
 from library.command import run_command
@@ -34,7 +34,7 @@ def run_batch(argv: Sequence[str]) -> None:
     elif settings["status"]:
         show_status(batch)
     elif settings["dry_run"] or settings["plan"]:
-        refuse_devices(settings, devices)
+        refuse_devices(settings.take(EngineSpec), devices)
         batch = without_missing(batch, settings, imports=True)
         refuse_other_jobs(batch)
         show_plan(batch, counts=settings["plan"])
@@ -44,10 +44,10 @@ def run_batch(argv: Sequence[str]) -> None:
 
 def train(settings: Settings, devices: Sequence[str], batch: BatchOfJobs) -> None:
     """Bring the ledger up to what is asked for, train what is not done, and show what came out."""
-    refuse_devices(settings, devices)
-    bring_up(batch, settings)
+    refuse_devices(settings.take(EngineSpec), devices)
+    bring_up(batch, settings.take(BatchSpec))
     driver = Driver(batch.ledger, batch.jobs, limits(settings, batch))
-    driver.drive(trainers(settings, devices))
+    driver.drive(trainers(settings.take(EngineSpec), devices))
     is_one_of_many = settings["worker"]
     not_evaluated: list[str] = []
     if not is_one_of_many:

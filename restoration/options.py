@@ -22,6 +22,7 @@ from library.config.options.network import NETWORK
 from library.config.options.optimizer import OPTIMIZER
 from library.config.options.saving import SAVING
 from library.config.options.training import TRAINING
+from library.config.spec import declared, spec_of
 from library.config.values import path_or_name, period, two_numbers
 from restoration.damage.ranges import PRESETS, RANGES, SECOND, Degradation
 
@@ -207,6 +208,9 @@ EVERYTHING = (
 )
 """A config file may hold what any of the commands reads."""
 
+restoration_spec = spec_of(*EVERYTHING)
+"""A frozen dataclass of options of the restoration commands."""
+
 
 def groups_for(*first: Group) -> list[Group]:
     """All groups, a command's own in front: `--help` begins with them, and a shared config file has no unknown keys."""
@@ -224,11 +228,24 @@ def degradation_of(settings: Settings) -> Degradation:
     return PRESETS[settings["degradation"]].with_ranges(ranges)
 
 
-def stem_of(settings: Settings, pivot: str) -> str:
-    return (settings["output_name"] or "person") + PIVOT_FILES[pivot]
+@restoration_spec
+class PersonFileSpec:
+    """The options on where the files of a person are; field names are the options'."""
+
+    output_dir: Path
+    output_name: str | None = declared
+    unet_weights: Path | None = declared
+
+    def stem(self, pivot: str) -> str:
+        return (self.output_name or "person") + PIVOT_FILES[pivot]
+
+    @property
+    def g_p(self) -> Path:
+        """The G_p that step 2 and restoring use."""
+        return self.unet_weights or self.output_dir / f"{self.stem(TEXT)}.safetensors"
 
 
 def settings_of(settings: Settings, pivot: str) -> Settings:
     """The settings with a pivot's own learning rate, steps and file name under the names that every training reads."""
     own = {name: settings[f"{pivot}_{name}"] for name in ("learning_rate", "max_train_steps")}
-    return replace(settings, values=settings.values | own | {"output_name": stem_of(settings, pivot), "pivot": pivot})
+    return settings.changed(**own, output_name=settings.take(PersonFileSpec).stem(pivot), pivot=pivot)

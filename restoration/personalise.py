@@ -24,7 +24,7 @@ from library.launch import start_the_missing_processes
 from restoration.checks import restoring_face_problems, training_problems, writing_problems
 from restoration.evaluate import report
 from restoration.options import DEGRADATION, EVALUATION, FILES, IDENTITY, PIVOTS, RESTORER, SAMPLING, groups_for
-from restoration.restore import changed, restore_folder
+from restoration.restore import restore_folder
 from restoration.train import train_pivots
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def personalise(argv: Sequence[str]) -> None:
     output: Path = settings["output"]
     blind = output.with_name(f"{output.name}_blind")
     restore_folder(settings)
-    restore_folder(changed(settings, blind=True, mode="restore", output=blind))
+    restore_folder(settings.changed(blind=True, mode="restore", output=blind))
     if settings["reference"] is not None:
         report(
             {"degraded": settings["input"], "blind": blind, "restored": output}, settings["reference"], output, settings

@@ -50,7 +50,7 @@ def prepare(argv: Sequence[str]) -> None:
         settings["min_sharpness"],
         settings["which_face"],
         face_network(settings["identity_model"]) if settings["identity_model"] else None,
-        know_person(settings, settings["identity_refs"]),
+        know_person(settings["identity_model"], settings["identity_refs"]),
     )
     sources = find_pictures(settings["input"], "input")
     names = output_names(sources, target)

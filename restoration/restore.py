@@ -83,7 +83,7 @@ def restore_folder(settings: Settings) -> None:
     studio = open_studio(settings)
     if finder:
         if settings["other_faces"] == "blind" and not settings["blind"]:
-            finder = replace(finder, others=open_studio(changed(settings, blind=True, mode="restore")))
+            finder = replace(finder, others=open_studio(settings.changed(blind=True, mode="restore")))
         done = restore_photos(studio, sources, finder)
     else:
         done = restore_aligned(studio, sources, settings["batch_size"])
@@ -113,13 +113,8 @@ def find_faces_by(settings: Settings) -> FaceFinder:
     if which == "auto" and (settings["blind"] or settings["mode"] == "swap"):
         which = "all" if settings["blind"] else "largest"
     known_by = settings["identity_refs"] or settings["reference_dir"]
-    person = know_person(settings, known_by) if which in ("auto", "identity") else None
+    person = know_person(settings["identity_model"], known_by) if which in ("auto", "identity") else None
     return FaceFinder(FaceDetector(settings["face_detector"]), settings["min_face"], which, person)
-
-
-def changed(settings: Settings, **values: object) -> Settings:
-    """The same settings but for these values."""
-    return replace(settings, values=settings.values | values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # started by its path: the repository is where `library` and `restoration` are found
@@ -66,7 +65,7 @@ def train_pivots(settings: Settings) -> None:
         with run.lock, run.signals:
             fit(run)
         if pivot == TEXT and settings["resume"] == "latest":  # states of step 2 are around an older G
-            settings = replace(settings, values=settings.values | {"resume": None})
+            settings = settings.changed(resume=None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,11 +9,12 @@ import torch
 
 from library.errors import UserError
 from library.files import write_text
+from library.models.text import TextSpec
 from library.sampling.previews import write_previews
 from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
 from library.training.runtime.environment import choose_environment
-from library.training.runtime.memory import on_device
+from library.training.runtime.memory import MemorySpec, on_device
 from library.training.saving.file_names import SavingSpec
 from library.training.setup.base_model import LoadModel
 from library.training.setup.build import build_batches, build_conditioner, build_objective
@@ -34,7 +35,7 @@ def look_at_the_model(checked: Checked, load: LoadModel) -> None:
     environment = choose_environment(settings, None)
     device = environment.processes.device
     model = load(settings, device)
-    conditioner = build_conditioner(settings, model)
+    conditioner = build_conditioner(settings.take(TextSpec), model)
     lines: list[dict[str, Any]] = [{"event": "begin", "step": 0, "total_steps": 0, "total_epochs": 0}]
     _, held_out = build_batches(checked, model, conditioner, environment, 0)
     with torch.no_grad(), environment.precision.autocast():
@@ -44,7 +45,7 @@ def look_at_the_model(checked: Checked, load: LoadModel) -> None:
             validation = Validation(settings.take(ValidationSpec), objective, held_out)
             lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.measure(environment.processes, 0)})
         if checked.prompts:
-            with on_device(model, device, keep_reserved=settings["highvram"]):
+            with on_device(model, device, keep_reserved=settings.take(MemorySpec).highvram):
                 pictures = write_previews(
                     model,
                     conditioner,

@@ -17,7 +17,19 @@ from library.batch.jobs.job import Job
 from library.batch.jobs.jobs_file import JobsFile, read_jobs_file
 from library.batch.jobs.ledger import DONE, Ledger, Record
 from library.config.option import Settings
+from library.config.options.batch import BATCH
+from library.config.spec import declared, spec_of
 from library.errors import ConfigError, raise_all
+
+
+@spec_of(BATCH)
+class BatchSpec:
+    """The options on which jobs are done; field names are the options'."""
+
+    jobs: Path | None = declared
+    only: Sequence[str] | None = declared
+    retry: str | None = declared
+    verify: bool = declared
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,16 @@ class BatchOfJobs:
 
 def read_batch(settings: Settings) -> BatchOfJobs:
     """The batch of the options. Raises ConfigError with everything that is wrong."""
-    if settings["jobs"] is None:
+    spec = settings.take(BatchSpec)
+    if spec.jobs is None:
         raise ConfigError("`--jobs` is missing: the TOML file that says which jobs there are.")
-    file, problems = read_jobs_file(settings["jobs"], OPTIONS)
+    file, problems = read_jobs_file(spec.jobs, OPTIONS)
     jobs = expand(file, OPTIONS, problems)
     prepared = prepare(settings, jobs, problems)
     raise_all(problems, ConfigError)
     if not jobs:
         raise ConfigError(f"{file.path.name} makes no job: everything is excluded.")
-    names = {job.name for job in chosen(jobs, settings["only"])}
+    names = {job.name for job in chosen(jobs, spec.only)}
     output_dir = Path(os.path.abspath(file.batch["output_dir"]))
     return BatchOfJobs(file, [p for p in prepared if p.job.name in names], Ledger(output_dir), prepared)
 
@@ -60,7 +73,7 @@ def refuse_other_jobs(batch: BatchOfJobs) -> None:
     job_state.refuse_other_jobs([(record, key_of(prepared, digests)) for prepared, record in known])
 
 
-def bring_up(batch: BatchOfJobs, settings: Settings) -> None:
+def bring_up(batch: BatchOfJobs, spec: BatchSpec) -> None:
     """Write the jobs and their configs into the ledger, with what changed since the last start.
 
     Raises ConfigError where a name in the ledger is another job's.
@@ -74,13 +87,13 @@ def bring_up(batch: BatchOfJobs, settings: Settings) -> None:
     found = [(ledger.read(name), key) for name, key in keys.items()]
     job_state.refuse_other_jobs(found)
     plan: dict[str, Any] = {"jobs_file": str(batch.file.path), "jobs": [job.name for job in batch.jobs]}
-    if not settings["only"]:
+    if not spec.only:
         ledger.write_plan(plan)
     for prepared in batch.prepared:
-        _bring_up_one(ledger, prepared, keys[prepared.job.name], settings)
+        _bring_up_one(ledger, prepared, keys[prepared.job.name], spec)
 
 
-def _bring_up_one(ledger: Ledger, prepared: Prepared, key: JobFingerprint, settings: Settings) -> None:
+def _bring_up_one(ledger: Ledger, prepared: Prepared, key: JobFingerprint, spec: BatchSpec) -> None:
     job = prepared.job
     with ledger.held(job.name) as mine:
         if not mine:  # another driver is at it
@@ -89,8 +102,8 @@ def _bring_up_one(ledger: Ledger, prepared: Prepared, key: JobFingerprint, setti
         folder = ledger.output_dir / job.name
         if not key.agrees(old.key, old.parts) and old.state in job_state.FAILURES:
             ledger.set_aside(old)  # states of another configuration, which nothing can go on from
-        new = job_state.brought_up(old, job, key, settings["retry"], folder)
-        if settings["verify"] and new.state == DONE:
+        new = job_state.brought_up(old, job, key, spec.retry, folder)
+        if spec.verify and new.state == DONE:
             new = job_state.verified(new, folder)
         if new != old:
             ledger.write(new)

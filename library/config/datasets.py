@@ -26,7 +26,7 @@ from library.config.dataset_keys import (
     DatasetKey,
 )
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
-from library.config.image_folders import folder_tables, require_images, why_not_a_file, why_not_a_folder
+from library.config.image_folders import SourceSpec, folder_tables, require_images, why_not_a_file, why_not_a_folder
 from library.config.ineffective_keys import lonely_keys
 from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
 from library.config.suggest import did_you_mean
@@ -46,8 +46,13 @@ def plan_datasets(settings: Settings) -> DatasetPlan:
     raise_all(reading.problems, ConfigError)
     settings.warnings.extend(reading.warnings)
     settings.warnings.extend(lonely_keys(plan, settings))
-    require_images(plan, settings["train_data_dir"])
+    require_images(plan, settings.take(SourceSpec).train_data_dir)
     return plan
+
+
+def is_described(settings: Settings) -> bool:
+    """Whether the datasets come from a description, and not from folders named REPEATS_CLASS."""
+    return bool(settings.take(SourceSpec).dataset_config or settings.dataset_tables)
 
 
 def dataset_problems(settings: Settings) -> list[Problem]:
@@ -57,7 +62,7 @@ def dataset_problems(settings: Settings) -> list[Problem]:
         plan = reading.read()
     except ConfigError as error:
         return [Problem(str(error))]
-    if settings["explain"]:
+    if settings.take(SourceSpec).explain:
         settings.warnings.extend([*reading.warnings, *lonely_keys(plan, settings)])
     return reading.problems
 
@@ -92,6 +97,10 @@ class _DatasetReading:
     origin_of: Callable[..., Origin] = field(init=False)  # the place of a key, by its way from the top
     split_places: dict[int, str] = field(default_factory=dict)  # of each dataset's `validation_split`, by its index
     splits_left_open: set[int] = field(default_factory=set)
+    asked: SourceSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asked = self.settings.take(SourceSpec)
 
     def read(self) -> DatasetPlan:
         source = self._source()
@@ -112,7 +121,7 @@ class _DatasetReading:
             )
             return ()
         specs = [self._dataset(place, table, general) for place, table in enumerate(datasets)]
-        if not datasets and not self.problems and source.path != self.settings["train_data_dir"]:
+        if not datasets and not self.problems and source.path != self.asked.train_data_dir:
             self.problems.append(Problem(f"{source.path.name} has no [[datasets]] with [[datasets.subsets]] in it."))
         sound = [spec for spec in specs if spec is not None]
         if self.settings.values.get("save_best"):
@@ -124,7 +133,7 @@ class _DatasetReading:
     def _source(self) -> DatasetTables | None:
         """The description that is used; a warning names those that are not."""
         settings, embedded = self.settings, self.settings.dataset_tables
-        path, folder = settings["dataset_config"], settings["train_data_dir"]
+        path, folder = self.asked.dataset_config, self.asked.train_data_dir
         if folder and settings.origins["train_data_dir"] == COMMAND_LINE != settings.origins["dataset_config"]:
             if path or embedded:  # sd-scripts would not look at the command line here
                 self.warnings.append("`--train_data_dir` on the command line is used instead of the config's datasets.")
@@ -143,7 +152,7 @@ class _DatasetReading:
             if folder:
                 self.warnings.append(f"[[datasets]] in {embedded.path.name} are used, not train_data_dir.")
             return embedded
-        if folder is None and not settings["in_json"]:
+        if folder is None and not self.asked.in_json:
             self.problems.append(
                 Problem(
                     "No images are given: set `train_data_dir` to a folder of folders like 10_person, "
@@ -212,7 +221,7 @@ class _DatasetReading:
         if metadata is not None and (why := why_not_a_file(metadata)):
             place = f"`metadata_file` {level.origins['metadata_file'].phrase}"
             self.problems.append(Problem(f"{place}: {why}", understood=True))
-        if masks is not None and not self.settings["masked_loss"]:
+        if masks is not None and not self.asked.masked_loss:
             needs = "needs `masked_loss = true`: masks weigh the loss"
             self.problems.append(
                 Problem(f"`conditioning_data_dir` {level.origins['conditioning_data_dir'].phrase} {needs}.")
@@ -273,10 +282,9 @@ class _DatasetReading:
 
     def _check_caching(self, values: dict[str, Any], chain: list[_Level]) -> None:
         """Cached latents are those of one and the same picture at every visit."""
-        if not self.settings["cache_latents"]:
+        if not self.asked.cache_latents:
             return
-        to_disk = self.settings["cache_latents_to_disk"]
-        cached = self.settings.place("cache_latents_to_disk" if to_disk else "cache_latents")
+        cached = self.settings.place("cache_latents_to_disk" if self.asked.cache_latents_to_disk else "cache_latents")
         for name, what in CHANGES_PIXELS.items():
             if values[name]:
                 self.problems.append(

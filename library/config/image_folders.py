@@ -12,6 +12,7 @@ from typing import Any
 
 from library.config.dataset_specs import DatasetPlan
 from library.config.option import DatasetTables, Origin, Settings
+from library.config.spec import declared, spec
 from library.config.suggest import missing
 from library.errors import Problem, UserError
 
@@ -22,10 +23,27 @@ LOOKALIKES = (".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".psd",
 """Pictures of other kinds, which are passed over and named."""
 
 
+@spec
+class SourceSpec:
+    """The options on where pictures come from and what is made of them; field names are the options'."""
+
+    dataset_config: Path | None = declared
+    train_data_dir: Path | None = declared
+    reg_data_dir: Path | None = declared
+    in_json: Path | None = declared
+    masked_loss: bool = declared
+    cache_latents: bool = declared
+    cache_latents_to_disk: bool = declared
+    dataset_repeats: int = declared
+    caption_extension: str = declared
+    explain: bool = declared
+
+
 def folder_tables(settings: Settings, problems: list[Problem], warnings: list[str]) -> DatasetTables:
     """`train_data_dir` and `reg_data_dir` as the dataset description that they stand for; with `in_json` the images of
     that file, which are looked for in `train_data_dir`."""
-    if settings["in_json"]:
+    source = settings.take(SourceSpec)
+    if source.in_json:
         return metadata_tables(settings)
     subsets: list[dict[str, Any]] = []
     for name, is_reg in (("train_data_dir", False), ("reg_data_dir", True)):
@@ -41,21 +59,22 @@ def folder_tables(settings: Settings, problems: list[Problem], warnings: list[st
         subsets += [{**subset, "is_reg": is_reg} for subset in found]
 
     def origin_of(*keys: str | int) -> Origin:
-        return Origin("file", settings["train_data_dir"])
+        return Origin("file", source.train_data_dir)
 
     datasets = [{"subsets": subsets}] if subsets else []
-    return DatasetTables({"datasets": datasets}, origin_of, settings["train_data_dir"])
+    return DatasetTables({"datasets": datasets}, origin_of, source.train_data_dir)
 
 
 def metadata_tables(settings: Settings) -> DatasetTables:
     """`in_json` as the dataset description that it stands for."""
-    places = {"metadata_file": settings["in_json"], "image_dir": settings["train_data_dir"]}
+    source = settings.take(SourceSpec)
+    places = {"metadata_file": source.in_json, "image_dir": source.train_data_dir}
     subset = {key: str(path) for key, path in places.items() if path is not None}
 
     def origin_of(*keys: str | int) -> Origin:
         return settings.origins["train_data_dir" if keys[-1] == "image_dir" else "in_json"]
 
-    return DatasetTables({"datasets": [{"subsets": [subset]}]}, origin_of, settings["in_json"])
+    return DatasetTables({"datasets": [{"subsets": [subset]}]}, origin_of, source.in_json)
 
 
 def concept_folders(folder: Path, warnings: list[str]) -> list[dict[str, Any]]:

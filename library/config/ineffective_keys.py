@@ -7,6 +7,7 @@ from typing import Any
 
 from library.config.dataset_keys import BY_NAME
 from library.config.dataset_specs import DatasetPlan
+from library.config.image_folders import SourceSpec
 from library.config.option import Settings, is_off
 
 VARY_TAGS = ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step")
@@ -34,7 +35,8 @@ def lonely_keys(plan: DatasetPlan, settings: Settings) -> Iterator[str]:
             others = " or ".join(f"`{partner}`" for partner in partners)
             yield f"{settings.place(name)} has no effect without {others}."
     subsets = [subset for dataset in plan for subset in dataset.subsets]
-    repeats = settings["dataset_repeats"]
+    source = settings.take(SourceSpec)
+    repeats = source.dataset_repeats
     if settings.explicit("dataset_repeats") and repeats != 1 and all(s.num_repeats != repeats for s in subsets):
         yield f"{settings.place('dataset_repeats')} has no effect: every subset has a number of repeats of its own."
     steps, epochs = "max_train_steps", "max_train_epochs"
@@ -49,6 +51,6 @@ def lonely_keys(plan: DatasetPlan, settings: Settings) -> Iterator[str]:
             if settings.explicit(name) and settings[name] is not None:
                 lacks = "no picture is held out; set `validation_split`, say to 0.1"
                 yield f"{settings.place(name)} has no effect: {lacks}."
-    if settings["masked_loss"] and not any(s.alpha_mask or s.conditioning_data_dir for s in subsets):
+    if source.masked_loss and not any(s.alpha_mask or s.conditioning_data_dir for s in subsets):
         lacks = "no subset has masks; give one a `conditioning_data_dir` or `alpha_mask`"
         yield f"{settings.place('masked_loss')} has no effect: {lacks}."

@@ -231,6 +231,10 @@ class Settings:
         fields = dataclasses.fields(spec)  # pyright: ignore[reportArgumentType]
         return spec(**{f.name: self.values[f.name] for f in fields if f.init and f.name in self.values})
 
+    def changed(self, **values: Any) -> Settings:
+        """The same settings but for these values, with a namespace of their own."""
+        return replace(self, values=self.values | values, _namespace=None)
+
     def namespace(self) -> argparse.Namespace:
         """Every option as network modules of sd-scripts expect it: plain attributes, paths as texts.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from library.config.image_folders import is_image_name, what_else_is_there, why_not_a_folder
 from library.config.option import Settings
+from library.config.options.evaluate import ALL_EVALUATE
+from library.config.spec import declared, spec_of
 from library.config.suggest import did_you_mean, missing
 from library.errors import ConfigError, Problem, raise_all
 from library.metrics.catalogue import Metric
@@ -45,22 +48,35 @@ class Request:
         return not_there(metric, self.weights)
 
 
+@spec_of(*ALL_EVALUATE)
+class RequestSpec:
+    """The options on what is measured of which pictures; field names are the options'."""
+
+    only: str | None = declared
+    prompts: Path | None = declared
+    metrics: Sequence[str] | None = declared
+    require: Sequence[str] | None = declared
+    weights: Path | None = declared
+    paper_table: bool = declared
+
+
 def read_request(settings: Settings) -> Request:
     """Everything that can be known before a network is loaded. Raises ConfigError with all mistakes."""
+    spec = settings.take(RequestSpec)
     problems: list[Problem] = []
     folders = {name: _pictures_in(settings, name, problems) for name in ("generated", "reference", "base")}
     notes: list[str] = []
-    if settings["prompts"] is None:
+    if spec.prompts is None:
         asked = [PromptedPicture(path, known_prompt(path, problems)) for path in folders["generated"]]
     else:
-        asked = list(prompts_of_manifest(folders["generated"], settings["prompts"], problems, notes))
+        asked = list(prompts_of_manifest(folders["generated"], spec.prompts, problems, notes))
     weights = Weights()
     try:
-        weights = read_weights(settings["weights"])
+        weights = read_weights(spec.weights)
     except ConfigError as error:
         problems.append(Problem(str(error)))
-    known = all_metrics(weights, paper_table=settings["paper_table"])
-    chosen = settings["metrics"] or list(known)
+    known = all_metrics(weights, paper_table=spec.paper_table)
+    chosen = spec.metrics or list(known)
     for option in ("metrics", "require"):
         for name in settings[option] or ():
             if name not in known:
@@ -72,8 +88,8 @@ def read_request(settings: Settings) -> Request:
         if settings[name] is not None and not settings[name].is_file():
             problems.append(Problem(f"{settings.place(name)}: {missing(settings[name])}"))
     raise_all(problems, ConfigError)
-    names = dict.fromkeys([*chosen, *(settings["require"] or ())])
-    if settings["paper_table"]:
+    names = dict.fromkeys([*chosen, *(spec.require or ())])
+    if spec.paper_table:
         names |= dict.fromkeys(all_metrics(Weights(), paper_table=True).keys() - all_metrics(Weights()).keys())
     return Request(asked, folders["reference"], folders["base"], [known[name] for name in names], weights, notes)
 
@@ -91,7 +107,7 @@ def _pictures_in(settings: Settings, name: str, problems: list[Problem]) -> list
     found = sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
     if not found:
         problems.append(Problem(f"{settings.place(name)} holds no pictures: {what_else_is_there(folder)}"))
-    pattern = settings["only"] if name == "generated" else None
+    pattern = settings.take(RequestSpec).only if name == "generated" else None
     chosen = [path for path in found if pattern is None or fnmatchcase(path.name, pattern)]
     if found and not chosen:
         there = f"{folder} has {found[0].name}" + (" and others" if len(found) > 1 else "")

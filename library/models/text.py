@@ -10,11 +10,35 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from library.config.spec import declared, spec
 from library.errors import ConfigError
 from library.models.family import Family, StableDiffusion
 from library.models.weighted_prompts import token_weights, weighted_ids
 
 CHUNK = 75  # tokens of a caption that fit between the start and the end token of one run of the text encoder
+
+
+@spec
+class TextSpec:
+    """The options on how captions are read; field names are the options'."""
+
+    clip_skip: int | None = declared
+    max_token_length: int | None = declared
+    weighted_captions: bool = declared
+
+    @property
+    def tokens(self) -> int:
+        """Of a caption as the U-Net reads it, with a start and an end."""
+        return (self.max_token_length or CHUNK) + 2
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """As conditioners take them."""
+        return {
+            "clip_skip": self.clip_skip,
+            "max_token_length": self.max_token_length,
+            "weighted": self.weighted_captions,
+        }
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from library.config.option import Settings
 from library.image_files import load
 from library.metrics.distances import unit
 from restoration.image_folders import at_size
@@ -46,15 +45,15 @@ def other_people(directions: Sequence[np.ndarray]) -> dict[int, float]:
     return strangers if 2 * len(strangers) < len(cosines) else {}
 
 
-def describe_references(paths: Sequence[Path], settings: Settings) -> list[str]:
+def describe_references(paths: Sequence[Path], identity_model: Path | None) -> list[str]:
     """A line for each reference that should not be there; who is in them is seen where there is an `identity_model`."""
     pictures = [load(path) for path in paths]
     lines = [
         f"the references '{paths[first].name}' and '{paths[again].name}' are the same photo, which counts twice"
         for again, first in same_photos(pictures).items()
     ]
-    if settings["identity_model"] is not None:
-        network = face_network(settings["identity_model"])
+    if identity_model is not None:
+        network = face_network(identity_model)
         lines += [
             f"the reference '{paths[number].name}' seems to show another person: its likeness to the others is "
             f"{median:.2f}; remove it, or it is learnt too"

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 
 from library.config.option import Settings
-from library.diffusion.noise import NoiseSpec
 from library.files import file_hash
+from library.training.callbacks.samples import PreviewSpec
 from library.training.clock import Clock
 from library.training.log.header import images_event
 from library.training.log.timing import Stopwatch
+from library.training.optim.optimizers import OptimizerSpec
 from library.training.run import Run
 from library.training.runtime.environment import Environment, choose_environment
 from library.training.runtime.memory import place
-from library.training.saving.fingerprint import digest_of_weights, fingerprint
+from library.training.saving.file_names import SavingSpec
+from library.training.saving.fingerprint import digest_of_weights, fingerprint, optimizer_text
 from library.training.saving.resume import read_position
 from library.training.setup.assemble import (
     Resumed,
@@ -29,17 +31,17 @@ from library.training.setup.assemble import (
 )
 from library.training.setup.caching import VaeEncoder
 from library.training.trainables import Trainable
+from restoration.damage.ranges import Degradation
 from restoration.options import TEXT, degradation_of, settings_of
 from restoration.pivots.batches import Latents, RestorationBatches
-from restoration.pivots.header import constant_header, metadata_writer
+from restoration.pivots.header import HeaderSpec, constant_header, metadata_writer
 from restoration.pivots.memory_budget import budget, count_of
-from restoration.pivots.objective import Restoration, text_timesteps
-from restoration.pivots.person import People, Person, base_mark, class_prompt_of, give_weights
-from restoration.pivots.pivot import MARK, decided_by, person_file
-from restoration.pivots.samples import build_previews
+from restoration.pivots.objective import Restoration, RestorationSpec
+from restoration.pivots.person import People, PersonSpec, base_mark, give_weights
+from restoration.pivots.pivot import MARK, PivotSpec, decided_by, person_file
+from restoration.pivots.samples import RestorationPreviewSpec, build_previews
 from restoration.pivots.trainable import build_trainable, freeze, network_plugin, untrained
-from restoration.pivots.training_pictures import TrainingPictures, find_training_pictures
-from restoration.restoring.sampling import lowest_noise_timesteps
+from restoration.pivots.training_pictures import PictureSpec, TrainingPictures, find_training_pictures
 from restoration.system.cleaner import load_cleaner
 from restoration.system.load import Restorer, load_named_restorer
 from restoration.system.system import System
@@ -51,29 +53,30 @@ def build_pivot(settings: Settings, pivot: str) -> Run:
     """The run of one pivot, ready for the loop. `settings` are those of the whole command."""
     file_of_g, mark = person_file(settings), decided_by(settings, pivot)
     settings = settings_of(settings, pivot)
-    plugin = network_plugin(settings) if pivot == TEXT and settings["network_module"] else None
+    spec, saving = settings.take(PivotSpec), settings.take(SavingSpec)
+    plugin = network_plugin(spec) if pivot == TEXT else None
     resumed = check_surroundings(settings)
-    check_rates(settings, settings["max_train_steps"])
+    check_rates(settings, spec.max_train_steps)
     environment, stopwatch = choose_environment(settings, resumed.fingerprint), Stopwatch()
     with stopwatch.during("load"):
         restorer = load_named_restorer(settings)
     system, model = restorer.system, restorer.system.model
-    person = person_of(settings, base_mark(model.unet))
-    side = settings["resolution"] or model.native_size
-    pictures = find_training_pictures(settings, pivot, model, person, side, environment)
-    people = People(model, pictures.people, settings["network_module"])
+    person = settings.take(PersonSpec).person(base_mark(model.unet))
+    side = spec.resolution or model.native_size
+    pictures = find_training_pictures(settings.take(PictureSpec), pivot, model, person, side, environment)
+    people = People(model, pictures.people, spec.network_module)
     if pivot != TEXT and not pictures.people:
-        give_weights(model, file_of_g, settings["network_module"])
+        give_weights(model, file_of_g, spec.network_module)
 
     trainable = build_trainable(settings, pivot, system, plugin, environment)
-    check_free_disk(settings["output_dir"], [trainable])
-    latents = build_latents(settings, restorer, side, environment)
-    batches = build_batches(settings, system, pictures, latents, environment)
-    clock = Clock(batches.steps_per_epoch, settings["max_train_steps"])
-    if settings["cache_conditions"]:
+    check_free_disk(saving.output_dir, [trainable])
+    latents = build_latents(spec.cleaner, degradation_of(settings), restorer, side, environment)
+    batches = build_batches(spec, system, pictures, latents, environment)
+    clock = Clock(batches.steps_per_epoch, spec.max_train_steps)
+    if spec.cache_conditions:
         with stopwatch.during("cache"):
             latents.prepare(batches.visits(_position(resumed), clock.total_steps), environment.processes.is_main)
-    place(model, environment.processes.device, vae=not settings["cache_conditions"], text_encoders=False)
+    place(model, environment.processes.device, vae=not spec.cache_conditions, text_encoders=False)
     freeze(system, trainable, environment)
 
     optimizers, notes = build_optimizers(settings, [trainable], clock, environment.processes)
@@ -84,9 +87,11 @@ def build_pivot(settings: Settings, pivot: str) -> Run:
         """A pivot that moved nothing is never taken for a finished one."""
         return {MARK: mark} if trainable.findings().moved else {}
 
-    objective = build_objective(settings, pivot, system, environment, people)
+    objective = build_objective(settings.take(RestorationSpec), pivot, system, environment, people)
     objective.tell_timesteps = [trainable.on_timesteps]
-    header = constant_header(settings, pivot, model, optimizers)
+    facts = settings.take(HeaderSpec)
+    optimizer = optimizer_text(optimizers.optimizer, settings.take(OptimizerSpec).arguments)
+    header = constant_header(facts, pivot, model, optimizer)
     return assemble(
         settings,
         environment,
@@ -96,29 +101,33 @@ def build_pivot(settings: Settings, pivot: str) -> Run:
         batches=batches,
         clock=clock,
         optimizers=optimizers,
-        metadata=metadata_writer(settings, person, pictures, header, environment, written_mark),
+        metadata=metadata_writer(facts, person, pictures, header, environment, written_mark),
         fingerprint=fingerprint_of(settings, pivot, system, pictures, environment),
-        rates={f"{pivot}_learning_rate": settings["learning_rate"]},
-        previews=build_previews(settings, system, latents, pictures.faces, person.prompt, environment.processes.device),
+        rates={f"{pivot}_learning_rate": spec.learning_rate},
+        previews=build_previews(
+            settings.take(RestorationPreviewSpec),
+            settings.take(PreviewSpec),
+            saving,
+            system,
+            latents,
+            pictures.faces,
+            person.prompt,
+            environment.processes.device,
+        ),
         opening=[images_event([(face.path, face.prompt) for face in pictures.faces])],
         stopwatch=stopwatch,
     )
 
 
-def person_of(settings: Settings, base: str) -> Person:
-    """The person as the options describe them."""
-    prompt, token = settings["prompt"], settings["token"]
-    class_prompt = class_prompt_of(prompt, token)
-    return Person(prompt, settings["class_prompt"] or class_prompt, token, settings["gamma"], base)
-
-
-def build_latents(settings: Settings, restorer: Restorer, side: int, environment: Environment) -> Latents:
+def build_latents(
+    cleaner: str | None, degradation: Degradation, restorer: Restorer, side: int, environment: Environment
+) -> Latents:
     """What becomes of a face: damaged, cleaned by R, and encoded, at `side` pixels."""
     model, device = restorer.system.model, environment.processes.device
     return Latents(
         VaeEncoder(model, device),
-        load_cleaner(settings["cleaner"], device, restorer.cleaner),
-        degradation_of(settings).for_size(side),
+        load_cleaner(cleaner, device, restorer.cleaner),
+        degradation.for_size(side),
         model.scaling_factor,
         side,
         environment.seed,
@@ -126,7 +135,7 @@ def build_latents(settings: Settings, restorer: Restorer, side: int, environment
 
 
 def build_batches(
-    settings: Settings, system: System, pictures: TrainingPictures, latents: Latents, environment: Environment
+    spec: PivotSpec, system: System, pictures: TrainingPictures, latents: Latents, environment: Environment
 ) -> RestorationBatches:
     """Which faces make which step, each with what G reads for it."""
     texts = {face.prompt: system.text([face.prompt])[0] for face in [*pictures.faces, *pictures.prior]}
@@ -136,30 +145,24 @@ def build_batches(
         latents,
         texts,
         seed=environment.seed,
-        batch_size=settings["train_batch_size"],
+        batch_size=spec.train_batch_size,
         geometry=environment.geometry,
-        prior_loss_weight=settings["prior_loss_weight"],
+        prior_loss_weight=spec.prior_loss_weight,
     )
 
 
 def build_objective(
-    settings: Settings, pivot: str, system: System, environment: Environment, people: People
+    spec: RestorationSpec, pivot: str, system: System, environment: Environment, people: People
 ) -> Restoration:
-    low, high = settings["min_timestep"], settings["max_timestep"]
+    device = environment.processes.device
     if pivot == TEXT:
-        return Restoration(
-            system,
-            environment.processes.device,
-            noise=text_timesteps(settings["gamma"], low, high),
-            in_context=settings["in_context"],
-        )
-    null = lowest_noise_timesteps(settings["gamma"]) if settings["high_noise_text"] == "null" else None
+        return Restoration(system, device, noise=spec.text_timesteps, in_context=spec.in_context)
     return Restoration(
         system,
-        environment.processes.device,
-        noise=NoiseSpec(min_timestep=low, max_timestep=high),
+        device,
+        noise=spec.model_timesteps,
         trains_encoder=True,
-        null_above=null,
+        null_above=spec.null_above,
         before=people.show,
     )
 
@@ -168,11 +171,11 @@ def fingerprint_of(
     settings: Settings, pivot: str, system: System, pictures: TrainingPictures, environment: Environment
 ) -> dict[str, Any]:
     """What a state must agree with to be gone on from."""
-    options: dict[str, Any] = settings.values | {"seed": environment.seed}
-    if options["cleaner"] and Path(options["cleaner"]).is_file():
-        options["cleaner"] = Path(options["cleaner"])  # a file and not a name: its content counts
+    spec, options = settings.take(PivotSpec), settings.values | {"seed": environment.seed}
+    if spec.cleaner and Path(spec.cleaner).is_file():
+        options |= {"cleaner": Path(spec.cleaner)}  # a file and not a name: its content counts
     return fingerprint(options, settings.options, system.model, environment.geometry) | {
-        "learning_rate": options["learning_rate"],  # the pivot's own
+        "learning_rate": spec.learning_rate,  # the pivot's own
         "weights of E": digest_of_weights([system.encoder]) if pivot == TEXT else None,
         "pictures": {face.sample_id: file_hash(face.path) for face in [*pictures.faces, *pictures.prior]},
     }
@@ -190,18 +193,19 @@ def describe(
     trained = trainable.parameters
     number = sum(tensor.numel() for tensor in trained)
     others = untrained(system, trainable)
-    low, high = settings["min_timestep"] or 0, settings["max_timestep"]
-    high = high or (lowest_noise_timesteps(settings["gamma"]) if pivot == TEXT else 1000)
+    loss = settings.take(RestorationSpec)
+    timesteps = loss.text_timesteps if pivot == TEXT else loss.model_timesteps
     needed = budget(
         trained,
         others,
-        eight_bit="8bit" in (settings["optimizer_type"] or "").lower(),
+        eight_bit="8bit" in settings.take(OptimizerSpec).name.lower(),
         half=environment.precision.dtype != torch.float32,
     )
     prior = f" and {len(pictures.prior)} of the prior" if pictures.prior else ""
     return [
         f"step {1 if pivot == TEXT else 2} ({pivot} pivot): {len(pictures.faces)} pictures{prior}; "
-        f"{number:,} parameters are trained, {sum(map(count_of, others)):,} frozen; timesteps {low} to {high - 1}",
+        f"{number:,} parameters are trained, {sum(map(count_of, others)):,} frozen; "
+        f"timesteps {timesteps.min_timestep or 0} to {(timesteps.max_timestep or 1000) - 1}",
         f"this needs {needed}",
     ]
 

@@ -8,10 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from library.config.spec import declared
 from library.data.batches import Batch
 from library.diffusion.noise import NoiseSpec
 from library.models.text import TextEmbeddings
 from library.training.objectives import NoisePrediction
+from restoration.options import restoration_spec
 from restoration.pivots.batches import RestorationBatch
 from restoration.restoring.sampling import lowest_noise_timesteps
 from restoration.system.system import Controls, System
@@ -67,6 +69,28 @@ class Restoration(NoisePrediction):
         raise ValueError("batches of the pivots carry their text embeddings")
 
 
-def text_timesteps(gamma: float, low: int | None, high: int | None) -> NoiseSpec:
-    """The timesteps of step 1: those at which eq. 8 uses the prompt, unless a person has said others."""
-    return NoiseSpec(min_timestep=low, max_timestep=high or lowest_noise_timesteps(gamma))
+@restoration_spec
+class RestorationSpec:
+    """The options on the loss of the pivots; field names are the options'."""
+
+    gamma: float = declared
+    in_context: bool = declared
+    high_noise_text: str = declared
+    min_timestep: int | None = declared
+    max_timestep: int | None = declared
+
+    @property
+    def text_timesteps(self) -> NoiseSpec:
+        """The timesteps of step 1: those at which eq. 8 uses the prompt, unless a person has said others."""
+        high = self.max_timestep or lowest_noise_timesteps(self.gamma)
+        return NoiseSpec(min_timestep=self.min_timestep, max_timestep=high)
+
+    @property
+    def model_timesteps(self) -> NoiseSpec:
+        """The timesteps of step 2: all, unless a person has said others."""
+        return NoiseSpec(min_timestep=self.min_timestep, max_timestep=self.max_timestep)
+
+    @property
+    def null_above(self) -> int | None:
+        """The timestep from which G reads the null text in step 2; None: the prompt always."""
+        return lowest_noise_timesteps(self.gamma) if self.high_noise_text == "null" else None

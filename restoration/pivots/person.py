@@ -13,14 +13,31 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from library.config.spec import declared
 from library.errors import UserError
 from library.files import Tensors, is_finite, read_metadata, read_tensors
 from library.models.family import StableDiffusion
 from library.models.hashes import weights_hash
 from library.training.trained.network import NetworkSpec, merge_base_weights
 from library.training.trained.plugins import ROOT, import_plugin
+from restoration.options import restoration_spec
 
 PREFIX = "pivot_"
+
+
+@restoration_spec
+class PersonSpec:
+    """The options that describe a person; field names are the options'."""
+
+    prompt: str
+    class_prompt: str | None = declared
+    token: str = declared
+    gamma: float = declared
+
+    def person(self, base: str) -> Person:
+        """`base` is the `base_mark` of the U-Net that training begins with."""
+        class_prompt = class_prompt_of(self.prompt, self.token)
+        return Person(self.prompt, self.class_prompt or class_prompt, self.token, self.gamma, base)
 
 
 @dataclass(frozen=True)

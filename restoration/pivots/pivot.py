@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from library.config.option import THROUGH, Option, Settings
 from library.config.options.averaging import AVERAGES
+from library.config.spec import declared
 from library.errors import UserError
 from library.files import file_hash, read_metadata
 from library.training.saving.file_names import SavingSpec, states_of
-from library.training.saving.resume import LATEST, is_state, read_position
-from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT, settings_of, stem_of
+from library.training.saving.resume import LATEST, ResumeSpec, is_state, read_position
+from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT, PersonFileSpec, restoration_spec, settings_of
 
 FIRST_MARK = """
     pretrained_model_name_or_path controlnet_model_name_or_path cleaner prompt class_prompt pivot seed mixed_precision
@@ -28,9 +29,25 @@ MARK = "pivot_settings"
 """The entry of a file's header that says by what it was decided."""
 
 
+@restoration_spec
+class PivotSpec:
+    """The options of one pivot's training, as `settings_of` has them; field names are the options'."""
+
+    learning_rate: float
+    max_train_steps: int
+    train_batch_size: int = declared
+    prior_loss_weight: float = declared
+    cache_conditions: bool = declared
+    resolution: int | None = declared
+    cleaner: str | None = declared
+    network_module: str | None = declared
+    network_args: Sequence[str] | None = declared
+    config_file: str | None = declared
+
+
 def person_file(settings: Settings) -> Path:
     """The G_p that step 2 and restoring use."""
-    return settings["unet_weights"] or settings["output_dir"] / f"{stem_of(settings, TEXT)}.safetensors"
+    return settings.take(PersonFileSpec).g_p
 
 
 def decided_by(settings: Settings, pivot: str) -> str:
@@ -74,10 +91,10 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 def is_finished(settings: Settings, pivot: str) -> bool:
     """True where `--resume latest` finds the pivot's file with all its steps, decided by what would decide it now."""
-    if settings["resume"] != LATEST:
+    if settings.take(ResumeSpec).resume != LATEST:
         return False
     own = settings_of(settings, pivot)
-    spec = own.take(SavingSpec)
+    spec, steps = own.take(SavingSpec), own.take(PivotSpec).max_train_steps
     file = spec.file(spec.last_stem)
     if not file.is_file():
         return False
@@ -85,9 +102,9 @@ def is_finished(settings: Settings, pivot: str) -> bool:
         header = read_metadata(file)
     except UserError:
         return False  # damaged: it is made again
-    if any(_is_unfinished(state, file, own["max_train_steps"]) for state in states_of(spec)):
+    if any(_is_unfinished(state, file, steps) for state in states_of(spec)):
         return False
-    finished = int(header.get("ss_steps", 0)) >= own["max_train_steps"]
+    finished = int(header.get("ss_steps", 0)) >= steps
     return finished and header.get(MARK) in (decided_by(settings, pivot), decided_by_before(settings, pivot))
 
 

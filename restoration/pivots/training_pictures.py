@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from library.config.option import Settings
+from library.config.spec import declared
 from library.config.values import split_key_values
 from library.errors import UserError
 from library.models.family import StableDiffusion
 from library.training.runtime.environment import Environment
 from library.training.runtime.memory import place
 from restoration.measuring.references import describe_references
-from restoration.options import TEXT
+from restoration.options import TEXT, restoration_spec
 from restoration.pivots.faces import ReferenceFace, about_number, find_faces
 from restoration.pivots.person import Person, read_person
 from restoration.pivots.prior import draw_prior, prior_folder
 
 logger = logging.getLogger(__name__)
+
+
+@restoration_spec
+class PictureSpec:
+    """The options on what a pivot learns from; field names are the options'."""
+
+    output_dir: Path
+    reference_dir: Path | None = declared
+    reg_data_dir: Path | None = declared
+    num_class_images: int = declared
+    prior_loss_weight: float = declared
+    train_data_dir: Path | None = declared
+    identities: Sequence[str] | None = declared
+    identity_model: Path | None = declared
 
 
 @dataclass
@@ -35,7 +49,7 @@ class TrainingPictures:
 
 
 def find_training_pictures(
-    settings: Settings,
+    spec: PictureSpec,
     pivot: str,
     model: StableDiffusion,
     person: Person,
@@ -43,23 +57,24 @@ def find_training_pictures(
     environment: Environment,
 ) -> TrainingPictures:
     """What the pivot learns from: the references with the person's prompt, or for step 2 what the options name."""
-    if pivot != TEXT and settings["identities"]:
-        return _several_people(split_key_values(settings["identities"]), side)
-    if pivot != TEXT and settings["train_data_dir"]:
+    if pivot != TEXT and spec.identities:
+        return _several_people(split_key_values(spec.identities), side)
+    if pivot != TEXT and spec.train_data_dir:
         # Pictures of nobody in particular: G_p is told so.
-        return TrainingPictures(find_faces(settings["train_data_dir"], "train_data_dir", person.class_prompt, side))
-    faces = find_faces(settings["reference_dir"], "reference_dir", person.prompt, side)
-    for line in [*about_number(faces), *describe_references([face.path for face in faces], settings)]:
+        return TrainingPictures(find_faces(spec.train_data_dir, "train_data_dir", person.class_prompt, side))
+    assert spec.reference_dir is not None  # checked with the options
+    faces = find_faces(spec.reference_dir, "reference_dir", person.prompt, side)
+    for line in [*about_number(faces), *describe_references([face.path for face in faces], spec.identity_model)]:
         logger.info(line)
-    if pivot != TEXT or not settings["prior_loss_weight"]:
+    if pivot != TEXT or not spec.prior_loss_weight:
         return TrainingPictures(faces)
-    folder = settings["reg_data_dir"]
+    folder = spec.reg_data_dir
     if folder is None:
-        folder = prior_folder(settings["output_dir"], person.class_prompt)
+        folder = prior_folder(spec.output_dir, person.class_prompt)
         if environment.processes.is_main:
             place(model, environment.processes.device, vae=True, text_encoders=True)
             with torch.no_grad(), environment.precision.autocast():
-                draw_prior(model, person.class_prompt, folder, settings["num_class_images"], side)
+                draw_prior(model, person.class_prompt, folder, spec.num_class_images, side)
         environment.processes.wait()
     return TrainingPictures(faces, find_faces(folder, "reg_data_dir", person.class_prompt, side))
 

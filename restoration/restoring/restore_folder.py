@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from library.config.option import Settings
+from library.config.spec import declared
 from library.errors import UserError
 from library.files import read_metadata
 from library.image_files import BadImage, load
@@ -20,7 +21,7 @@ from library.metrics.networks.face_detector import DetectedFace, FaceDetector
 from library.training.runtime.mixed_precision import DTYPES
 from restoration.damage.ranges import REFERENCE_SIDE
 from restoration.image_folders import at_size, maker_of, to_pixels, to_tensor, working_size
-from restoration.options import stem_of
+from restoration.options import PersonFileSpec, restoration_spec
 from restoration.pivots.person import base_mark, give_weights, read_person
 from restoration.pivots.pivot import person_file
 from restoration.restoring.alignment import align, cut_out, paste_back
@@ -68,46 +69,63 @@ class FolderRestorer:
         return [at_size(to_pixels(r), size) for r, size in zip(restored, own, strict=True)]
 
 
+@restoration_spec
+class RestoringSpec:
+    """The options on what restores pictures; field names are the options'."""
+
+    device: str | None = declared
+    mixed_precision: str = declared
+    resolution: int | None = declared
+    cleaner: str | None = declared
+    blind: bool = declared
+    mode: str = declared
+    swap_blur: float = declared
+    edit: str | None = declared
+    prompt: str | None = declared
+    encoder_weights: Path | None = declared
+    network_module: str | None = declared
+
+
 def open_studio(settings: Settings) -> FolderRestorer:
     """Load what the options name: the restorer, and unless `blind`, the person's G_p and E_pr."""
-    device = torch.device(settings["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    spec = settings.take(RestoringSpec)
+    device = torch.device(spec.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     restorer = load_named_restorer(settings)
     system = restorer.system
     sampling = settings.take(Sampling)
     prompt = ""
-    if settings["blind"]:
+    if spec.blind:
         sampling = replace(sampling, gamma=1.0)  # eq. 4: the null text throughout
     else:
-        prompt, gamma = _personalise(settings, system)
+        prompt, gamma = _personalise(settings, spec, system)
         sampling = sampling if settings.explicit("gamma") else replace(sampling, gamma=gamma)
     text = system.text([prompt])
     for line in restorer.notes:
         logger.info(line)
     for module in (system.unet, system.encoder):
-        nn.Module.to(module, device=device, dtype=DTYPES[settings["mixed_precision"]])
+        nn.Module.to(module, device=device, dtype=DTYPES[spec.mixed_precision])
     nn.Module.to(system.model.vae, device=device)  # in float32, as the conditions of the training were made
-    side = settings["resolution"] or system.model.native_size
-    blur = settings["swap_blur"] * side / REFERENCE_SIDE if settings["mode"] == "swap" else 0.0
-    return FolderRestorer(
-        system, text, load_cleaner(settings["cleaner"], device, restorer.cleaner), sampling, side, blur
-    )
+    side = spec.resolution or system.model.native_size
+    blur = spec.swap_blur * side / REFERENCE_SIDE if spec.mode == "swap" else 0.0
+    return FolderRestorer(system, text, load_cleaner(spec.cleaner, device, restorer.cleaner), sampling, side, blur)
 
 
-def _personalise(settings: Settings, system: System) -> tuple[str, float]:
+def _personalise(settings: Settings, spec: RestoringSpec, system: System) -> tuple[str, float]:
     """Put G_p and E_pr into the system; returns the prompt and the gamma that the person was trained for."""
-    file = person_file(settings)
+    files = settings.take(PersonFileSpec)
+    file = files.g_p
     if not file.is_file():
         raise UserError(
             f"'{file}' does not exist: train it with restoration/train.py, give it as `unet_weights`, or restore "
             "without a person by --blind"
         )
     person = read_person(file)
-    prompt = settings["prompt"] if settings.explicit("prompt") or person is None else person.prompt
+    prompt = spec.prompt if settings.explicit("prompt") or person is None else person.prompt
     if prompt is None:
         raise UserError(f"'{file}' does not say whose it is; give the `prompt` that it was trained with")
     if person is not None and person.base and person.base != base_mark(system.unet):
         logger.info(f"'{file.name}' was trained on another model than '{system.model.source}': results will be poor")
-    encoder = settings["encoder_weights"] or file.with_name(_encoder_name(settings))
+    encoder = spec.encoder_weights or file.with_name(f"{files.stem('model')}.safetensors")
     if encoder.is_file():
         base = read_metadata(encoder).get("pivot_base")
         if base and base != base_mark(system.unet):
@@ -115,21 +133,21 @@ def _personalise(settings: Settings, system: System) -> tuple[str, float]:
                 f"'{encoder.name}' was trained on another model than '{system.model.source}': results will be poor"
             )
         system.encoder = load_encoder(encoder, system.model)
-    elif settings["encoder_weights"]:
+    elif spec.encoder_weights:
         raise UserError(f"`encoder_weights = {encoder}` does not exist; leave it out to use the restorer's own")
     else:
         logger.info(f"there is no '{encoder.name}' of step 2: the restorer's own ControlNet is used")
-    give_weights(system.model, file, settings["network_module"])
-    if settings["mode"] == "edit":
-        if not settings["edit"]:
+    give_weights(system.model, file, spec.network_module)
+    if spec.mode == "edit":
+        if not spec.edit:
             raise UserError('`mode = edit` needs `edit`: words for the prompt, such as "smiling"')
-        prompt = f"{prompt}, {settings['edit']}"
+        prompt = f"{prompt}, {spec.edit}"
     return prompt, person.gamma if person else 0.5
 
 
 def restorer_of(settings: Settings) -> str:
     """By what pictures are restored, as their files tell it: the person's weights by name, or no one's."""
-    return "blind restoring" if settings["blind"] else person_file(settings).name
+    return "blind restoring" if settings.take(RestoringSpec).blind else person_file(settings).name
 
 
 def check_makers(files: Iterable[Path], maker: str) -> None:
@@ -141,10 +159,6 @@ def check_makers(files: Iterable[Path], maker: str) -> None:
                 f"'{file}' was made by {other}, and this call restores by {maker}: give another `output`, or leave "
                 "out `skip_existing` to replace it"
             )
-
-
-def _encoder_name(settings: Settings) -> str:
-    return f"{stem_of(settings, 'model')}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from library.config.option import Settings
 from library.errors import UserError
 from library.image_files import discover, load
 from library.metrics.distances import likeness_to_mean
@@ -36,16 +35,16 @@ class KnownPerson:
         return likeness_to_mean(directions, self.directions).tolist() if len(directions) else []
 
 
-def know_person(settings: Settings, folder: Path | None) -> KnownPerson | None:
+def know_person(identity_model: Path | None, folder: Path | None) -> KnownPerson | None:
     """The person by `identity_model` and a folder of their references; None where one of them is not given."""
-    if settings["identity_model"] is None or folder is None:
+    if identity_model is None or folder is None:
         return None
     references = [load(path) for path in discover(folder)] if folder.is_dir() else []
     if not references:
         raise UserError(
             f"'{folder}' holds no pictures of the person; `identity_refs` is the folder of their references"
         )
-    network = face_network(settings["identity_model"])
+    network = face_network(identity_model)
     return KnownPerson(network, np.stack([network(for_arcface(picture)) for picture in references]))
 
 

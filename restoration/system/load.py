@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from library.config.option import Settings
+from library.config.spec import declared
 from library.errors import UserError
 from library.files import read_metadata, read_tensors, temporary_tensors
 from library.models.family import PredictionType, StableDiffusion
 from library.models.load import load_model
 from library.streamed_weights import open_weights
+from restoration.options import restoration_spec
 from restoration.system.layouts import (
     CLEANER,
     CONDITION_ENCODER,
@@ -81,14 +83,26 @@ def load_restorer(
     return Restorer(System(model, encoder), cleaner, [*model.notes, *notes])
 
 
+@restoration_spec
+class RestorerSpec:
+    """The options that name a restorer; field names are the options'."""
+
+    pretrained_model_name_or_path: str
+    controlnet_model_name_or_path: str | None = declared
+    v_parameterization: bool = declared
+    zero_terminal_snr: bool = declared
+    tokenizer_cache_dir: Path | None = declared
+
+
 def load_named_restorer(settings: Settings) -> Restorer:
     """The restorer that the options name."""
+    spec = settings.take(RestorerSpec)
     restorer = load_restorer(
-        settings["pretrained_model_name_or_path"],
-        settings["controlnet_model_name_or_path"],
-        prediction_type="v_prediction" if settings["v_parameterization"] else None,
-        zero_terminal_snr=settings["zero_terminal_snr"],
-        tokenizer_cache_dir=settings["tokenizer_cache_dir"],
+        spec.pretrained_model_name_or_path,
+        spec.controlnet_model_name_or_path,
+        prediction_type="v_prediction" if spec.v_parameterization else None,
+        zero_terminal_snr=spec.zero_terminal_snr,
+        tokenizer_cache_dir=spec.tokenizer_cache_dir,
     )
     model = restorer.system.model
     restorer.notes += settings.model_notes(model.family.value, model.prediction_type)

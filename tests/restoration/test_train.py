@@ -15,7 +15,7 @@ from library.models.hashes import weights_hash
 from library.training.loop import fit
 from library.training.run import Run
 from restoration.pivots.batches import RestorationBatch
-from restoration.pivots.objective import Restoration, text_timesteps
+from restoration.pivots.objective import Restoration, RestorationSpec
 from restoration.system.system import IRControlNet, System
 
 
@@ -127,14 +127,14 @@ def test_timesteps_are_where_eq_8_uses_the_prompt(built):
         generator = torch.Generator().manual_seed(0)
         return torch.stack([draw_timestep(spec, 1000, lambda purpose: generator) for _ in range(10_000)])
 
-    half = drawn(text_timesteps(0.5, None, None))
+    half = drawn(RestorationSpec(gamma=0.5).text_timesteps)
     assert 0 <= half.min() < 5
     assert 494 < half.max() < 500
     counts = torch.histc(half.float(), bins=10, min=0, max=500)
     chi_squared = float(((counts - 1000) ** 2 / 1000).sum())
     assert chi_squared < 27.9  # p > .001 at 9 degrees of freedom
-    assert 690 < drawn(text_timesteps(0.3, None, None)).max() < 700
-    explicit = drawn(text_timesteps(0.5, 100, 200))
+    assert 690 < drawn(RestorationSpec(gamma=0.3).text_timesteps).max() < 700
+    explicit = drawn(RestorationSpec(gamma=0.5, min_timestep=100, max_timestep=200).text_timesteps)
     assert (explicit.min(), explicit.max()) == (100, 199)
     run = built("text")
     losses = [run.objective.loss(batch) for (batch,) in run.batches.epoch(1)]

@@ -15,6 +15,7 @@ from library.batch.jobs.jobs_file import OF_THE_BATCH
 from library.config.checks import problems as option_problems
 from library.config.checks import there_is_something_to_train
 from library.config.datasets import dataset_problems, plan_datasets
+from library.config.image_folders import SourceSpec
 from library.config.option import Option, Settings, Written, by_name
 from library.config.options.config import CONFIG
 from library.config.options.logging import LOGGING
@@ -71,7 +72,7 @@ def effective(job: Job, file: Sequence[Written], spoken: Sequence[Written]) -> t
     settings = settle(OPTIONS, [*under, *job.written, *spoken], wrong)
     settings.dataset_tables = job.dataset.tables
     # Jobs share what they have encoded, so it is kept on disk; the posteriors are the same as in memory.
-    if settings["cache_latents"] and not settings.explicit("cache_latents_to_disk"):
+    if settings.take(SourceSpec).cache_latents and not settings.explicit("cache_latents_to_disk"):
         settings.values["cache_latents_to_disk"] = True
         settings.origins["cache_latents_to_disk"] = settings.origins["cache_latents"]
     for name, option in OPTIONS.items():

@@ -19,7 +19,7 @@ from library.batch.jobs.config import OPTIONS, Prepared
 from library.batch.jobs.ledger import write_json
 from library.config.dataset_specs import DatasetPlan, SubsetSpec
 from library.config.datasets import plan_datasets
-from library.config.image_folders import is_image_name
+from library.config.image_folders import SourceSpec, is_image_name
 from library.config.option import Settings
 from library.config.values import is_path, written_form
 from library.errors import UserError
@@ -128,7 +128,8 @@ def _deciding(settings: Settings) -> Iterator[tuple[str, Any]]:
 
 def _pictures_digest(prepared: Prepared, digests: Digests) -> str:
     settings = prepared.settings
-    asked = (str(prepared.job.dataset.path), str(settings["reg_data_dir"]), settings["caption_extension"])
+    source = settings.take(SourceSpec)
+    asked = (str(prepared.job.dataset.path), str(source.reg_data_dir), source.caption_extension)
     if asked not in digests.plans:
         digests.plans[asked] = _digest("".join(_contents(plan_datasets(settings), digests, settings)).encode())
     return digests.plans[asked]

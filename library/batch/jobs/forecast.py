@@ -15,7 +15,7 @@ from statistics import median
 from library.batch.jobs.config import OPTIONS, PICTURES, STAYS_WITH_THE_BATCH, Prepared
 from library.batch.jobs.fingerprint import JobFingerprint, options_of
 from library.batch.jobs.ledger import DONE, Record
-from library.config.image_folders import concept_folders, count_images
+from library.config.image_folders import SourceSpec, concept_folders, count_images
 from library.config.options.logging import LOGGING
 
 LENGTH = ("max_train_steps", "max_train_epochs")
@@ -124,7 +124,7 @@ def visits_in_an_epoch(prepared: Prepared) -> int | None:
         subsets = [subset]
     else:
         subsets = concept_folders(dataset.path, [])
-    repeats = prepared.settings["dataset_repeats"]
+    repeats = prepared.settings.take(SourceSpec).dataset_repeats
     return sum(subset.get("num_repeats", repeats) * count_images(Path(subset["image_dir"])) for subset in subsets)
 
 

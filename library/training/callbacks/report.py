@@ -13,6 +13,7 @@ from typing import Protocol
 import psutil
 import torch
 
+from library.config.spec import declared, spec
 from library.report.live import LiveFigures, with_live_figures
 from library.report.page import write_page
 from library.training.clock import Clock
@@ -22,6 +23,13 @@ FIRST, EVERY = 2.0, 20.0
 """Seconds from the start to the first page, and between two that have only new figures."""
 SHARE = 20
 """A page after a validation is made at most so often that it takes one part in `SHARE` of the time."""
+
+
+@spec
+class ReportSpec:
+    """The option on the page of a run; the field's name is the option's."""
+
+    report: bool = declared
 
 
 class Shown(Protocol):

@@ -37,11 +37,16 @@ class ValidationSpec:
     validate_every_n_steps: int | None = declared
     validate_every_n_epochs: int | None = declared
     max_validation_steps: int | None = declared
+    validation_seed: int | None = declared
     save_best: bool = declared
     early_stop: bool = declared
     early_stop_patience: int = declared
     min_timestep: int | None = declared
     max_timestep: int | None = declared
+
+    @property
+    def seed(self) -> int:
+        return self.validation_seed or 0
 
     @property
     def intervals(self) -> tuple[Interval, ...]:

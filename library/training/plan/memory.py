@@ -26,11 +26,14 @@ from library.data.caches.text_encoder_cache import captions_to_come
 from library.data.dataset import Dataset
 from library.models.family import Family
 from library.models.standard import Configs
+from library.models.text import TextSpec
 from library.streamed_weights import PIECE
 from library.training.callbacks.samples import PreviewSpec
 from library.training.plan.step_memory import Case
 from library.training.runtime.memory import MemorySpec
 from library.training.runtime.mixed_precision import DTYPES
+from library.training.setup.base_model import BaseModelSpec
+from library.training.setup.caching import CacheSpec
 from library.training.setup.checks import Checked, runs_text_encoder
 
 GIB = 2**30
@@ -131,19 +134,20 @@ def cache_bytes(latents: int, captions: int, tokens: int, text_width: int) -> in
 
 
 def habits_of(checked: Checked, settings: Settings) -> Habits:
+    previews = settings.take(PreviewSpec)
     return Habits(
-        caches_latents=settings["cache_latents"],
+        caches_latents=settings.take(CacheSpec).cache_latents,
         runs_text=runs_text_encoder(checked),
         encodes_text=captions_to_come(checked.dataset) is None,
-        draws_samples=bool(checked.prompts)
-        and (settings["sample_at_first"] or settings.take(PreviewSpec).interval is not None),
-        lowram=settings["lowram"],
+        draws_samples=bool(checked.prompts) and (previews.sample_at_first or previews.interval is not None),
+        lowram=settings.take(MemorySpec).lowram,
     )
 
 
 def case_of(checked: Checked, family: Family, configs: Configs) -> Case:
     """The step that needs most: of the largest bucket, and the dataset with the largest batch there."""
     settings, dataset = checked.settings, checked.dataset
+    base = settings.take(BaseModelSpec)
     size, batch = max(
         (
             (bucket, min(len(members), dataset.plan[number].batch_size))
@@ -157,12 +161,12 @@ def case_of(checked: Checked, family: Family, configs: Configs) -> Case:
         configs,
         *size,
         batch,
-        tokens=(settings["max_token_length"] or 75) + 2,
-        dtype=DTYPES[settings["mixed_precision"]],
-        vae_dtype=torch.float32 if settings["no_half_vae"] else None,
+        tokens=settings.take(TextSpec).tokens,
+        dtype=DTYPES[base.mixed_precision],
+        vae_dtype=torch.float32 if base.no_half_vae else None,
         runs_text=runs_text_encoder(checked),
         text_grows=checked.word is not None,
-        vae_batch=min(settings["vae_batch_size"], len(dataset.all_pictures)),
+        vae_batch=min(settings.take(CacheSpec).vae_batch_size, len(dataset.all_pictures)),
         preview=max(sizes, key=lambda size: size[0] * size[1]) if sizes else None,
         memory=settings.take(MemorySpec),
     )
@@ -196,8 +200,9 @@ def held_while_loading(path: Path, model: int, dtype: torch.dtype) -> int:
 
 def held_in_caches(checked: Checked, settings: Settings, configs: Configs) -> int:
     """Bytes of the computer's memory that cached latents and captions take."""
-    in_memory = settings["cache_latents"] and not settings["cache_latents_to_disk"]
+    caches = settings.take(CacheSpec)
+    in_memory = caches.cache_latents and not caches.cache_latents_to_disk
     latents = sum(numbers for _, numbers in latents_of(checked.dataset)) if in_memory else 0
     captions = 0 if runs_text_encoder(checked) else len(captions_to_come(checked.dataset) or ())
-    tokens = (settings["max_token_length"] or 75) + 2
+    tokens = settings.take(TextSpec).tokens
     return cache_bytes(latents, captions, tokens, int(configs["unet"]["cross_attention_dim"]))

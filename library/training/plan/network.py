@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter as Tally
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,10 +17,17 @@ from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.step_memory import FAKE, Case, Counted, count
 from library.training.runtime.memory import MemorySpec
 from library.training.runtime.mixed_precision import DTYPES
+from library.training.saving.file_names import SavingSpec
 from library.training.setup.build import SAVED_AS
 from library.training.setup.checks import Checked
 from library.training.trainables import SAMPLED_ELEMENTS
-from library.training.trained.network import NetworkSpec, NetworkTrainable, create_network, optimizer_groups
+from library.training.trained.network import (
+    NetworkRates,
+    NetworkSpec,
+    NetworkTrainable,
+    create_network,
+    optimizer_groups,
+)
 
 PART = re.compile(r"_(te\d*|unet)(?=_)")
 MOST_ELEMENTS = 2**20  # of a parameter that the optimizer is tried on
@@ -51,8 +58,9 @@ def count_network(checked: Checked, case: Case) -> tuple[Counted | None, Network
     """A step counted and the network's shape; or neither, and why a network module cannot be counted."""
     found: list[NetworkTrainable] = []
     # Weights to start from change no size; reading them would be loading.
-    unread = {"base_weights": None} | ({} if checked.settings["dim_from_weights"] else {"network_weights": None})
-    settings = replace(checked.settings, values={**checked.settings.values, **unread}, _namespace=None)
+    settings = checked.settings.changed(base_weights=None)
+    if not settings.take(NetworkSpec).dim_from_weights:
+        settings = settings.changed(network_weights=None)
     memory = settings.take(MemorySpec)
 
     def make(model: StableDiffusion) -> Any:
@@ -62,7 +70,7 @@ def count_network(checked: Checked, case: Case) -> tuple[Counted | None, Network
         torch.set_default_dtype(torch.float16 if memory.full_fp16 else DTYPES["bf16" if memory.full_bf16 else "no"])
         spec = settings.take(NetworkSpec)
         network = create_network(checked.module, spec, checked.arguments, model, settings.namespace())
-        rates = (settings[name] for name in ("text_encoder_lr", "unet_lr", "learning_rate"))
+        rates = settings.take(NetworkRates).as_arguments
         found.append(NetworkTrainable(network, *optimizer_groups(network, *rates), model, FAKE))
         return network
 
@@ -86,7 +94,7 @@ def network_shape(trainable: NetworkTrainable, settings: Settings) -> NetworkSha
         part.parameters += parameter.numel()
         if id(parameter) in rates and rates[id(parameter)] != 0:
             part.rates.add(rates[id(parameter)])
-    saved = SAVED_AS[settings["save_precision"]]
+    saved = SAVED_AS[settings.take(SavingSpec).save_precision]
     tensors = dict(trainable.network.state_dict())
     each = [t.nbytes if saved is None or t.dim() == 0 else t.numel() * saved.itemsize for t in tensors.values()]
     samples = sum(4 * min(parameter.numel(), SAMPLED_ELEMENTS) for parameter in trainable.parameters)

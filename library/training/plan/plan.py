@@ -20,6 +20,7 @@ from library.models.family import Family
 from library.models.skeleton import model_configs
 from library.models.standard import Configs
 from library.sampling.prompts import SamplePrompt
+from library.training.callbacks.report import ReportSpec
 from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
 from library.training.clock import Clock, LengthSpec, new_clock
@@ -37,14 +38,16 @@ from library.training.plan.memory import (
 )
 from library.training.plan.network import NetworkShape, average_bytes, count_network
 from library.training.runtime.distributed import Processes
-from library.training.runtime.environment import choose_geometry
+from library.training.runtime.environment import EnvironmentSpec, choose_geometry
 from library.training.runtime.mixed_precision import DTYPES
 from library.training.saving.file_names import SavingSpec
 from library.training.saving.fingerprint import check_settings_of_state
 from library.training.saving.resume import read_course, read_position
 from library.training.setup.assemble import check_disk, check_rates
 from library.training.setup.base_model import BaseModelSpec
+from library.training.setup.caching import CacheSpec
 from library.training.setup.checks import Checked, check_before_loading
+from library.training.trained.placeholder_token import WordSpec
 from library.training.trained.plugins import check_length
 
 logger = logging.getLogger(__name__)
@@ -74,26 +77,27 @@ class Plan:
 def make_plan(settings: Settings, datasets: DatasetPlan) -> Plan:
     """Look at the options, the pictures' and the model's headers, and count. Raises `UserError` as a run would."""
     libraries = psutil.Process().memory_info().rss
-    model_path = Path(settings["pretrained_model_name_or_path"])
+    base, output_dir = settings.take(BaseModelSpec), settings.take(SavingSpec).output_dir
+    model_path = Path(base.pretrained_model_name_or_path)
     family, configs = model_configs(model_path)
-    for line in settings.model_notes(family.value, settings.take(BaseModelSpec).prediction):
+    for line in settings.model_notes(family.value, base.prediction):
         logger.info(line)
     checked = check_before_loading(settings, datasets, tidy=False)
     dataset, resumed = checked.dataset, checked.resumed.folder
     geometry, clock = place_of(checked)
     counted, shape, uncounted = count_network(checked, case_of(checked, family, configs))
-    vectors = vectors_of(settings, configs)
+    vectors = vectors_of(settings.take(WordSpec), configs)
     word_bytes = 4 * vectors
-    check_disk(settings["output_dir"], (shape.trained_bytes if shape else 0) + word_bytes)
+    check_disk(output_dir, (shape.trained_bytes if shape else 0) + word_bytes)
     parts = None
     if counted is not None:
         optimizer = (shape.optimizer_bytes if shape else 0) + 2 * word_bytes
-        if settings["ema_device"] != "cpu":
+        if settings.take(AverageSpec).ema_device != "cpu":
             optimizer += (shape.average_bytes if shape else 0) + average_bytes(settings, vectors)
         beside = (counted.encode, counted.decode)
         model = (counted.unet, counted.vae, counted.text_encoders)
         parts = MemoryParts(*model, counted.network + word_bytes, optimizer, counted.step, *beside)
-    loading = held_while_loading(model_path, parts.model if parts else 0, DTYPES[settings["mixed_precision"]])
+    loading = held_while_loading(model_path, parts.model if parts else 0, DTYPES[base.mixed_precision])
     return Plan(
         settings,
         family,
@@ -120,7 +124,7 @@ def place_of(checked: Checked) -> tuple[Geometry, Clock]:
     """
     settings, folder, fingerprint = checked.settings, checked.resumed.folder, checked.resumed.fingerprint
     processes = Processes(count=int(os.environ.get("WORLD_SIZE", "1")))
-    geometry = choose_geometry(settings["gradient_accumulation_steps"], processes, fingerprint)
+    geometry = choose_geometry(settings.take(EnvironmentSpec).gradient_accumulation_steps, processes, fingerprint)
     steps = steps_per_epoch(checked.dataset, geometry.parts)
     clock = new_clock(settings.take(LengthSpec), steps, resumed=folder is not None)
     check_rates(settings, clock.total_steps)
@@ -145,20 +149,18 @@ def files_of(checked: Checked, clock: Clock, shape: NetworkShape | None, word_by
         + 4 * word_bytes
         + average_bytes(settings, word_bytes // 4),
     )
+    validation = settings.take(ValidationSpec)
     kept = Kept(
-        best=settings["save_best"] and checked.dataset.validation is not None,
+        best=validation.save_best and checked.dataset.validation is not None,
         average=settings.take(AverageSpec).is_on,
-        ended_early=settings["early_stop"],
-        page=settings["report"],
+        ended_early=validation.early_stop,
+        page=settings.take(ReportSpec).report,
         pictures=len(checked.prompts),
-        latents=latents_of(checked.dataset) if settings["cache_latents_to_disk"] else (),
+        latents=latents_of(checked.dataset) if settings.take(CacheSpec).cache_latents_to_disk else (),
     )
     return planned_files(settings.take(SavingSpec), settings.take(PreviewSpec), clock, sizes, kept)
 
 
-def vectors_of(settings: Settings, configs: Configs) -> int:
+def vectors_of(spec: WordSpec, configs: Configs) -> int:
     """Numbers that a new word's vectors have, in all text encoders together."""
-    if settings["token_string"] is None:
-        return 0
-    widths = [config["hidden_size"] for name, config in configs.items() if name.startswith("text_encoder")]
-    return settings["num_vectors_per_token"] * sum(widths)
+    return spec.numbers(config["hidden_size"] for name, config in configs.items() if name.startswith("text_encoder"))

@@ -7,13 +7,19 @@ from collections.abc import Iterator
 
 import torch
 
+from library.config.schedule_rules import ScheduleSpec
 from library.data.preflight.findings import Finding
 from library.diffusion.rectified_flow import FlowSpec
+from library.training.callbacks.validation import ValidationSpec
+from library.training.optim.optimizers import OptimizerSpec
 from library.training.optim.weight_averages import AverageSpec
 from library.training.plan.files import PlannedFile
 from library.training.plan.memory import GIB, GPU_OVERHEAD, on_gpu, peak, without_gpu
 from library.training.plan.network import NetworkShape
 from library.training.plan.plan import Plan
+from library.training.setup.base_model import BaseModelSpec
+from library.training.trained.network import NetworkSpec
+from library.training.trained.placeholder_token import WordSpec
 
 MIB = 2**20
 SPOKEN = {"unet": "U-Net", "te": "text encoder", "te1": "text encoder 1", "te2": "text encoder 2"}
@@ -32,8 +38,9 @@ def plan_text(plan: Plan) -> str:
 
 
 def model(plan: Plan) -> Iterator[str]:
-    yield f"{plan.settings['pretrained_model_name_or_path']}: {plan.family.spoken}"
-    if plan.settings["flow_model"]:
+    base = plan.settings.take(BaseModelSpec)
+    yield f"{base.pretrained_model_name_or_path}: {plan.family.spoken}"
+    if base.flow_model:
         yield plan.settings.take(FlowSpec).describe()
 
 
@@ -73,8 +80,9 @@ def length(plan: Plan) -> Iterator[str]:
         yield f"goes on from {plan.resumed} at step {clock.global_step}: {ahead}"
     elif clock.global_step:
         yield f"begins after step {clock.global_step}"
-    if plan.settings["early_stop"]:
-        patience = plan.settings["early_stop_patience"]
+    validation = plan.settings.take(ValidationSpec)
+    if validation.early_stop:
+        patience = validation.early_stop_patience
         yield f"or fewer: `early_stop` ends it after {patience} measurements without a new lowest held-out loss"
     parts = plan.geometry
     split = ""
@@ -86,16 +94,17 @@ def length(plan: Plan) -> Iterator[str]:
 
 def trained(plan: Plan) -> Iterator[str]:
     settings = plan.settings
+    spec, word, schedule = settings.take(NetworkSpec), settings.take(WordSpec), settings.take(ScheduleSpec)
     if plan.uncounted:
-        yield f"{settings['network_module']} cannot be counted without weights ({plan.uncounted})"
+        yield f"{spec.network_module} cannot be counted without weights ({plan.uncounted})"
     if plan.network is not None:
-        yield f"{settings['network_module']}, rank {settings['network_dim'] or 'the module’s own'}"
+        yield f"{spec.network_module}, rank {spec.network_dim or 'the module’s own'}"
         yield from network_lines(plan.network)
     if plan.vectors:
-        rate = settings["learning_rate"] if settings["embedding_lr"] is None else settings["embedding_lr"]
-        yield f"the word {settings['token_string']}: {plan.vectors:,} numbers, learning rate {rate:g}"
-    scheduler = settings["lr_scheduler_type"] or settings["lr_scheduler"]
-    yield f"{settings['optimizer_type'] or 'AdamW'}, {scheduler}, mixed_precision {settings['mixed_precision']}"
+        yield f"the word {word.word}: {plan.vectors:,} numbers, learning rate {word.rate:g}"
+    scheduler = schedule.lr_scheduler_type or schedule.lr_scheduler
+    precision = settings.take(BaseModelSpec).mixed_precision
+    yield f"{settings.take(OptimizerSpec).name}, {scheduler}, mixed_precision {precision}"
 
 
 def network_lines(network: NetworkShape) -> Iterator[str]:

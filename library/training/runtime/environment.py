@@ -32,27 +32,31 @@ class Environment:
 
 
 @spec
-class PatienceSpec:
-    """The option on how many minutes processes wait for each other; the field's name is the option's."""
+class EnvironmentSpec:
+    """The options on processes, seed, accumulation and precision; field names are the options'."""
 
     ddp_timeout: int | None = declared
+    seed: int | None = declared
+    gradient_accumulation_steps: int = declared
+    mixed_precision: str = declared
+    resume_with_changes: bool = declared
 
 
 def choose_environment(settings: Settings, resumed: Fingerprint | None) -> Environment:
     """The footing of a new run, or of one that goes on from the state with the fingerprint `resumed`."""
-    patience = settings.take(PatienceSpec).ddp_timeout
-    processes = start_processes(patience)
-    if patience and processes.count == 1:
+    spec = settings.take(EnvironmentSpec)
+    processes = start_processes(spec.ddp_timeout)
+    if spec.ddp_timeout and processes.count == 1:
         logger.info(f"{settings.place('ddp_timeout')} has no effect: there is one process, which waits for no other")
     for line in slow_on_cpu(settings, processes.device):
         logger.info(line)
-    goes_on = resumed if not settings["resume_with_changes"] else None
+    goes_on = resumed if not spec.resume_with_changes else None
     scale_loss = False if settings.take(MemorySpec).full_fp16 else None
     return Environment(
         processes=processes,
-        seed=choose_seed(settings["seed"], resumed, processes),
-        geometry=choose_geometry(settings["gradient_accumulation_steps"], processes, resumed),
-        precision=Precision(settings["mixed_precision"], processes.device, scale_loss=scale_loss),
+        seed=choose_seed(spec.seed, resumed, processes),
+        geometry=choose_geometry(spec.gradient_accumulation_steps, processes, resumed),
+        precision=Precision(spec.mixed_precision, processes.device, scale_loss=scale_loss),
         session=processes.agree(goes_on["session"] if goes_on else secrets.randbits(32)),
     )
 

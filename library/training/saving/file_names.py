@@ -19,6 +19,7 @@ class SavingSpec:
     output_dir: Path
     output_name: str | None = declared
     save_model_as: str = declared
+    save_precision: str | None = declared
     save_every_n_epochs: int | None = declared
     save_every_n_steps: int | None = declared
     save_n_epoch_ratio: int | None = declared

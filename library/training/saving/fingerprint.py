@@ -32,7 +32,7 @@ from library.data.sample_order import Geometry
 from library.files import file_hash
 from library.models.family import StableDiffusion
 from library.training.clock import Clock
-from library.training.saving.resume import read_details
+from library.training.saving.resume import ResumeSpec, read_details
 from library.training.saving.state_differences import (
     CONTENT,
     HELD_OUT,
@@ -161,7 +161,7 @@ def expected_state(settings: Settings, ours: Fingerprint, details: Details | Non
         if option.has_result and name in ours
     }
     fixed = frozenset(name for name, option in settings.options.items() if option.shapes_tensors)
-    return Expected(ours, details or {}, fixed, bool(settings["resume_with_changes"]), presumed)
+    return Expected(ours, details or {}, fixed, settings.take(ResumeSpec).resume_with_changes, presumed)
 
 
 def dataset_fingerprint(dataset: Dataset, validation_seed: int = 0) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from library.config.spec import declared, spec
 from library.errors import UserError
 from library.files import read_manifest, write_json
 from library.training.saving.file_names import SavingSpec, states_of
@@ -22,6 +23,14 @@ DOUBT_FILE = "doubt.json"
 PLACE = "train_state.json"
 DETAILS = "data.json"
 """The data that a state was trained on, picture by picture; states of earlier versions have none."""
+
+
+@spec
+class ResumeSpec:
+    """The options on the state that a run goes on from; field names are the options'."""
+
+    resume: str | None = declared
+    resume_with_changes: bool = declared
 
 
 def is_state(folder: Path) -> bool:

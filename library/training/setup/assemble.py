@@ -14,7 +14,7 @@ from library.console import Console, ConsoleSpec
 from library.errors import DiskFull, raise_all
 from library.files import check_free_space, check_writable
 from library.training.callbacks.checkpoints import Checkpoints, Metadata
-from library.training.callbacks.report import RunReport
+from library.training.callbacks.report import ReportSpec, RunReport
 from library.training.callbacks.samples import Previews
 from library.training.callbacks.validation import Validation
 from library.training.clock import Clock
@@ -33,7 +33,7 @@ from library.training.runtime.environment import Environment
 from library.training.saving.file_names import SavingSpec, check_names
 from library.training.saving.fingerprint import expected_state
 from library.training.saving.lock import OutputLock
-from library.training.saving.resume import read_fingerprint, state_to_resume
+from library.training.saving.resume import ResumeSpec, read_fingerprint, state_to_resume
 from library.training.saving.state_differences import Details, Fingerprint
 from library.training.signals import Signals
 from library.training.trainables import Trainable
@@ -62,7 +62,7 @@ def check_surroundings(settings: Settings, *, tidy: bool = True) -> Resumed:
     trial_optimizer(settings.take(OptimizerSpec))
     check_names(saving)
     check_trackers(settings.take(TrackerSpec))
-    folder = state_to_resume(saving, settings["resume"])
+    folder = state_to_resume(saving, settings.take(ResumeSpec).resume)
     return Resumed(folder, read_fingerprint(folder) if folder else None)
 
 
@@ -148,6 +148,6 @@ def assemble(
         seed=environment.seed,
         validation=validation,
         averages=WeightAverages(settings.take(AverageSpec), trainables),
-        report=RunReport(log if settings["report"] else None, (checkpoints, previews), (validation,)),
+        report=RunReport(log if settings.take(ReportSpec).report else None, (checkpoints, previews), (validation,)),
         updated_to=clock.global_step,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from library.adapters.metadata import RunFacts
+from library.config.datasets import is_described
 from library.config.option import Settings
 from library.data.batches import Batches
 from library.data.caches.text_encoder_cache import captions_in_full, captions_to_come
@@ -25,7 +26,7 @@ from library.diffusion.noise import NoiseSpec
 from library.diffusion.rectified_flow import FlowSpec
 from library.diffusion.weights import WeightSpec
 from library.models.family import StableDiffusion
-from library.models.text import TextConditioner, TextEmbeddings
+from library.models.text import TextConditioner, TextEmbeddings, TextSpec
 from library.sampling.previews import write_previews
 from library.training.callbacks.samples import Previews, PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
@@ -50,18 +51,19 @@ from library.training.saving.fingerprint import (
     optimizer_text,
 )
 from library.training.setup.assemble import assemble, build_optimizers, check_free_disk, check_rates
-from library.training.setup.base_model import LoadModel, load_base_model
+from library.training.setup.base_model import BaseModelSpec, LoadModel, load_base_model
 from library.training.setup.caching import CacheSpec, latent_source, text_source
 from library.training.setup.checks import Checked, runs_text_encoder
 from library.training.trainables import Trainable
 from library.training.trained.network import (
+    NetworkRates,
     NetworkSpec,
     NetworkTrainable,
     create_network,
     merge_base_weights,
     optimizer_groups,
 )
-from library.training.trained.placeholder_token import build_word, with_templates
+from library.training.trained.placeholder_token import WordSpec, build_word, with_templates
 from library.training.trained.plugins import check_length
 from library.training.work import BatchSource
 
@@ -73,6 +75,7 @@ SAVED_AS = {None: None, "float": torch.float32, "fp16": torch.float16, "bf16": t
 def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
     """The run, ready for the loop; `say` shows a line worth knowing, `load` gives the base model."""
     settings, dataset, stopwatch = checked.settings, checked.dataset, Stopwatch()
+    saving, validation = settings.take(SavingSpec), settings.take(ValidationSpec)
     environment = choose_environment(settings, checked.resumed.fingerprint)
     processes = environment.processes
     if checked.resumed.folder is not None and checked.resumed.fingerprint is not None:
@@ -89,7 +92,7 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
         for line in settings.model_notes(model.family.value, model.prediction_type):
             logger.info(line)
         trainables, conditioner = build_trainables(checked, model, environment)
-    check_free_disk(settings["output_dir"], trainables)
+    check_free_disk(saving.output_dir, trainables)
     objective = build_objective(settings, model, conditioner, processes.device)
     objective.tell_timesteps = [trainable.on_timesteps for trainable in trainables]
     with stopwatch.during("cache"):
@@ -109,10 +112,10 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
         max_train_steps=clock.total_steps,
         optimizer=optimizer_text(optimizers.optimizer, settings.take(OptimizerSpec).arguments),
         network_args=checked.arguments,
-        network_dim=settings["network_dim"] or rank_of(trainables),
+        network_dim=settings.take(NetworkSpec).network_dim or rank_of(trainables),
         num_processes=processes.count,
         num_validation_images=len(dataset.validation.samples) if dataset.validation else 0,
-        datasets_from_config=bool(settings["dataset_config"] or settings.dataset_tables),
+        datasets_from_config=is_described(settings),
     )
     return assemble(
         settings,
@@ -123,14 +126,12 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
         batches=batches,
         clock=clock,
         optimizers=optimizers,
-        metadata=metadata_writer(
-            options, settings.options, model, dataset, facts, title=settings.take(SavingSpec).last_stem
-        ),
+        metadata=metadata_writer(options, settings.options, model, dataset, facts, title=saving.last_stem),
         fingerprint=fingerprint(options, settings.options, model, environment.geometry)
-        | dataset_fingerprint(dataset, settings["validation_seed"] or 0),
+        | dataset_fingerprint(dataset, validation.seed),
         details=data_details(dataset),
         previews=build_previews(checked, model, conditioner, environment),
-        validation=Validation(settings.take(ValidationSpec), objective, held_out),
+        validation=Validation(validation, objective, held_out),
         opening=about_data(dataset, conditioner),
         stopwatch=stopwatch,
     )
@@ -162,14 +163,9 @@ def build_objective(
     return NoisePrediction(model, encode, device, noise=noise, distance=distance, weighting=weighting)
 
 
-def build_conditioner(settings: Settings, model: StableDiffusion) -> TextConditioner:
+def build_conditioner(spec: TextSpec, model: StableDiffusion) -> TextConditioner:
     """The text encoders as the options on captions ask them."""
-    return TextConditioner(
-        model,
-        clip_skip=settings["clip_skip"],
-        max_token_length=settings["max_token_length"],
-        weighted=settings["weighted_captions"],
-    )
+    return TextConditioner(model, **spec.keywords)
 
 
 def build_trainables(
@@ -180,14 +176,14 @@ def build_trainables(
     A new word comes before the network: where its vectors start must not depend on a network that is not trained yet.
     """
     settings, module, device = checked.settings, checked.module, environment.processes.device
-    save_dtype = SAVED_AS[settings["save_precision"]]
+    save_dtype = SAVED_AS[settings.take(SavingSpec).save_precision]
     trainables: list[Trainable] = []
-    lines = []
+    lines, spec = [], settings.take(NetworkSpec)
     if module is not None:
-        spec = settings.take(NetworkSpec)
-        lines += merge_base_weights(module, spec, model, DTYPES[settings["mixed_precision"]])
+        dtype = DTYPES[settings.take(BaseModelSpec).mixed_precision]
+        lines += merge_base_weights(module, spec, model, dtype)
     if checked.word is None:
-        rows, conditioner = None, build_conditioner(settings, model)
+        rows, conditioner = None, build_conditioner(settings.take(TextSpec), model)
     else:
         rows, conditioner = build_word(settings, checked.word, model, device, save_dtype)
         trainables.append(rows)
@@ -195,11 +191,11 @@ def build_trainables(
     for line in lines:
         logger.info(line)
     if module is not None:
-        network = build_network(checked, module, model, environment)
-        network.start_step = settings["network_start_step"]
+        network = build_network(settings, module, checked.arguments, model, environment)
+        network.start_step = spec.network_start_step
         trainables.append(network)
         if rows is not None:
-            rows.save_beside(network, bundled=settings["bundle_embeddings"])
+            rows.save_beside(network, bundled=settings.take(WordSpec).bundle_embeddings)
     return trainables, conditioner
 
 
@@ -220,15 +216,16 @@ def build_batches(
     settings, dataset, processes = checked.settings, checked.dataset, environment.processes
     train_text = runs_text_encoder(checked)
     caches, memory = settings.take(CacheSpec), settings.take(MemorySpec)
+    output_dir = settings.take(SavingSpec).output_dir
     device, keep = processes.device, memory.highvram
     # With lowram the device has more memory than the computer: the U-Net stays on it while the others work.
     place(model, device, unet=memory.lowram, keep_reserved=keep)
-    latents, lines = latent_source(caches, dataset, model, processes, settings["output_dir"])
+    latents, lines = latent_source(caches, dataset, model, processes, output_dir)
     text = None
     if not train_text:
         place(model, device, unet=memory.lowram, text_encoders=True, keep_reserved=keep)
         with torch.no_grad(), environment.precision.autocast():
-            text, more = text_source(caches, dataset, conditioner, settings["output_dir"], show=processes.is_main)
+            text, more = text_source(caches, dataset, conditioner, output_dir, show=processes.is_main)
         lines += more
     text_encoders = train_text or captions_to_come(dataset) is None
     place(model, device, text_encoders=text_encoders, keep_reserved=keep)
@@ -245,7 +242,7 @@ def build_batches(
         text,
         seed=environment.seed,
         geometry=environment.geometry,
-        workers=settings["max_data_loader_n_workers"],
+        workers=caches.max_data_loader_n_workers,
         pin=device.type == "cuda",
         total_steps=run_length,
     )
@@ -255,9 +252,9 @@ def build_batches(
             dataset.validation,
             latents,
             text,
-            seed=settings["validation_seed"] or 0,
+            seed=settings.take(ValidationSpec).seed,
             geometry=Geometry(1, processes.count, processes.index),
-            workers=settings["max_data_loader_n_workers"],
+            workers=caches.max_data_loader_n_workers,
             pin=device.type == "cuda",
         )
     if checked.word is None:
@@ -279,17 +276,19 @@ ROUNDED = {
 
 
 def build_network(
-    checked: Checked, module: ModuleType, model: StableDiffusion, environment: Environment
+    settings: Settings,
+    module: ModuleType,
+    arguments: dict[str, str],
+    model: StableDiffusion,
+    environment: Environment,
 ) -> NetworkTrainable:
-    """The network on the model, on its device, as a trainable of the loop."""
-    settings, processes = checked.settings, environment.processes
-    spec, memory = settings.take(NetworkSpec), settings.take(MemorySpec)
+    """The network on the model, on its device, as a trainable of the loop. `arguments` are those of `network_args`."""
+    processes = environment.processes
+    spec, memory, saving = settings.take(NetworkSpec), settings.take(MemorySpec), settings.take(SavingSpec)
     # A network's initial weights come from torch's generator: the same seed gives the same start on every process.
     seed_generators(environment.seed)
-    network = create_network(module, spec, checked.arguments, model, settings.namespace())
-    groups, names = optimizer_groups(
-        network, settings["text_encoder_lr"], settings["unet_lr"], settings["learning_rate"]
-    )
+    network = create_network(module, spec, arguments, model, settings.namespace())
+    groups, names = optimizer_groups(network, *settings.take(NetworkRates).as_arguments)
     full = DTYPES["fp16"] if memory.full_fp16 else DTYPES["bf16"] if memory.full_bf16 else None
     network.to(device=processes.device, dtype=full)
     if full is not None:
@@ -300,11 +299,11 @@ def build_network(
         names,
         model,
         processes.device,
-        save_dtype=SAVED_AS[settings["save_precision"]],
+        save_dtype=SAVED_AS[saving.save_precision],
         scale_weight_norms=spec.scale_weight_norms,
     )
     if processes.is_main and not hasattr(module, "OPTIONS"):  # a module that was written for another trainer
-        trainable.save_on_trial(settings["output_dir"], settings.take(SavingSpec).extension)
+        trainable.save_on_trial(saving.output_dir, saving.extension)
     return trainable
 
 
@@ -314,7 +313,7 @@ def build_previews(
     """Sample pictures of the prompts, drawn with everything on the device for as long as it takes."""
     spec, saving = checked.settings.take(PreviewSpec), checked.settings.take(SavingSpec)
     folder = saving.output_dir / "sample"
-    highvram = checked.settings["highvram"]
+    highvram = checked.settings.take(MemorySpec).highvram
 
     def draw(epoch: int | None, step: int) -> list[Path]:
         with on_device(model, environment.processes.device, keep_reserved=highvram):

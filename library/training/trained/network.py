@@ -40,6 +40,7 @@ SOON_READ = 2**30
 class NetworkSpec:
     """The options that shape a network; field names are the options'."""
 
+    network_module: str | None = declared
     network_dim: int | None = declared
     network_alpha: float = declared
     network_dropout: float | None = declared
@@ -50,7 +51,22 @@ class NetworkSpec:
     network_train_unet_only: bool = declared
     network_train_text_encoder_only: bool = declared
     scale_weight_norms: float | None = declared
+    network_start_step: int = declared
     gradient_checkpointing: bool = declared
+
+
+@spec
+class NetworkRates:
+    """The options on a network's learning rates; field names are the options'."""
+
+    text_encoder_lr: Sequence[float] | None = declared
+    unet_lr: float | None = declared
+    learning_rate: float = declared
+
+    @property
+    def as_arguments(self) -> tuple[Sequence[float] | None, float | None, float]:
+        """In the order in which the contract passes them on."""
+        return self.text_encoder_lr, self.unet_lr, self.learning_rate
 
 
 def text_encoder_argument(model: StableDiffusion) -> nn.Module | list[nn.Module]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from library.errors import UserError
 from library.models.embedding_files import read_embedding, usable_stem
 from library.models.family import StableDiffusion
 from library.models.placeholders import ExpandingConditioner, Placeholders, placeholder_tokens
+from library.models.text import TextSpec
 from library.sampling.prompts import SamplePrompt
+from library.training.runtime.memory import MemorySpec
+from library.training.saving.file_names import SavingSpec
 from library.training.trained.caption_templates import CaptionSpec, TemplateBatches
 from library.training.trained.initializers import EncoderContext, checked_vectors, create_initializer, starting_vectors
+from library.training.trained.network import NetworkSpec
 from library.training.trained.plugins import import_plugin
 from library.training.trained.textual_inversion import EmbeddingRows, without_folders
 from library.training.work import BatchSource
@@ -36,7 +40,7 @@ DEFAULTS = ("learning_rate", "max_train_steps", "lr_scheduler", "max_grad_norm")
 class WordSpec:
     """The options of a new word; field names are the options'."""
 
-    token_string: str
+    token_string: str | None = declared
     num_vectors_per_token: int = declared
     init_word: str | None = declared
     weights: Path | None = declared
@@ -46,6 +50,23 @@ class WordSpec:
     learning_rate: float = declared
     embedding_start_step: int = declared
     embedding_stop_step: int | None = declared
+    bundle_embeddings: bool = declared
+    config_file: str | None = declared
+
+    @property
+    def word(self) -> str:
+        """Where one is trained."""
+        assert self.token_string is not None
+        return self.token_string
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the vectors."""
+        return self.learning_rate if self.embedding_lr is None else self.embedding_lr
+
+    def numbers(self, widths: Iterable[int]) -> int:
+        """How many the vectors are made of in all text encoders of these widths together; 0 where there is no word."""
+        return 0 if self.token_string is None else self.num_vectors_per_token * sum(widths)
 
 
 @dataclass(frozen=True)
@@ -61,14 +82,14 @@ def check_word(settings: Settings, dataset: Dataset) -> CheckedWord | None:
 
     The initializer's own defaults are put into the settings where a person wrote nothing. Raises `UserError`.
     """
-    if settings["token_string"] is None:
-        return None
     spec, captions = settings.take(WordSpec), settings.take(CaptionSpec)
+    if spec.token_string is None:
+        return None
     tokens = placeholder_tokens(spec.token_string, spec.num_vectors_per_token)
     module = import_plugin(
-        spec.embedding_initializer, "embedding_initializer", ("create_initializer",), settings["config_file"]
+        spec.embedding_initializer, "embedding_initializer", ("create_initializer",), spec.config_file
     )
-    arguments = plugin_arguments(settings["initializer_args"])
+    arguments = plugin_arguments(spec.initializer_args)
     initializer = create_initializer(module, arguments, settings.namespace())
     if spec.weights is not None and (count := read_embedding(spec.weights).count) != spec.num_vectors_per_token:
         raise UserError(
@@ -82,13 +103,14 @@ def check_word(settings: Settings, dataset: Dataset) -> CheckedWord | None:
             f"no caption names `{spec.token_string}` ({shown}), so nothing would be trained: write it into the "
             "captions, or set `use_object_template` or `caption_template`"
         )
-    stem = settings["output_name"] or "last"
+    stem = settings.take(SavingSpec).last_stem
     if usable_stem(stem) != stem:
         raise UserError(
             f"`output_name` is {stem!r}, but the name of an embedding's file is a word of prompts in web UIs: only "
             f"letters, digits, `_`, `-` and `.` work there, as in {usable_stem(stem)!r}"
         )
-    if settings["full_fp16"] or settings["full_bf16"]:
+    memory = settings.take(MemorySpec)
+    if memory.full_fp16 or memory.full_bf16:
         logger.info(f"the vectors of {', '.join(tokens)} stay in float32, in which small steps are not lost")
     return CheckedWord(initializer, arguments)
 
@@ -101,7 +123,7 @@ def apply_defaults(settings: Settings, defaults: Mapping[str, Any], who: str) ->
     unknown = [name for name in defaults if name not in DEFAULTS]
     if unknown:
         raise UserError(f"{who} has a default for `{unknown[0]}`; it may have one for {', '.join(DEFAULTS)}")
-    alone = settings["network_module"] is None
+    alone = settings.take(NetworkSpec).network_module is None
     applied = []
     for name, value in defaults.items():
         if name == "learning_rate":
@@ -128,15 +150,9 @@ def build_word(
 ) -> tuple[EmbeddingRows, ExpandingConditioner]:
     """The vectors as a trainable, and the text encoders with the word in them. The model must be as it was loaded: a
     network on its text encoders would change where the vectors start."""
-    spec = settings.take(WordSpec)
-    placeholders = Placeholders(model, spec.token_string, spec.num_vectors_per_token)
-    conditioner = ExpandingConditioner(
-        model,
-        placeholders,
-        clip_skip=settings["clip_skip"],
-        max_token_length=settings["max_token_length"],
-        weighted=settings["weighted_captions"],
-    )
+    spec, text = settings.take(WordSpec), settings.take(TextSpec)
+    placeholders = Placeholders(model, spec.word, spec.num_vectors_per_token)
+    conditioner = ExpandingConditioner(model, placeholders, **text.keywords)
     contexts = [
         EncoderContext(conditioner, placeholders, index, spec.init_word, settings.namespace())
         for index in range(len(model.text_encoders))
@@ -147,14 +163,13 @@ def build_word(
         starts = [starting_vectors(checked.initializer, ctx) for ctx in contexts]
         for line in getattr(checked.initializer, "notes", ()):
             logger.info(line)
-    rate = spec.learning_rate if spec.embedding_lr is None else spec.embedding_lr
     described = {
         "ss_embedding_initializer": "weights" if spec.weights else spec.embedding_initializer,
         "ss_initializer_args": without_folders(checked.arguments),
-        "ss_clip_skip": str(settings["clip_skip"]),
+        "ss_clip_skip": str(text.clip_skip),
     }
     rows = EmbeddingRows(
-        checked.initializer, contexts, starts, rate, device, save_dtype=save_dtype, described=described
+        checked.initializer, contexts, starts, spec.rate, device, save_dtype=save_dtype, described=described
     )
     rows.start_step, rows.stop_step = spec.embedding_start_step, spec.embedding_stop_step
     return rows, conditioner
@@ -165,7 +180,7 @@ def with_templates(settings: Settings, batches: BatchSource, dataset: Dataset) -
     captions = settings.take(CaptionSpec)
     if not captions.replaces_captions:
         return batches
-    return TemplateBatches(batches, dataset, captions, settings["token_string"])
+    return TemplateBatches(batches, dataset, captions, settings.take(WordSpec).word)
 
 
 def about_the_word(prompts: Sequence[SamplePrompt], token_string: str) -> list[SamplePrompt]:

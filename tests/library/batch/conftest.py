@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from library.batch.jobs.ledger import Ledger
-from library.batch.read_batch import BatchOfJobs, bring_up, read_batch
+from library.batch.read_batch import BatchOfJobs, BatchSpec, bring_up, read_batch
 from library.config.options.batch import BATCH
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
@@ -105,7 +105,7 @@ class Trying:
         words = ["--config_file", str(self.base), "--jobs", str(self.jobs)]
         settings = parse(words, BATCH, *ALL_TRAIN_NETWORK, prog="", description="")
         found = read_batch(settings)
-        bring_up(found, settings)
+        bring_up(found, settings.take(BatchSpec))
         return found
 
     def ledger_created(self) -> Ledger:

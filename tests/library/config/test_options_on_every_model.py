@@ -22,6 +22,7 @@ from library.config.parse import parse
 from library.data.batches import Batch
 from library.errors import UserError
 from library.models.family import Family, StableDiffusion
+from library.models.text import TextSpec
 from library.training.runtime.distributed import CPU
 from library.training.setup.base_model import apply_noise_schedule
 from library.training.setup.build import build_conditioner, build_objective
@@ -70,7 +71,7 @@ def loss_of(model: StableDiffusion, settings: Settings) -> torch.Tensor:
     """Of three samples with a long and weighted caption, at timesteps from one end to the other."""
     model.scheduler_config.pop("rescale_betas_zero_snr", None)
     apply_noise_schedule(settings, model)
-    conditioner = build_conditioner(settings, model)
+    conditioner = build_conditioner(settings.take(TextSpec), model)
     caption = "a (cat:1.5) and a dog " + "on the bridge of a boat " * 15
     names = [f"{i}" for i in range(3)]
     with torch.no_grad():

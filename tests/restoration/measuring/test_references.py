@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,10 +31,10 @@ def test_training_names_the_references_that_should_not_be_there(tmp_path, faces,
     paths = sorted(folder.iterdir())
     seen = iter([(1.0, 0.0)] * 4 + [(0.0, 1.0)])
     monkeypatch.setattr(references, "face_network", lambda path: lambda face: np.array(next(seen)))
-    lines = describe_references(paths, {"identity_model": "sface.onnx"})  # pyright: ignore[reportArgumentType]
+    lines = describe_references(paths, Path("sface.onnx"))
     assert lines[0].startswith("the references '00.png' and '03.png' are the same photo")
     assert lines[1].startswith(
         "the reference '04.png' seems to show another person: its likeness to the others is 0.00"
     )
     assert len(lines) == 2
-    assert len(describe_references(paths, {"identity_model": None})) == 1  # pyright: ignore[reportArgumentType]
+    assert len(describe_references(paths, None)) == 1
