@@ -48,7 +48,7 @@ class LiveFigures:
             ("Speed", speed, "per step"),
         ]
         if self.loss is not None:
-            rows.append(("Loss", f"{self.loss:.4f}", "mean of an epoch's length"))
+            rows.append(("Loss", f"{self.loss:.4f}", "average of an epoch"))
         if self.free_memory is not None:
             rows.append(("Free memory", file_size(self.free_memory), self.memory_of))
         return rows

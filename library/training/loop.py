@@ -22,6 +22,7 @@ def fit(run: Run) -> None:
     run.train(True)
     try:
         run.previews.draw_first(run)
+        run.report.renew()
         for epoch in run.clock.epochs():
             for trainable in run.trainables:
                 trainable.epoch_starts()

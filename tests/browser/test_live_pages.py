@@ -79,6 +79,9 @@ def test_a_running_page_is_readable_on_a_phone_and_reloads_itself(
     shown = opened(page_of(log), width=width)
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     assert shown.page.get_by_text("Time left").is_visible()
+    tables = "[...document.querySelectorAll('table.settings')].map(one => one.parentElement)"
+    hidden = f"{tables}.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert shown.page.evaluate(hidden) == 0  # every setting is seen whole without scrolling sideways
     write_page(page_of(log), live_page(log, LiveFigures(1300, 4000)))
     shown.page.get_by_text("1,300 of 4,000").first.wait_for(timeout=10_000)
     still = tmp_path / "still.html"  # axe advises against reloading, which is what such a page is for

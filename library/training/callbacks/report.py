@@ -23,6 +23,8 @@ FIRST, EVERY = 2.0, 20.0
 """Seconds from the start to the first page, and between two that have only new figures."""
 SHARE = 20
 """A page after a validation is made at most so often that it takes one part in `SHARE` of the time."""
+WHOLE, WHOLE_SHARE = 120.0, 100
+"""The same for a whole page that the thread makes on its own, for its plots: at most every `WHOLE` seconds."""
 
 
 @spec
@@ -81,10 +83,21 @@ class RunReport:
             figures = live_figures(work, self._warnings.text)
             from library.report.run_page import live_page, page_of
 
-            self._html = live_page(self._log, figures) if self._html is None else with_live_figures(self._html, figures)
+            begun = time.monotonic()
+            age = begun - self._written_at
+            if self._html is None or age > max(WHOLE, WHOLE_SHARE * self._cost):
+                self._html = live_page(self._log, figures)
+                self._written_at = time.monotonic()
+                self._cost = self._written_at - begun
+            else:
+                self._html = with_live_figures(self._html, figures)
             write_page(page_of(self._log), self._html)
         except Exception as error:
             self._failed(work, error)
+
+    def renew(self) -> None:
+        """There is something new to show, such as the first samples: the next page is a whole one."""
+        self._html = None
 
     def write_if_due(self, work: Work) -> None:
         """After the files and samples of a step: what the page shows last is what is newest on disk.
