@@ -17,7 +17,7 @@ import importlib
 import os
 import re
 from types import ModuleType
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence, cast
 
 import torch
 from torch import Tensor, nn
@@ -155,10 +155,11 @@ def refuse_what_is_no_product(lora: Any) -> None:
 
 def reason_against(lora: Any) -> Optional[str]:
     """What makes a module's update something else than a scaled product; None if it is one."""
-    down, up = getattr(lora, "lora_down", None), getattr(lora, "lora_up", None)
+    down: Any = getattr(lora, "lora_down", None)
+    up: Any = getattr(lora, "lora_up", None)
     if is_split(lora) and (not isinstance(up, nn.ModuleList) or len(up) != len(lora.lora_down)):
         return "has a list lora_down without a list lora_up of its length"
-    pairs = layers_of(lora) if is_split(lora) else [(down, up)]
+    pairs = cast(Any, layers_of(lora) if is_split(lora) else [(down, up)])
     if not all(isinstance(layer, LAYERS) for pair in pairs for layer in pair):
         return f"is a {type(lora).__name__} without the layers lora_down and lora_up"
     if getattr(lora, "lora_mid", None) is not None or any(u.weight.shape[1] != d.weight.shape[0] for d, u in pairs):

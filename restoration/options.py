@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from library.config.option import JOB, NOTHING, PICTURES, THROUGH, Group, Needs, Option, Settings
 from library.config.options.averaging import AVERAGES
@@ -208,8 +208,13 @@ EVERYTHING = (
 )
 """A config file may hold what any of the commands reads."""
 
-restoration_spec = spec_of(*EVERYTHING)
-"""A frozen dataclass of options of the restoration commands."""
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def restoration_spec(cls: type[T]) -> type[T]:
+    """A frozen dataclass of options of the restoration commands."""
+    return spec_of(*EVERYTHING)(cls)
 
 
 def groups_for(*first: Group) -> list[Group]:

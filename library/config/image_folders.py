@@ -62,7 +62,7 @@ def folder_tables(settings: Settings, problems: list[Problem], warnings: list[st
         return Origin("file", source.train_data_dir)
 
     datasets = [{"subsets": subsets}] if subsets else []
-    return DatasetTables({"datasets": datasets}, origin_of, source.train_data_dir)
+    return DatasetTables({"datasets": datasets}, origin_of, source.train_data_dir or Path())
 
 
 def metadata_tables(settings: Settings) -> DatasetTables:
@@ -74,7 +74,7 @@ def metadata_tables(settings: Settings) -> DatasetTables:
     def origin_of(*keys: str | int) -> Origin:
         return settings.origins["train_data_dir" if keys[-1] == "image_dir" else "in_json"]
 
-    return DatasetTables({"datasets": [{"subsets": [subset]}]}, origin_of, source.in_json)
+    return DatasetTables({"datasets": [{"subsets": [subset]}]}, origin_of, source.in_json or Path())
 
 
 def concept_folders(folder: Path, warnings: list[str]) -> list[dict[str, Any]]:

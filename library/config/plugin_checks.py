@@ -48,7 +48,9 @@ def plugins_know_their_arguments(settings: Settings) -> Iterator[Problem]:
         if not name or not arguments:
             continue
         known = declared_options(name, arguments, settings["config_file"])
-        for given in arguments if known is not None else ():
+        if known is None:
+            continue
+        for given in arguments:
             if given not in known:
                 yield Problem(f"{settings.place(argument)}: {name} has no option `{given}`{did_you_mean(given, known)}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,13 +209,13 @@ def key_value(raw: Any) -> str:
     return value
 
 
-def split_key_values(pairs: list[str] | None) -> dict[str, str]:
+def split_key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     """["conv_dim=4", "conv_alpha=1"] -> {"conv_dim": "4", "conv_alpha": "1"}; a later one wins."""
     split = (pair.partition("=") for pair in pairs or [])
     return {key.strip(): value.strip() for key, _, value in split}
 
 
-def plugin_arguments(pairs: list[str] | None) -> dict[str, str]:
+def plugin_arguments(pairs: Sequence[str] | None) -> dict[str, str]:
     """The arguments of a plugin by name; `null` and `None`, which graphical programs write, are as not given."""
     return {name: value for name, value in split_key_values(pairs).items() if value not in ("null", "None")}
 

@@ -42,7 +42,7 @@ class PivotSpec:
     cleaner: str | None = declared
     network_module: str | None = declared
     network_args: Sequence[str] | None = declared
-    config_file: str | None = declared
+    config_file: Path | None = declared
 
 
 def person_file(settings: Settings) -> Path:

@@ -49,7 +49,12 @@ def test_the_page_of_all_runs_follows_a_run_from_its_start_over_its_death_to_its
     context = browser.new_context(viewport={"width": 360, "height": 800})
     page = context.new_page()
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     with OutputLock(log.parent, HOSTILE):
         page.goto(served)
         page.get_by_text("Running").wait_for()

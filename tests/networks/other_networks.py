@@ -55,7 +55,7 @@ class LoRAModule(nn.Module):
 
     def apply_to(self) -> None:
         layer = self.layers.pop()
-        self.base_forward, layer.forward = layer.forward, self.forward
+        self.base_forward, layer.forward = layer.forward, self.forward  # type: ignore[method-assign]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.split_dims:
@@ -191,4 +191,5 @@ def create_arch_network_from_weights(
     multiplier, weights_sd, text_encoders=None, unet=None, for_inference=False, **kwargs
 ) -> ArchNetwork:
     apart = any(".lora_down.0." in name for name in weights_sd)
+    assert unet is not None
     return ArchNetwork(unet, _ranks_in(weights_sd), split=apart, apart=apart)

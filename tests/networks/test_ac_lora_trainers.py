@@ -328,7 +328,7 @@ def test_musubis_files_become_a_network_alone_for_inference_and_a_pair_for_train
     trainer = Musubi(tmp_path, 1, ac_every_n_epochs="0")
     trainer.train()
     tensors = load_file(tmp_path / "last.safetensors")
-    given = {"base_module": other_networks.__name__}
+    given: Any = {"base_module": other_networks.__name__}
     alone = ac_lora.create_arch_network_from_weights(1.0, tensors, unet=Block(), for_inference=True, **given)
     assert type(alone) is other_networks.ArchNetwork
     network, weights = ac_lora.create_arch_network_from_weights(1, tensors, unet=Block(), ac_mode="product", **given)

@@ -51,7 +51,7 @@ class WordSpec:
     embedding_start_step: int = declared
     embedding_stop_step: int | None = declared
     bundle_embeddings: bool = declared
-    config_file: str | None = declared
+    config_file: Path | None = declared
 
     @property
     def word(self) -> str:
