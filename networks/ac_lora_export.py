@@ -102,6 +102,19 @@ def with_one_alpha(
     return out
 
 
+def scaled_to_one(cut: Mapping[str, Sequence[Pair]], loras: Sequence[Any]) -> dict[str, Pair]:
+    """A and B of each module in its dtype, with its update at a scale of 1 (alpha is the rank)."""
+    out = {}
+    for lora in loras:
+        (down, up), factor = cut[lora.lora_name][0], abs(float(lora.scale)) ** 0.5
+        dtype = lora.lora_down.weight.dtype
+        out[lora.lora_name] = (
+            (down * factor).to(dtype).contiguous(),
+            (up * (float(lora.scale) / factor)).to(dtype).contiguous(),
+        )
+    return out
+
+
 def put_into(tensors: dict[str, Tensor], cut: Mapping[str, Sequence[Pair]], loras: Sequence[Any]) -> None:
     """Replace the LoRA modules in the tensors of the base module's file by the cut ones, in its own layout."""
     is_joined = not any(f"{lora.lora_name}.lora_down.0.weight" in tensors for lora in loras)

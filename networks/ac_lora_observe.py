@@ -40,6 +40,16 @@ class ObservedProgress(NamedTuple):
     count: int
 
 
+def over_all_processes(loss_sum: float, count: int, device: torch.device) -> list[float]:
+    """Both numbers, summed over the processes of a distributed run."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return [loss_sum, count]
+    sums = torch.tensor([loss_sum, count], dtype=torch.float64, device=device)
+    distributed.all_reduce(sums)
+    return sums.tolist()
+
+
 class Observer:
     """Watches a trainer for `network`, and tells it how training stands after each epoch, or as often as it asks."""
 
@@ -191,13 +201,7 @@ class Observer:
         self._fresh_sum, self._fresh_count = 0.0, 0
 
     def _over_all_processes(self, loss_sum: float, count: int) -> list[float]:
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-            return [loss_sum, count]
-        device = next(self.network.parameters()).device
-        sums = torch.tensor([loss_sum, count], dtype=torch.float64, device=device)
-        distributed.all_reduce(sums)
-        return sums.tolist()
+        return over_all_processes(loss_sum, count, next(self.network.parameters()).device)
 
     def state(self) -> dict[str, Any]:
         names = ("epochs_started", "optimizer_steps", "loss_sum", "count")

@@ -24,7 +24,13 @@ KINDS = {
 
 
 def block_of(module: str) -> str:
-    """The part of the model that a person would name: a block of the U-Net, or a text encoder."""
+    """The part of the model that a person would name: a block of the U-Net, or a text encoder.
+
+    Names with dots are paths in a model that has adapters of PEFT: up to the first number.
+    """
+    if "." in module and not module.startswith("lora_"):
+        path = re.match(r"(?:base_model\.model\.)?(.*?\.\d+|[^.]+)(?:\.|$)", module)
+        return path[1] if path else module
     if not module.startswith("lora_unet"):
         number = re.match(r"lora_te(\d)_", module)
         return f"text encoder {number[1]}" if number else "text encoder"
