@@ -8,6 +8,7 @@ your own are marked.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import tempfile
@@ -82,6 +83,7 @@ def train_language_model(folder: str) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(f"the U-Net with its cut file is off by {train_unet():.1e}")
     with tempfile.TemporaryDirectory() as folder:
