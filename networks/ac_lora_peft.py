@@ -43,6 +43,7 @@ PEFT_PREFIX = "base_model.model."
 def adapted_layers(model: nn.Module, adapter: str) -> list[SimpleNamespace]:
     """The layers of a model that have this adapter, as LoRA modules. ValueError where one is no product B A."""
     layers, adapters = [], set()
+    layer: Any
     for path, layer in model.named_modules():
         own_adapters = layer.scaling if isinstance(getattr(layer, "lora_A", None), nn.ModuleDict) else {}
         adapters.update(own_adapters)
@@ -167,7 +168,8 @@ class ACLoRAAdapter(ACLoRANetwork):
 
     def config(self) -> dict[str, Any]:
         """The adapter's config for the cut tensors; also the `unet_lora_adapter_metadata` of diffusers."""
-        given = self.model.peft_config[self.adapter]  # type: ignore[index,union-attr]
+        peft_config: Any = self.model.peft_config
+        given = peft_config[self.adapter]
         config = {name: sorted(v) if isinstance(v, set) else v for name, v in given.to_dict().items()}
         ranks = {name.removeprefix(PEFT_PREFIX): down.shape[0] for name, (down, _) in self._cut().items()}
         # PEFT takes the first pattern that a layer's name ends with: longer ones come before their own ends.
