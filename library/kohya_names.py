@@ -12,6 +12,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -34,9 +35,23 @@ def precalculate_safetensors_hashes(tensors: Mapping[str, Tensor], metadata: Map
     return hashes["sshs_model_hash"], hashes["sshs_legacy_hash"]
 
 
-class SdxlUNet2DConditionModel(nn.Module):
+_of_sdxl: ContextVar[type | None] = ContextVar(
+    "the class of the U-Net of SDXL for which a network is made", default=None
+)
+
+
+class _Asked(type):
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return subclass is _of_sdxl.get() or super().__subclasscheck__(subclass)
+
+
+class SdxlUNet2DConditionModel(nn.Module, metaclass=_Asked):
     """kohya's own U-Net of SDXL, whose parts have the original's names. No U-Net is one here: ours has diffusers'
-    names, and a module that asks must count its blocks and name its parts by these."""
+    names, and a module that asks must count its blocks and name its parts by these.
+
+    Modules over `networks.network_base` (sd-scripts 0.11: loha, lokr) ask with `issubclass` which model it is, and
+    nothing of its blocks: for them the U-Net of SDXL is one while a network is made.
+    """
 
 
 class InferSdxlUNet2DConditionModel(SdxlUNet2DConditionModel):
@@ -46,6 +61,7 @@ class InferSdxlUNet2DConditionModel(SdxlUNet2DConditionModel):
 OFFERED: dict[str, Sequence[Any]] = {
     "library.utils": [setup_logging],
     "library.train_util": [precalculate_safetensors_hashes],
+    "library.model_io": [precalculate_safetensors_hashes],  # where it lies from 0.11 on
     "library.sdxl_original_unet": [SdxlUNet2DConditionModel, InferSdxlUNet2DConditionModel],
 }
 NAMES = {module: [thing.__name__ for thing in things] for module, things in OFFERED.items()}
@@ -68,7 +84,7 @@ def offer() -> None:
 
 
 @contextlib.contextmanager
-def creating(module: ModuleType) -> Iterator[None]:
+def creating(module: ModuleType, unet: Any = None) -> Iterator[None]:
     """For the block in which a module makes a network, choosing layers of the model by the names of their classes.
 
     The U-Net's attention layers are called as in kohya's U-Net; it is the one name that differs, and LyCORIS' preset
@@ -80,12 +96,20 @@ def creating(module: ModuleType) -> Iterator[None]:
     kept = [list(value) for value in lists]
     own = Attention.__name__
     Attention.__name__ = "CrossAttention"
+    is_asked = hasattr(module, "detect_arch_config") and _is_of_sdxl(unet)
+    before = _of_sdxl.set(type(unet) if is_asked else None)
     try:
         yield
     finally:
+        _of_sdxl.reset(before)
         Attention.__name__ = own
         for value, items in zip(lists, kept, strict=True):
             value[:] = items
+
+
+def _is_of_sdxl(unet: Any) -> bool:
+    """Whether a U-Net of diffusers takes the size of the picture beside the text."""
+    return getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
 
 
 def unknown_import(error: ImportError) -> str | None:

@@ -116,7 +116,7 @@ def create_network(
         keywords = taken(module.create_network, dropouts) | arguments
         parts = (1.0, spec.network_dim, spec.network_alpha, model.vae, text_encoder, model.unet)
         check_call(module.create_network, *parts, **keywords)
-        with telling(module.__name__), creating(module):
+        with telling(module.__name__), creating(module, model.unet):
             network = module.create_network(*parts, **keywords)
     if network is None:
         raise UserError(f"{module.__name__} made no network from these options (create_network returned None)")
@@ -164,7 +164,7 @@ def _from_weights(module: ModuleType, option: str, *parts: Any, **keywords: Any)
     if function is None:
         raise UserError(f"`{option}` needs create_network_from_weights(), which {module.__name__} has not")
     check_call(function, *parts, **keywords)
-    with creating(module):
+    with creating(module, parts[-1]):  # the U-Net is the last of them
         made = function(*parts, **keywords)
     if not (isinstance(made, tuple) and len(made) == 2):
         raise UserError(

@@ -169,6 +169,7 @@ model_hash, legacy_hash = train_util.precalculate_safetensors_hashes(state, meta
 metadata["sshs_model_hash"], metadata["sshs_legacy_hash"] = model_hash, legacy_hash
 save_file(state, file, metadata)
 """
+NEWER_SAVING = KOHYA_SAVING.replace("from library import train_util", "import library.model_io as train_util")
 LISTS = "return [{'params': self.parameters(), 'lr': unet_lr}]"
 VIEWS = "return [{'params': dict(self.named_parameters()).values(), 'lr': unet_lr}], ['unet']"
 GENERATED = "yield {'params': self.parameters()}"
@@ -179,7 +180,7 @@ ONLY_HALF = "return [{'params': [beside.up.weight for beside in self.besides], '
     ("name", "manners"),
     [
         ("like_kohyas", {"imports": KOHYA_IMPORTS, "saving": KOHYA_SAVING}),
-        ("of_two_rates", {"rates": "text_encoder_lr, unet_lr", "groups": LISTS}),
+        ("of_two_rates", {"rates": "text_encoder_lr, unet_lr", "groups": LISTS, "saving": NEWER_SAVING}),
         ("of_views", {"rates": "text_encoder_lr=None, unet_lr=1e-4, learning_rate=None", "groups": VIEWS}),
         ("of_a_generator", {"rates": "*args, **kwargs", "groups": GENERATED}),
         ("without_options", {"more": "", "groups": LISTS}),
@@ -283,6 +284,43 @@ def test_the_lists_of_a_modules_classes_are_as_they_were_after_it_made_a_network
     assert targets is Network.TARGETS
     assert targets == ["Transformer2DModel"]
     assert Attention.__name__ == "Attention"
+
+
+ASKING = """
+from library.utils import setup_logging
+
+setup_logging()
+
+
+def detect_arch_config(unet, text_encoders):
+    from library.sdxl_original_unet import InferSdxlUNet2DConditionModel, SdxlUNet2DConditionModel
+    if not issubclass(unet.__class__, SdxlUNet2DConditionModel):
+        raise ValueError("Cannot auto-detect architecture")
+    return issubclass(unet.__class__, InferSdxlUNet2DConditionModel)
+
+
+def create_network(*parts, **kwargs):
+    return detect_arch_config(parts[5], parts[4])
+"""
+
+
+def test_a_module_over_network_base_is_answered_that_the_u_net_is_that_of_sdxl_and_no_other_is(folder):
+    """As networks.loha and networks.lokr of sd-scripts 0.11 ask; in sd-scripts, too, they are for SDXL only."""
+    (folder / "asking.py").write_text(ASKING, encoding="utf-8")
+    module, sdxl, sd1 = found("asking"), build(Family.SDXL), build(Family.SD1)
+    with creating(module, sdxl.unet):
+        assert module.create_network(1.0, 4, 1, None, None, sdxl.unet) is True
+    with creating(module, sd1.unet), pytest.raises(ValueError, match="Cannot auto-detect"):
+        module.create_network(1.0, 4, 1, None, None, sd1.unet)
+    with pytest.raises(ValueError, match="Cannot auto-detect"):
+        module.create_network(1.0, 4, 1, None, None, sdxl.unet)
+
+
+def test_a_module_that_counts_blocks_is_not_answered_so(folder):
+    (folder / "counting.py").write_text(ASKING.replace("detect_arch_config", "is_sdxl"), encoding="utf-8")
+    module, sdxl = found("counting"), build(Family.SDXL)
+    with creating(module, sdxl.unet), pytest.raises(ValueError, match="Cannot auto-detect"):
+        module.create_network(1.0, 4, 1, None, None, sdxl.unet)
 
 
 def test_what_a_module_leaves_out_of_its_groups_gets_no_gradients_that_pile_up_in_what_is_clipped(folder):
