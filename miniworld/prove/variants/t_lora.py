@@ -140,9 +140,18 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             if mine:
                 columns = [("held_out", 4), ("held_out_masked", 4), ("frechet", 0), ("style_score", 2)]
                 columns += [("content_score", 2), ("identity", 2), ("prompt", 2)]
-                rows.append([kind, pictures, method, len(mine), *(cell(mine, *column) for column in columns)])
-    head = ["subjects", "pictures", "method", "n", "held-out loss", "with the mask", "Fréchet", "style", "content"]
-    return markdown([*head, "identity", "prompt"], rows)
+                figures = [cell(mine, *column) for column in columns]
+                rows.append([kind, pictures, method, len(mine), figures[0], beside_lora(mine, results), *figures[1:]])
+    head = ["subjects", "pictures", "method", "n", "held-out loss", "beside LoRA", "with the mask", "Fréchet", "style"]
+    return markdown([*head, "content", "identity", "prompt"], rows)
+
+
+def beside_lora(arms: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> str:
+    """Held-out loss over that of the LoRA of the same subject, pictures and seed; empty for the LoRA itself."""
+    task = ("subject", "pictures", "steps", "seed")
+    loras = {tuple(arm[name] for name in task): arm for arm in results if arm["method"] == "LoRA"}
+    pairs = [(arm, loras.get(tuple(arm[name] for name in task))) for arm in arms if arm["method"] != "LoRA"]
+    return cell([{"ratio": arm["held_out"] / own["held_out"]} for arm, own in pairs if own], "ratio", 2)
 
 
 def kind_of(arm: Mapping[str, Any]) -> str:
