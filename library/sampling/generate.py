@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from library.errors import ConfigError
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.half import in_dtype
@@ -74,7 +75,10 @@ def denoise(
     sampler: str,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
-    """Latents of prompts that share size (width, height), steps and sampler: float32 (batch, 4, height/8, width/8)."""
+    """Latents of prompts that share size (width, height), steps and sampler: float32 (batch, 4, height/8, width/8).
+
+    Raises `ConfigError` where they are no numbers.
+    """
     unet = model.unet
     device = unet.device
     scheduler = make_scheduler(sampler, model.scheduler_config, size[0] * size[1])
@@ -107,6 +111,11 @@ def denoise(
         if guided:
             prediction = guidance(*prediction.chunk(2), scales)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
+    if not latents.isfinite().all():
+        raise ConfigError(
+            f"{sampler} came to values that are no numbers in {steps} steps. Ask for fewer (`--s`) or for another "
+            "sampler (`--ss euler`); if none draws, the weights have diverged."
+        )
     return latents
 
 

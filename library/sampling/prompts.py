@@ -20,7 +20,8 @@ from library.config.option import Settings
 from library.config.options.sampling import SAMPLERS
 from library.errors import Problem, UserError, raise_all
 
-MAX_STEPS = 1000
+MAX_STEPS = 998
+"""With 999 or 1000 steps some of diffusers' samplers leave the model's 1000 timesteps, or divide by nothing."""
 _SIZE_STEP = 8
 _MIN_SIZE = 64
 _MAX_SIZE = 8192

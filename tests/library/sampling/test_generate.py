@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from library.models.load import load_model
 from library.models.text import TextConditioner
 from library.sampling import samplers
 from library.sampling.generate import generate, guidance, to_pictures
-from library.sampling.prompts import SamplePrompt
+from library.sampling.prompts import MAX_STEPS, SamplePrompt
 from library.sampling.samplers import make_scheduler
 from miniworld.tiny import build
 
@@ -169,6 +171,25 @@ def test_the_other_samplers_draw_nearly_what_a_checked_one_draws(name: str, kin:
     picture, expected = (np.asarray(p).astype(float) for p in generate(model, TextConditioner(model), prompts))
     assert abs(picture - expected).mean() < 10
     assert expected.std() > 30
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if not name.startswith("k_") and name != "lms"])
+def test_every_sampler_takes_as_many_steps_as_a_prompt_may_ask_for(name: str) -> None:
+    scheduler = make_scheduler(name, {"num_train_timesteps": 1000, "steps_offset": 1, "beta_schedule": "scaled_linear"})
+    scheduler.set_timesteps(MAX_STEPS)
+    latents, constant = torch.ones(1, 1, 1, 1) * scheduler.init_noise_sigma, torch.full((1, 1, 1, 1), 0.1)
+    for timestep in scheduler.timesteps:
+        scheduler.scale_model_input(latents, timestep)
+        latents = scheduler.step(constant, timestep, latents, return_dict=False)[0]
+    assert latents.isfinite().all()
+
+
+def test_a_picture_of_values_that_are_no_numbers_is_refused_and_not_drawn_black(model: StableDiffusion) -> None:
+    broken = replace(model, unet=copy.deepcopy(model.unet))
+    torch.nn.init.constant_(broken.unet.conv_out.bias, float("nan"))
+    prompt = SamplePrompt("a cat", seed=1, width=64, height=64, sample_steps=2)
+    with pytest.raises(ConfigError, match="ddim came to values that are no numbers in 2 steps"):
+        generate(broken, TextConditioner(model), [prompt])
 
 
 def test_every_name_of_sd_scripts_is_a_sampler() -> None:
