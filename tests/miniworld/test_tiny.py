@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,10 @@ from miniworld.tiny import build, tiny_configs
 
 
 @pytest.mark.parametrize("family", Family)
-def test_a_tiny_model_is_built_and_written_in_both_forms_within_three_seconds(family: Family, tmp_path: Path) -> None:
-    start = time.process_time()
+def test_a_tiny_model_is_built_and_written_in_both_forms(family: Family, tmp_path: Path) -> None:
     model = build(family)
     save_folder(model, tmp_path / "folder")
     save_single_file(model, tmp_path / "file.safetensors")
-    assert time.process_time() - start < 3
     assert (tmp_path / "folder" / "model_index.json").is_file()
     assert (tmp_path / "file.safetensors").stat().st_size < 10e6
 

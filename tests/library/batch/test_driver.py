@@ -45,14 +45,12 @@ def test_what_a_person_did_wrong_is_not_tried_again_and_the_others_are_done(batc
     assert batch.run() == 3
     assert batch.run() == 3
     assert trained == NAMES
-    begun = time.perf_counter()
     assert batch.run("--retry", "failed") == 3
     assert trained == [*NAMES, NAMES[1]]
     (styles / "three" / "1_sks" / "4.txt").write_text("a repaired caption", encoding="utf-8")
     trained_by(lambda assignment: trained.append(assignment.name) or Outcome())
     assert batch.run() == 0
     assert trained == [*NAMES, NAMES[1], NAMES[1]]
-    assert time.perf_counter() - begun < 2
 
 
 def test_a_worker_that_dies_is_replaced_until_the_attempts_are_used_up(batch, trained_by):

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import signal
 import sys
-import time
 
 import pytest
 
@@ -50,11 +49,9 @@ NO_GPU = "has 0 GPUs, and 1 GPUs would be needed; `--devices cpu` needs none"
 
 
 @needs_ray
-def test_a_missing_gpu_is_an_error_before_ray_is_started_and_within_ten_seconds(batch, cluster, capsys):
+def test_a_missing_gpu_is_an_error_before_ray_is_started(batch, cluster, capsys):
     for words in ((), ("--dry_run",)):
-        begun = time.monotonic()
         assert batch.run("--devices", "0", *words, engine="ray") == 2
-        assert time.monotonic() - begun < 10
         assert NO_GPU in capsys.readouterr().err
     assert not sys.modules["ray"].is_initialized()
     assert not batch.output.exists()
