@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from library.command import run_command
 from library.config.options.evaluate import ALL_EVALUATE
 from library.config.parse import parse
+from library.console import show
 from library.errors import UserError
 from library.metrics.request import read_request
 from library.metrics.weights import list_networks, read_weights
@@ -31,7 +32,7 @@ class RequiredMissing(UserError):
 def evaluate(argv: Sequence[str]) -> None:
     settings = parse(argv, *ALL_EVALUATE, prog="evaluate.py", description=str(__doc__))
     if settings["list"]:
-        print(list_networks(read_weights(settings["weights"])))
+        show(list_networks(read_weights(settings["weights"])))
         return
     request = read_request(settings)
     for line in [*settings.notes(), *request.notes]:
@@ -63,7 +64,7 @@ def evaluate(argv: Sequence[str]) -> None:
     if other is not None:
         result.differences = compare(figures, request.generated, other)
     write_json(settings["output"], result.as_json())
-    print(result.as_text(), f"\n\nwritten: {settings['output']}", sep="")
+    show(f"{result.as_text()}\n\nwritten: {settings['output']}")
     if missing := [f.line for f in figures if f.value is None and f.metric.name in (settings["require"] or ())]:
         raise RequiredMissing("required, but " + "; ".join(missing))
 

@@ -13,7 +13,7 @@ from library.config.finished_work import finished_work_problems
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.plugin_checks import plugin_problems
-from library.console import Console, ConsoleSpec, log_to
+from library.console import Console, ConsoleSpec, log_to, show
 from library.launch import start_the_missing_processes
 from library.sampling.prompts import prompt_problems
 
@@ -43,7 +43,7 @@ def train(argv: Sequence[str]) -> None:
         from library.training.plan.plan import make_plan
         from library.training.plan.text import plan_text
 
-        print(plan_text(make_plan(settings, plan)))
+        show(plan_text(make_plan(settings, plan)))
         return
     checked = check_before_loading(settings, plan)
     if settings["debug_dataset"]:

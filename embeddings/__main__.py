@@ -14,6 +14,7 @@ if sys.path and os.path.abspath(sys.path[0] or ".") == os.path.dirname(os.path.a
 from collections.abc import Callable, Sequence
 
 from library.command import run_command
+from library.console import show
 from library.errors import ConfigError
 
 COMMANDS = ("init", "convert")
@@ -21,7 +22,7 @@ COMMANDS = ("init", "convert")
 
 def embeddings(argv: Sequence[str]) -> None:
     if argv and argv[0] in ("--help", "-h"):
-        print(f"{__doc__}\nusage: python -m embeddings {' | '.join(COMMANDS)}  [--help]")
+        show(f"{__doc__}\nusage: python -m embeddings {' | '.join(COMMANDS)}  [--help]")
         return
     if not argv or argv[0] not in COMMANDS:
         raise ConfigError(f"say what to do: python -m embeddings {' | '.join(COMMANDS)}")

@@ -9,9 +9,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from library.console import Console, log_to
+from library.console import Console, log_to, show
 from library.errors import Interrupted, UserError
-from library.formatting import visible
 
 
 def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
@@ -28,7 +27,7 @@ def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | 
     try:
         command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        print(f"\nerror: {visible(str(error))}", file=sys.stderr)
+        show(f"\nerror: {error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as interruption:
         return interruption.exit_code

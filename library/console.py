@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -25,6 +26,11 @@ class ConsoleSpec:
 
     console_log_level: str | None = None
     console_log_file: Path | None = None
+
+
+def show(text: str = "", file: TextIO | None = None) -> None:
+    """Print what a command answers, with what cannot be seen in names and texts of other people spelled out."""
+    print(visible(text), file=file)
 
 
 class Console:
@@ -61,7 +67,7 @@ class Console:
         """A line of what came out, on the standard output."""
         line = visible(line)
         if self._shows(line, logging.INFO):
-            print(line)
+            show(line)
 
     def _shows(self, line: str, level: int) -> bool:
         """Whether the console is to show the line; a line that belongs into the file is written there."""

@@ -11,6 +11,7 @@ if not __package__:  # started by its path: the repository is where `library` is
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command
+from library.console import show
 
 
 def check(argv: Sequence[str]) -> None:
@@ -23,7 +24,7 @@ def check(argv: Sequence[str]) -> None:
     from library.adapters.inspect_file import tensor_lines
 
     for line in tensor_lines(arguments.file, every=arguments.show_all_keys):
-        print(line)
+        show(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

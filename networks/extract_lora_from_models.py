@@ -14,6 +14,7 @@ from library.command import run_command
 from library.config.options.config import CONFIG
 from library.config.options.network_tools import EXTRACT, asked, extract_problems, written_to
 from library.config.parse import parse
+from library.console import show
 
 CHECKS = (asked("model_org", "model_tuned", "save_to"), extract_problems, written_to("model_org", "model_tuned"))
 
@@ -23,7 +24,7 @@ def extract_lora(argv: Sequence[str]) -> None:
     name = "networks/extract_lora_from_models.py"
     settings = parse(argv, EXTRACT, CONFIG, prog=name, description=description, checks=CHECKS)
     for line in settings.notes():
-        print(f"note: {line}")
+        show(f"note: {line}")
 
     # The engine is imported here and nowhere above: a mistake in the options must not wait for torch.
     from tqdm import tqdm
@@ -53,7 +54,7 @@ def extract_lora(argv: Sequence[str]) -> None:
     dtype = PRECISIONS[settings["save_precision"] or "float"]
     write_extracted(settings["save_to"], found, extraction, model, dtype, brief=settings["no_metadata"])
     for line in report(found, extraction, settings["save_to"]):
-        print(line)
+        show(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from library.config.option import Settings
 from library.config.options.config import CONFIG
 from library.config.options.network_tools import MERGE, asked, merge_problems, written_to
 from library.config.parse import parse
+from library.console import show
 
 CHECKS = (asked("models", "ratios", "save_to"), merge_problems, written_to("models", "sd_model"))
 
@@ -53,7 +54,7 @@ def merge_by(settings: Settings, *, sdxl: bool = False) -> None:
         way = concatenated if settings["concat"] else added
         lines = merge_together(networks, way, result, shuffle=settings["shuffle"])
     for line in lines:
-        print(line)
+        show(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

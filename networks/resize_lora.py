@@ -13,6 +13,7 @@ from library.command import run_command
 from library.config.options.config import CONFIG
 from library.config.options.network_tools import RESIZE, asked, resize_problems, written_to
 from library.config.parse import parse
+from library.console import show
 
 
 def resize(argv: Sequence[str]) -> None:
@@ -47,8 +48,8 @@ def resize(argv: Sequence[str]) -> None:
     dtype = PRECISIONS[settings["save_precision"] or "float"]
     write_network(settings["save_to"], resized_tensors(resized) | file.rest, dtype, metadata)
     for layer in resized if settings["verbose"] else ():
-        print(layer)
-    print(f"Wrote {settings['save_to']}: {summary(resized)}")
+        show(layer)
+    show(f"Wrote {settings['save_to']}: {summary(resized)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,10 +12,11 @@ if not __package__:  # started by its path: the repository is where `library` is
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from library.command import run_command
+from library.console import show
 from library.errors import UserError
 
 
-def show(argv: Sequence[str]) -> None:
+def show_metadata(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="networks/show_metadata.py", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="file to look into")
     parser.add_argument("--unpack", action="store_true", help="show entries that are JSON themselves as what they hold")
@@ -28,13 +29,11 @@ def show(argv: Sequence[str]) -> None:
     metadata = read_metadata(arguments.model)
     if not metadata:
         raise UserError(f"`{arguments.model}` holds no metadata; only .safetensors files can have some")
-    print(
-        json.dumps(unpacked(metadata) if arguments.unpack else metadata, indent=4, sort_keys=True, ensure_ascii=False)
-    )
+    show(json.dumps(unpacked(metadata) if arguments.unpack else metadata, indent=4, sort_keys=True, ensure_ascii=False))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(show, argv)
+    return run_command(show_metadata, argv)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from library.command import run_command
 from library.config.options.config import CONFIG
 from library.config.options.network_tools import SVD_MERGE, asked, merge_problems, written_to
 from library.config.parse import parse
+from library.console import show
 
 
 def merge(argv: Sequence[str]) -> None:
@@ -38,7 +39,7 @@ def merge(argv: Sequence[str]) -> None:
     arguments = {"conv_dim": str(conv_rank), "conv_alpha": str(conv_rank)} if settings["new_conv_rank"] else None
     result = Result(settings["save_to"], dtype, brief=settings["no_metadata"], arguments=arguments)
     for line in merge_together(networks, decomposed(RankChoice(rank, conv_rank), device), result):
-        print(line)
+        show(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from library.config.option import Group, Option
 from library.config.options.config import CONFIG
 from library.config.parse import parse
 from library.config.values import path_or_name
+from library.console import show
 from library.errors import UserError
 
 OPTIONS = Group(
@@ -50,7 +51,7 @@ def convert(argv: Sequence[str]) -> None:
 
     model = Path(settings["model"]) if settings["model"] else None
     for line in convert_restorer(Path(settings["input"]), model, Path(settings["output"]), settings["save_model_as"]):
-        print(line)
+        show(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

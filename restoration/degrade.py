@@ -12,6 +12,7 @@ if not __package__:  # started by its path: the repository is where `library` an
 
 from library.command import run_command
 from library.config.parse import parse
+from library.console import show
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import writing_problems
 from restoration.options import DEGRADATION, FILES, RUN, degradation_of, groups_for
@@ -58,7 +59,7 @@ def damage(argv: Sequence[str]) -> None:
         psnr.append(float(-10 * np.log10(max(1e-10, np.mean((damaged.astype(np.float64) - picture) ** 2)))))
         write_png(names[source], np.round(damaged * 255).astype(np.uint8), alpha=read_alpha(source))
     if psnr:
-        print(
+        show(
             f"degraded {len(psnr)} pictures into {settings['output']}: PSNR {np.mean(psnr):.2f} dB "
             f"({min(psnr):.2f} to {max(psnr):.2f})"
         )

@@ -18,6 +18,7 @@ from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
 from library.config.values import split_key_values
+from library.console import show
 from library.errors import UserError
 from restoration.options import EVALUATION, FILES, IDENTITY, groups_for
 
@@ -66,13 +67,13 @@ def report(folders: Mapping[str, Path], originals: Path, where: Path, settings: 
     missing = next(iter(measured.values())).missing
     notes = [f"{name} is not measured: {line}" for name, line in missing.items()]
     text = "\n".join([*lines, "", *notes]) + "\n"
-    print(text)
+    show(text)
     beside = {kind: where.with_name(f"{where.name}_{kind}") for kind in ("table.md", "metrics.json", "sheet.png")}
     write_text(beside["table.md"], text)
     facts = {title: {"means": m.means, "pictures": m.each, "not measured": m.missing} for title, m in measured.items()}
     write_json(beside["metrics.json"], facts)
     write_sheet(beside["sheet.png"], {**folders, "original": originals})
-    print(f"written: {', '.join(str(path) for path in beside.values())}")
+    show(f"written: {', '.join(str(path) for path in beside.values())}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
+from library.console import show
 from library.errors import Problem, UserError
 from restoration.checks import restoring_face_problems, writing_problems
 from restoration.options import DETECTOR, EVALUATION, FILES, IDENTITY, groups_for
@@ -56,12 +57,12 @@ def prepare(argv: Sequence[str]) -> None:
     names = output_names(sources, target)
     chosen = choose_references(sources, detector, rules)
     for source, reason in sorted(chosen.rejected.items()):
-        print(f"rejected {source.name}: {reason}")
+        show(f"rejected {source.name}: {reason}")
     for line in chosen.notes:
-        print(line)
+        show(line)
     for source, face in chosen.faces.items():
         write_png(names[source], face)
-    print(f"{len(chosen.faces)} of {len(sources)} pictures became references in {target}")
+    show(f"{len(chosen.faces)} of {len(sources)} pictures became references in {target}")
     if not chosen.faces:
         raise UserError("no picture can be used as a reference; the reasons are above")
 

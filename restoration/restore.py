@@ -15,6 +15,7 @@ if not __package__:  # started by its path: the repository is where `library` an
 from library.command import run_command
 from library.config.option import Settings
 from library.config.parse import parse
+from library.console import show
 from library.errors import Problem, UserError, raise_all
 from restoration.checks import restoring_problems
 from restoration.options import (
@@ -99,7 +100,7 @@ def restore_folder(settings: Settings) -> None:
             problems.append(Problem(picture.problem, f"image '{picture.source}'"))
             logger.info(str(problems[-1]))
     rest = f"; {unchanged} written as {'it was' if unchanged == 1 else 'they were'}" if unchanged else ""
-    print(f"restored {restored} of {len(sources)} pictures into {settings['output']}{rest}")
+    show(f"restored {restored} of {len(sources)} pictures into {settings['output']}{rest}")
     raise_all(problems)
 
 

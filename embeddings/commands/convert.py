@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from library.console import show
 from library.errors import UserError
 
 WIDTHS = {"sd1": {"clip_l": 768}, "sd2": {"clip_h": 1024}, "sdxl": {"clip_l": 768, "clip_g": 1280}}
@@ -59,7 +60,7 @@ def convert(argv: Sequence[str]) -> None:
             metadata["ss_token_string"] = named
         for file in write_embedding(target, embedding, arguments.layout, metadata):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in embedding.vectors.items())
-            print(f"Wrote {file}: {shapes}, token {embedding.token}")
+            show(f"Wrote {file}: {shapes}, token {embedding.token}")
 
 
 def own_metadata(metadata: dict[str, str]) -> dict[str, str]:

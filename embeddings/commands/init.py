@@ -16,6 +16,7 @@ from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
 from library.config.values import plugin_arguments
+from library.console import show
 from library.errors import Problem, UserError
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def write_start(settings: Settings) -> None:
     metadata |= initializer.metadata() if hasattr(initializer, "metadata") else {}
     embedding = embedding_of(placeholders.names, starts, placeholders.token_string)
     for file in write_embedding(settings["output"], embedding, settings["layout"], metadata):
-        print(f"Wrote {file}")
+        show(f"Wrote {file}")
     for ctx, start in zip(contexts, starts, strict=True):
         norms = ", ".join(f"{norm:.2f}" for norm in start.norm(dim=-1).tolist())
-        print(f"  {ctx.name}: {ctx.num_vectors} vectors of {ctx.hidden_size} numbers, norms {norms}")
+        show(f"  {ctx.name}: {ctx.num_vectors} vectors of {ctx.hidden_size} numbers, norms {norms}")

@@ -16,7 +16,7 @@ from library.batch.jobs.progress import progress_of
 from library.batch.read_batch import BatchOfJobs
 from library.batch.results.table import summary, table_text, time_text
 from library.config.datasets import plan_datasets
-from library.console import without_notes
+from library.console import show, without_notes
 from library.formatting import aligned, file_size
 from library.training.saving.file_names import SavingSpec
 
@@ -32,13 +32,13 @@ def show_status(batch: BatchOfJobs) -> None:
     running = [r.name for r in batch.records if r.state == RUNNING] if batch.ledger.jobs.is_dir() else []
     cut = {name for name in running if batch.ledger.is_free(name)}
     records = [replace(r, state=PENDING) if r.name in cut else r for r in batch.records]
-    print(table_text(records))
-    print(f"\n{summary(records)}")
+    show(table_text(records))
+    show(f"\n{summary(records)}")
     for name in running:
         if name not in cut and (progress := progress_of(batch.ledger.output_dir, name)):
-            print(f"{name}: {progress}")
+            show(f"{name}: {progress}")
     if cut:
-        print(f"Cut off, and taken up by the next start: {', '.join(sorted(cut))}")
+        show(f"Cut off, and taken up by the next start: {', '.join(sorted(cut))}")
 
 
 def show_plan(batch: BatchOfJobs, *, counts: bool = False) -> None:
@@ -51,8 +51,8 @@ def show_plan(batch: BatchOfJobs, *, counts: bool = False) -> None:
     asked = list(zip(batch.prepared, records, strict=True))
     expected = forecasts(asked, known, counted_bytes) if counts else forecasts(asked, known)
     lines = [plan_line(*row) for row in zip(batch.prepared, records, expected, strict=True)]
-    print(aligned([["job", "state", "disk", "time", "output", "set for it"], *lines]))
-    print(f"\n{summary(records)}\n{to_come(records, expected, batch.ledger.output_dir)}")
+    show(aligned([["job", "state", "disk", "time", "output", "set for it"], *lines]))
+    show(f"\n{summary(records)}\n{to_come(records, expected, batch.ledger.output_dir)}")
 
 
 def plan_line(prepared: Prepared, record: Record, expected: Forecast) -> list[str]:

@@ -11,6 +11,7 @@ from library.batch.read_batch import BatchOfJobs
 from library.batch.results.evaluation import evaluate_jobs
 from library.batch.results.metrics_files import not_compared, with_metrics
 from library.batch.results.table import summary, table_text, write_table
+from library.console import show
 from library.errors import BatchFailed, BatchUnfinished, Interrupted
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def show_results(batch: BatchOfJobs, title: str, *, was_stopped: bool) -> list[s
     ledger = batch.ledger
     records = [with_metrics(record, ledger.output_dir / record.name) for record in batch.records]
     write_table(ledger, records)
-    print(table_text(records))
+    show(table_text(records))
     for line in not_compared(records):
         logger.info(line)
     show_page(ledger, records, title)
@@ -35,7 +36,7 @@ def show_page(ledger: Ledger, records: Sequence[Record], title: str) -> None:
     try:
         from library.batch.results.page import write_batch_page  # matplotlib: a second, and nothing before needs it
 
-        print(f"\nPage: {write_batch_page(ledger, records, title)}")
+        show(f"\nPage: {write_batch_page(ledger, records, title)}")
     except Exception as error:
         logger.info(f"the page could not be written: {type(error).__name__}: {error}")
 
@@ -45,7 +46,7 @@ def conclude(
 ) -> None:
     """Print how many jobs are in which state, and raise what gives the exit code: it is never 0 with a failure."""
     records = batch.records
-    print(f"\n{summary(records)}. Ledger: {batch.ledger.folder}")
+    show(f"\n{summary(records)}. Ledger: {batch.ledger.folder}")
     if stopped_by is not None:
         raise Interrupted(stopped_by)
     failed = [record for record in records if record.state in FAILURES]

@@ -28,7 +28,7 @@ from library.config.datasets import dataset_problems, plan_datasets
 from library.config.option import Settings
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.parse import parse
-from library.console import Console, ConsoleSpec, log_to
+from library.console import Console, ConsoleSpec, log_to, show
 from library.errors import DiskFull, Interrupted, UserError
 from library.training.loop import fit
 from library.training.saving.file_names import SavingSpec
@@ -67,7 +67,7 @@ class TrainerHere:
         forget_plugins(settings)
         gc.collect()
         if line := self.models.check():
-            print(f"note: {line}", file=sys.stderr)
+            show(f"note: {line}", file=sys.stderr)
         return replace(outcome, steps=steps, peak_gb=peak.gigabytes())
 
     def _attempt(self, settings: Settings, assignment: Assignment) -> None:
@@ -127,7 +127,7 @@ def outcome_of(error: Exception) -> Outcome:
     if any(isinstance(e, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(e) for e in chain):
         return Outcome(kinds.OUT_OF_MEMORY, str(error).splitlines()[0])
     if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {error}", file=sys.stderr)
         return Outcome(BY_USER, str(error))
     traceback.print_exception(error)
     return Outcome(kinds.FAULT, f"{type(error).__name__}: {error}")

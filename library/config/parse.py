@@ -9,6 +9,7 @@ from library.config.config_file import FileContent, config_path, read_config_fil
 from library.config.option import COMMAND_LINE, DEFAULT, Option, Origin, Settings, Written, by_name, with_aliases
 from library.config.toml_file import write_toml
 from library.config.values import Noted, read_value, written_form
+from library.console import show
 from library.errors import ConfigError, Problem, raise_all
 
 Check = Callable[[Settings], list[Problem]]
@@ -26,7 +27,7 @@ def parse(
     if wants_help(argv):
         from library.config.help_text import help_text
 
-        print(help_text(groups, prog, description))
+        show(help_text(groups, prog, description))
         raise SystemExit(0)
     command_line = read_command_line(argv, with_aliases(options))
     spoken, problems = command_line.written, command_line.problems
@@ -55,7 +56,7 @@ def parse(
         from library.config.explain import explanation
 
         raise_with_notice([problem for problem in problems if not problem.understood], file.unknown.values())
-        print(explanation(settings, groups, problems))
+        show(explanation(settings, groups, problems))
         raise SystemExit(0)
     raise_with_notice(problems, file.unknown.values())
     return settings
@@ -149,4 +150,4 @@ def write_config(settings: Settings, problems: list[Problem]) -> None:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from None
     left_out = f" (without {', '.join(secrets)}, which stay secret)" if secrets else ""
-    print(f"Wrote {len(values)} options to {path}{left_out}.")
+    show(f"Wrote {len(values)} options to {path}{left_out}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from library.config.option import Group, Option
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.values import written_form
+from library.console import show
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from-sd-scripts.md"
 BEGIN, END = "<!-- options: begin -->", "<!-- options: end -->"
@@ -73,7 +74,7 @@ def page(text: str) -> str:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
-    print(f"{PAGE} is written")
+    show(f"{PAGE} is written")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if not __package__:  # started by its path: the repository is where `library` is
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from library.command import run_command
+from library.console import show
 
 
 def report(argv: Sequence[str]) -> None:
@@ -37,14 +38,14 @@ def report(argv: Sequence[str]) -> None:
     from library.report.run_page import write_run_page
 
     for log in find_logs(arguments.run, arguments.name):
-        print(f"Wrote {write_run_page(log, public=arguments.public)}")
+        show(f"Wrote {write_run_page(log, public=arguments.public)}")
 
 
 def watch(folder: Path, port: int) -> None:
     from library.report.all_runs.server import watch_server
 
     with watch_server(folder, port) as server:
-        print(f"All runs below {folder}: http://{server.server_address[0]}:{server.server_address[1]}/ (Ctrl+C ends)")
+        show(f"All runs below {folder}: http://{server.server_address[0]}:{server.server_address[1]}/ (Ctrl+C ends)")
         server.serve_forever()
 
 

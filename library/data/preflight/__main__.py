@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from library.command import run_command
+from library.console import show
 from library.data.preflight.findings import Report
 from library.data.preflight.options import PreflightTarget, read_target
 from library.errors import ConfigError, UserError
@@ -42,7 +43,7 @@ def looked_at(target: PreflightTarget) -> Report:
     )
     report.unchecked += target.assumed
     for line in lines_of(report):
-        print(line)
+        show(line)
     if settings["json"]:
         write_json(settings["json"], report.to_json())
     if settings["html"]:

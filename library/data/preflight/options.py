@@ -20,6 +20,7 @@ from library.config.options.validation import VALIDATION
 from library.config.parse import parse
 from library.config.suggest import missing
 from library.config.toml_file import read_json, read_toml
+from library.console import show
 from library.data.preflight.findings import Finding
 from library.errors import ConfigError
 
@@ -48,7 +49,7 @@ class PreflightTarget:
 def read_target(argv: Sequence[str]) -> PreflightTarget:
     """The dataset that the command line names. `--help` prints, and raises SystemExit(0). Raises UserError."""
     if not argv or {"-h", "--help"} & set(argv):
-        print(help_text((PREFLIGHT, DATASET, CAPTIONS, VALIDATION), f"{PROG} DATASET", str(ABOUT)))
+        show(help_text((PREFLIGHT, DATASET, CAPTIONS, VALIDATION), f"{PROG} DATASET", str(ABOUT)))
         raise SystemExit(0)
     words, name = list(argv), None
     if not words[0].startswith("-"):
