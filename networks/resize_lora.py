@@ -48,7 +48,7 @@ def resize(argv: Sequence[str]) -> None:
     dtype = PRECISIONS[settings["save_precision"] or "float"]
     write_network(settings["save_to"], resized_tensors(resized) | file.rest, dtype, metadata)
     for layer in resized if settings["verbose"] else ():
-        show(layer)
+        show(str(layer))
     show(f"Wrote {settings['save_to']}: {summary(resized)}")
 
 

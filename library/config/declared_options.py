@@ -101,9 +101,17 @@ def _of_name(name: str, tree: ast.Module, read: Callable[[str], ast.Module]) -> 
     raise _NotTold
 
 
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Those of a module, and those of its `if`s, as of `if TYPE_CHECKING`."""
+    for part in body:
+        yield part
+        if isinstance(part, ast.If):
+            yield from _statements([*part.body, *part.orelse])
+
+
 def _module_called(name: str, tree: ast.Module) -> str:
     """The import path of what a file calls `name`: "networks.lora", or an alias."""
-    for part in tree.body:
+    for part in _statements(tree.body):
         if isinstance(part, ast.Import):
             for alias in part.names:
                 if (alias.asname or alias.name) == name:

@@ -144,7 +144,7 @@ NO_OPTIONS = asdict(SamplePrompt(""))
 def given(prompt: SamplePrompt) -> dict[str, Any]:
     """What a prompt says beyond the defaults."""
     values = asdict(prompt)
-    del values["warnings"]
+    del values["warnings"], values["any_seed"]  # that another seed is drawn each time is what no seed means there
     return {key: value for key, value in values.items() if value != NO_OPTIONS[key] or key == "prompt"}
 
 

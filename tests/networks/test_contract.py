@@ -104,7 +104,7 @@ def create(listed: Listed, model: StableDiffusion, *, text: bool = True, unet: b
     encoder = text_encoder_of(model)
     network = module.create_network(1.0, 4, 2, model.vae, encoder, model.unet, neuron_dropout=None, **arguments)
     if hasattr(network, "prepare_network"):
-        network.prepare_network(SimpleNamespace(max_train_epochs=1, max_train_steps=1, network_module=listed.module))
+        network.prepare_network(SimpleNamespace(max_train_epochs=9, max_train_steps=9, network_module=listed.module))
     if apply:
         network.apply_to(encoder, model.unet, text, unet)
     return network

@@ -15,7 +15,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def trained(config: Path, *words: str) -> tuple[Settings, Run]:
 
 def with_weights(settings: Settings, file: Path) -> StableDiffusion:
     """The model with a network of the same options, and the file's weights in it."""
-    return with_network(settings, NetworkSpec(settings["network_dim"], settings["network_alpha"], network_weights=file))
+    return with_network(settings, replace(settings.take(NetworkSpec), network_weights=file))
 
 
 def from_weights(settings: Settings, file: Path) -> StableDiffusion:

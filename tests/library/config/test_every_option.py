@@ -157,6 +157,7 @@ def changed(trainer: Trainer, capsys: pytest.CaptureFixture[str]) -> Trainer:
     if not made.exists():
         out = trainer.folder_of({"save_state_on_train_end": True}, capsys) / "out"
         shutil.copytree(out / "t-state", trainer.world / "trained-state")
+        shutil.copytree(out, trainer.world / "finished")
         word = trainer.folder_of({**WORD, "learning_rate": 1e-2}, capsys) / "out"
         shutil.copy(
             next(file for file in word.glob("*.safetensors") if file.stem != "t"), trainer.world / "word.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import sys
 from pathlib import Path
 
@@ -81,8 +82,9 @@ def test_the_hub_cache_is_looked_up_by_repository(bare: Path, tmp_path: Path, mo
 
 
 def test_the_hub_is_asked_only_where_the_vocabulary_is_nowhere_on_the_machine(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     folder = write_vocabulary(tmp_path / "fetched")
     asked = []
 
@@ -93,7 +95,7 @@ def test_the_hub_is_asked_only_where_the_vocabulary_is_nowhere_on_the_machine(
     monkeypatch.setattr(tokenizers, "hf_hub_download", fetch)
     assert ids(family_tokenizers(Family.SD1, None, None, bare)[0]) == ids(tiny_tokenizer())
     assert asked == [("openai/clip-vit-large-patch14", name) for name in ("vocab.json", "merges.txt")]
-    assert "was fetched from openai/clip-vit-large-patch14" in capsys.readouterr().err
+    assert "was fetched from openai/clip-vit-large-patch14" in caplog.text
     family_tokenizers(Family.SD1, None, folder, bare)
     assert len(asked) == 2
 

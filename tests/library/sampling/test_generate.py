@@ -186,7 +186,7 @@ def test_every_sampler_takes_as_many_steps_as_a_prompt_may_ask_for(name: str) ->
 
 def test_a_picture_of_values_that_are_no_numbers_is_refused_and_not_drawn_black(model: StableDiffusion) -> None:
     broken = replace(model, unet=copy.deepcopy(model.unet))
-    torch.nn.init.constant_(broken.unet.conv_out.bias, float("nan"))
+    broken.unet.conv_out.weight.data.fill_(float("nan"))
     prompt = SamplePrompt("a cat", seed=1, width=64, height=64, sample_steps=2)
     with pytest.raises(ConfigError, match="ddim came to values that are no numbers in 2 steps"):
         generate(broken, TextConditioner(model), [prompt])

@@ -222,6 +222,7 @@ SAVING = {
     "output_dir": shows("elsewhere", "files"),
     "output_name": shows("mine", "files"),
     "save_model_as": shows("ckpt", "files"),
+    "overwrite": shows(True, "code", output_dir="{finished}", max_train_steps=3),
     "save_precision": shows("bf16"),
     "save_every_n_epochs": shows(1, "files", **EPOCHS),
     "save_every_n_steps": shows(1, "files"),
