@@ -97,7 +97,9 @@ def caption_ids(chunks: list[list[int]], marks: Any) -> list[int]:
 AT_THE_START = "option letters at the very start of a prompt are text"
 ANY_BLANKS = "more spaces than one before a value or an option change nothing"
 REFUSED = "a value of the wrong kind, or an unknown sampler, is refused at the start with its line"
+STEPS = "998 steps at most: with 999 or 1000 some samplers fail"
 OTHER_LINES = {
+    "a cat --s 2000": STEPS,
     "d 943583 a cat": AT_THE_START,
     "w 640 a cat": AT_THE_START,
     "n blue house": AT_THE_START,
