@@ -87,7 +87,7 @@ def _create(function: str, given: tuple[Any, ...], neuron_dropout: Any, argument
     network = function_of(base, function)(*given, neuron_dropout=neuron_dropout, **rest)
     if network is None:
         return None
-    refuse_a_network_without_layers(network, base, given[-1])
+    refuse_a_network_without_layers(network, base, given[-1], rest)
     if options.rank_pattern is not None:
         narrow(network, options.rank_pattern)
         return network

@@ -1,6 +1,6 @@
 """AC-LoRA on a model whose LoRA comes from PEFT: diffusers' and transformers' training scripts, and any other loop.
 
-    ac = ACLoRAAdapter(unet, total_steps=args.max_train_steps, ac_mode="product")
+    ac = ACLoRAAdapter(unet, total_steps=args.max_train_steps, ac_mode="product")   # just before the loop
     ...                                       # in the loop, as the last thing of a step
     ac.step(loss)
     ...                                       # at the end
@@ -22,7 +22,7 @@ import logging
 import math
 import os
 from types import SimpleNamespace
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, cast
 
 import torch
 from safetensors.torch import save_file
@@ -38,6 +38,13 @@ from networks.ac_lora_schedule import announcement, for_length
 logger = logging.getLogger(__name__)
 PEFT_PREFIX = "base_model.model."
 """Begins the names of a PeftModel's layers, but not those that its config has."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model within what accelerate and torch wrap around it: its layers have the names that a file has."""
+    while isinstance(model, nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "_orig_mod", None) or cast(Any, model).module
+    return model
 
 
 def adapted_layers(model: nn.Module, adapter: str) -> list[SimpleNamespace]:
@@ -83,7 +90,7 @@ class ACLoRAAdapter(ACLoRANetwork):
     def __init__(
         self,
         model: nn.Module,
-        total_steps: int,
+        total_steps: Optional[int],
         total_epochs: Optional[int] = None,
         adapter: str = "default",
         **arguments: Any,
@@ -92,9 +99,14 @@ class ACLoRAAdapter(ACLoRANetwork):
         if rest or options.rank_pattern is not None:
             name = next(iter(rest), "rank_pattern")
             raise ValueError(f"{name} is not an option here: layers and ranks are those of the LoraConfig")
-        self.model, self.adapter = model, adapter
+        if total_steps is None:
+            raise ValueError(
+                "total_steps is None, as max_train_steps of a script that has not counted its batches yet: attach "
+                "AC-LoRA just before the loop"
+            )
+        self.model, self.adapter = unwrapped(model), adapter
         self.text_encoder_loras: list[Any] = []
-        self.unet_loras: list[Any] = adapted_layers(model, adapter)
+        self.unet_loras: list[Any] = adapted_layers(self.model, adapter)
         self.begin(options)
         self.is_observing = False
         self.steps_done = 0

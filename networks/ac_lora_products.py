@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from networks.ac_lora_restart import Module
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+CHOOSING_LAYERS = r"(?<!conv)_dims?$|pattern|preset|indices|target"
+"""In the names of a base module's arguments that may leave no layer of the model."""
 
 
 # --- the base module
@@ -52,10 +54,18 @@ def function_of(base: ModuleType, name: str) -> Any:
     return function
 
 
-def refuse_a_network_without_layers(network: Any, base: ModuleType, unet: Any) -> None:
-    """ValueError if the base module found no layer of its own kind: it is made for another model."""
+def refuse_a_network_without_layers(
+    network: Any, base: ModuleType, unet: Any, arguments: Optional[Mapping[str, Any]] = None
+) -> None:
+    """ValueError if the base module found no layer of its own kind: it is made for another model.
+
+    Text encoders are much the same everywhere, and modules for another model find layers there. So none in the model
+    itself is refused too, unless `arguments` choose layers, which may leave none: a file's, or those of a person.
+    """
     lists = [getattr(network, name, None) for name in ("text_encoder_loras", "unet_loras")]
-    if all(found is not None and not len(found) for found in lists):
+    empty = [found is not None and not len(found) for found in lists]
+    is_chosen = arguments is None or any(re.search(CHOOSING_LAYERS, name) for name in arguments)
+    if all(empty) or (empty[1] and not is_chosen):
         raise ValueError(
             f"`base_module = {base.__name__}` finds no layer to train in a {type(unet).__name__}; {names_beside(base)}"
         )

@@ -179,6 +179,29 @@ def test_a_model_without_the_adapter_is_refused_with_those_that_it_has():
         ACLoRAAdapter(adapted("other"), 40, adapter="x")
 
 
+def test_layers_have_the_names_of_a_file_within_what_is_wrapped_around_the_model(monkeypatch):
+    class Wrapper(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.module = model
+
+    class Compiled(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self._orig_mod = model
+
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Wrapper)
+    model = adapted()
+    ac = ACLoRAAdapter(Compiled(Wrapper(model)), 40, ac_mode="product")
+    assert set(ac.sizes()) == {f"base_model.model.{name}" for name in ("conv", "block.proj", "proj")}
+    assert set(ac.config()["rank_pattern"]) == {"conv", "block.proj", "proj"}
+
+
+def test_a_script_that_has_not_counted_its_batches_yet_is_refused_with_where_to_attach():
+    with pytest.raises(ValueError, match=r"total_steps is None.*attach AC-LoRA just before the loop"):
+        ACLoRAAdapter(adapted(), None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -319,6 +319,41 @@ def test_a_base_module_for_another_model_is_refused_with_those_that_there_are(cr
         )
 
 
+class CLIPMLP(torch.nn.Module):
+    """Text encoders have layers of this name wherever they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = torch.nn.Linear(4, 4)
+
+
+def test_a_base_module_for_another_model_is_refused_though_it_finds_layers_in_the_text_encoder():
+    text_encoder: Any = torch.nn.Sequential(CLIPMLP())
+    with pytest.raises(ValueError, match=r"networks\.lora` finds no layer to train in a Block; set base_module in"):
+        ac_lora.create_network(1.0, 4, 4, None, text_encoder, Block(), ac_mode="product")
+    network = ac_lora.create_network(
+        1, 4, 4, None, text_encoder, Block(), ac_mode="product", block_dims="0," * 24 + "0"
+    )
+    assert [len(network.text_encoder_loras), len(network.unet_loras)] == [1, 0]
+
+
+class HadaModule(torch.nn.Module):
+    lora_name = "lora_unet_proj"
+
+
+def test_a_base_module_whose_modules_are_no_products_is_refused_by_their_name(monkeypatch):
+    def create_network(*parts: Any, **arguments: Any) -> Any:
+        network: Any = torch.nn.Module()
+        network.unet_loras, network.text_encoder_loras = [HadaModule()], []
+        return network
+
+    monkeypatch.setattr(other_networks, "create_network", create_network)
+    with pytest.raises(
+        ValueError, match=r"lora_unet_proj is a HadaModule without the layers lora_down and lora_up; use plain LoRA"
+    ):
+        ac_lora.create_network(1.0, 4, 4, None, None, Block(), base_module=other_networks.__name__)
+
+
 def test_a_base_module_of_another_trainer_is_refused():
     with pytest.raises(ValueError, match=r"networks\.lora` has no create_arch_network, so it is not of this trainer"):
         ac_lora.create_arch_network(1.0, 4, 4, None, None, Block(), base_module="networks.lora")
