@@ -279,6 +279,15 @@ def datasets_are_described(settings: Settings) -> Iterator[Problem]:
         )
 
 
+def model_draws_without_a_mask(settings: Settings) -> Iterator[Problem]:
+    name = "train_inpainting"
+    if settings[name]:
+        yield Problem(
+            f"{settings.place(name)}: inpainting models read a mask and a masked picture beside the noisy latents and "
+            "are not trained here; take it out and give a model of 4 channels."
+        )
+
+
 CHECKS = (
     there_is_a_model,
     model_files_exist,
@@ -305,4 +314,5 @@ CHECKS = (
     resumed_state_exists,
     trackers_have_a_folder,
     datasets_are_described,
+    model_draws_without_a_mask,
 )

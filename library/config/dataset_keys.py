@@ -50,6 +50,7 @@ KEYS = (
     key("max_bucket_reso",              int,   1024,      "GD",  minimum=1, known_as=("max_bucket_resolution",)),
     key("bucket_reso_steps",            bucket_step, 64,  "GD",  minimum=8),
     key("bucket_no_upscale",            bool,  False,     "GD"),
+    key("skip_image_resolution",        resolution, None, "GD"),
     key("network_multiplier",           float, 1.0,       "GD",  None),
     key("validation_split",             float, 0.0,       "GD",  minimum=0, maximum=1),
     key("validation_seed",              int,   None,      "GD",  minimum=0),

@@ -58,6 +58,7 @@ class DatasetSpec:
     validation_split: float
     validation_seed: int | None
     subsets: tuple[SubsetSpec, ...]
+    skip_image_resolution: tuple[int, int] | None = None  # images of no more pixels are left out
 
 
 DatasetPlan = tuple[DatasetSpec, ...]

@@ -49,7 +49,7 @@ def tables() -> Iterator[str]:
     counts = {what: sum(status(option) == what for option in kohyas) for what in (WORKS, DIFFERENT, INERT, REFUSED)}
     yield (
         f"{names} names are {len(kohyas)} options: {counts[WORKS]} work as there, {counts[DIFFERENT]} work and differ "
-        f"on purpose, {counts[INERT]} have no effect and say so at the start, {counts[REFUSED]} is refused."
+        f"on purpose, {counts[INERT]} have no effect and say so at the start, {counts[REFUSED]} are refused."
     )
     for group in ALL_TRAIN_NETWORK:
         mine = [option for option in group if option.of_sd_scripts]

@@ -58,6 +58,26 @@ def buckets_of(spec: DatasetSpec) -> Buckets:
     )
 
 
+def is_skipped(spec: DatasetSpec, image: Seen) -> bool:
+    """Whether an image has no more pixels than `skip_image_resolution`."""
+    if spec.skip_image_resolution is None or image.header is None:
+        return False
+    (width, height), (least_width, least_height) = image.header.size, spec.skip_image_resolution
+    return width * height <= least_width * least_height
+
+
+def about_skipped(plan: Sequence[DatasetSpec], images: Sequence[Seen]) -> list[str]:
+    """A line for each dataset with `skip_image_resolution`: how many images it leaves out."""
+    lines = []
+    for place, spec in enumerate(plan):
+        limit = spec.skip_image_resolution
+        if limit is not None:
+            own = [image for image in images if image.dataset == place]
+            count = sum(is_skipped(spec, image) for image in own)
+            lines.append(f"skip_image_resolution leaves out {count} of {len(own)} images: those up to {written(limit)}")
+    return lines
+
+
 def about_sizes(pictures: Sequence[DatasetImage]) -> list[str]:
     """A line on images that are enlarged much, and one on those of which much is cut away."""
     lines = []

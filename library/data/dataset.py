@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from library.config.dataset_specs import DatasetSpec, SubsetSpec
-from library.data.bucket_assignment import about_sizes, placed
+from library.data.bucket_assignment import about_sizes, about_skipped, is_skipped, placed
 from library.data.buckets import Size
 from library.data.images.image import DatasetImage
 from library.data.images.scan import Seen, survey
@@ -118,12 +118,16 @@ def gather(
     """`build` of what can be used, and what cannot; a folder of two datasets has each of its problems once."""
     seen = survey(plan, fallback, workers)
     problems, warnings = seen.problems, list(dict.fromkeys(seen.warnings))
-    pictures = placed(plan, seen.images, problems)
+    large_enough = [image for image in seen.images if not is_skipped(plan[image.dataset], image)]
+    warnings += about_skipped(plan, seen.images)
+    pictures = placed(plan, large_enough, problems)
     warnings += about_sizes(pictures)
     names = _names(plan, pictures)
     training, validation = _split(plan, pictures, names, warnings)
     if not problems and all(picture.subset.is_reg for picture in training):
         taken = f": `validation_split` holds out all {len(validation)}; lower it" if validation else ""
+        if not pictures and len(large_enough) < len(seen.images):
+            taken = ": `skip_image_resolution` leaves out all; lower it"
         problems.append(Problem(f"there is no image to train on{taken}"))
     samples, rotations = _samples(plan, training, names, prior_loss_weight, warnings)
     dataset = Dataset(plan, training, samples, warnings, images=seen.images, rotations=rotations)

@@ -108,6 +108,11 @@ def test_a_sound_config_has_no_problem():
             "the images in a `dataset_config` instead.",
         ),
         (
+            {"train_inpainting": True},
+            "`--train_inpainting`: inpainting models read a mask and a masked picture beside the noisy latents and are "
+            "not trained here; take it out and give a model of 4 channels.",
+        ),
+        (
             {"base_weights_multiplier": 0.5},
             "`--base_weights_multiplier` has more numbers (1) than `base_weights` has files (0).",
         ),

@@ -206,6 +206,7 @@ NEW_VALUES = {
     "max_bucket_reso": "2048",
     "resize_interpolation": '"nearest"',
     "face_crop_aug_range": "[1.0, 2.0]",
+    "skip_image_resolution": '"32"',
     "custom_attributes": "{ mine = 1 }",
     "image_dir": '"{other_pictures/1_sks}"',
     "metadata_file": '"{captions.json}"',

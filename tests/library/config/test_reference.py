@@ -22,7 +22,7 @@ BY_ANY_NAME = with_aliases(OPTIONS)
 LEGAL = {"int": "2", "float": "0.5", "float*": "0.5", "int_or_float": "2", "str": "some", "Path": "some", "str*": "a=1"}
 OF_ITS_OWN = {"lr_scheduler": "cosine", "sample_sampler": "euler_a", "dynamo_backend": "eager", "resolution": "512"}
 OF_ITS_OWN |= {"network_alpha": "4", "face_crop_aug_range": "1,2", "optimizer_type": "Lion", "max_token_length": "150"}
-OF_ITS_OWN |= {"bucket_reso_steps": "32", "base_weights": "a.safetensors"}
+OF_ITS_OWN |= {"skip_image_resolution": "32,48", "bucket_reso_steps": "32", "base_weights": "a.safetensors"}
 SOUND = ("--pretrained_model_name_or_path=a", "--output_dir=out", "--network_module=networks.lora", "--resolution=64")
 
 

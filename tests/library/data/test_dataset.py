@@ -98,6 +98,16 @@ def test_an_image_too_narrow_for_a_bucket_without_enlarging_is_reported(tmp_path
         build([make.dataset(make.subset(tmp_path), bucket_no_upscale=True)])
 
 
+def test_images_of_no_more_pixels_than_skip_image_resolution_are_left_out(tmp_path: Path, make):
+    for name, size in {"tall": (32, 128), "square": (64, 64), "wide": (128, 33)}.items():
+        make.picture(tmp_path / f"{name}.png", size)
+    dataset = build([make.dataset(make.subset(tmp_path), skip_image_resolution=(64, 64), bucket_reso_steps=8)])
+    assert [picture.path.stem for picture in dataset.pictures] == ["wide"]
+    assert "skip_image_resolution leaves out 2 of 3 images: those up to 64x64" in dataset.warnings
+    with pytest.raises(UserError, match="no image to train on: `skip_image_resolution` leaves out all; lower it"):
+        build([make.dataset(make.subset(tmp_path), skip_image_resolution=(512, 512), bucket_reso_steps=8)])
+
+
 def test_a_dataset_of_regularisation_images_alone_is_an_error(tmp_path: Path, make):
     make.picture(tmp_path / "a.png")
     with pytest.raises(UserError, match="no image to train on"):
