@@ -76,10 +76,15 @@ def names_beside(base: ModuleType) -> str:
     package, _, own = base.__name__.rpartition(".")
     folder = os.path.dirname(getattr(base, "__file__", None) or "")
     files = sorted(os.listdir(folder)) if package and folder else []
-    names = [f"{package}.{name[:-3]}" for name in files if re.fullmatch(r"lora(_[a-z0-9_]+)?\.py", name)]
-    others = [name for name in names if name != f"{package}.{own}" and not name.endswith("_arguments")]
+    names = [name[:-3] for name in files if re.fullmatch(r"lora(_[a-z0-9_]+)?\.py", name)]
+    others = [f"{package}.{name}" for name in names if name != own and makes_networks(f"{folder}/{name}.py")]
     text = "set base_module in network_args to the trainer's network module for this model"
     return f"{text}, here one of {', '.join(others)}" if others else text
+
+
+def makes_networks(file: str) -> bool:
+    with open(file, encoding="utf-8") as source:
+        return re.search(r"^def create_(arch_)?network\(", source.read(), re.MULTILINE) is not None
 
 
 # --- its modules

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from networks import ac_lora, ac_lora_observe
+from networks.ac_lora_products import names_beside
 from tests.networks import other_networks
 from tests.networks.other_networks import Block
 
@@ -352,6 +353,14 @@ def test_a_base_module_whose_modules_are_no_products_is_refused_by_their_name(mo
         ValueError, match=r"lora_unet_proj is a HadaModule without the layers lora_down and lora_up; use plain LoRA"
     ):
         ac_lora.create_network(1.0, 4, 4, None, None, Block(), base_module=other_networks.__name__)
+
+
+def test_the_modules_named_beside_are_those_that_make_networks(tmp_path):
+    for name, text in {"lora_one": "def create_network(a):\n    pass\n", "lora_tool": "def main(): pass\n"}.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    module = types.ModuleType("networks.lora_two")
+    module.__file__ = str(tmp_path / "lora_two.py")
+    assert names_beside(module).endswith("for this model, here one of networks.lora_one")
 
 
 def test_a_base_module_of_another_trainer_is_refused():
