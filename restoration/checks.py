@@ -11,7 +11,7 @@ from library.config.finished_work import finished_work_problems
 from library.config.option import Settings
 from library.config.suggest import missing
 from library.errors import Problem
-from restoration.options import BOTH, MODEL_PIVOT, TEXT, settings_of
+from restoration.options import BOTH, FOLDERS_OF_FACES, MODEL_PIVOT, TEXT, settings_of
 
 
 def training_problems(settings: Settings) -> list[Problem]:
@@ -87,7 +87,7 @@ def restorer_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             "`pretrained_model_name_or_path` is not set: a Stable Diffusion 2.1 file or folder, or a DiffBIR v1 file."
         )
-    for name in ("pretrained_model_name_or_path", "controlnet_model_name_or_path"):
+    for name in (option.name for option in settings.options.values() if option.names_a_model):
         value = settings[name]
         if value is not None and not os.path.exists(value):
             yield Problem(f"{settings.place(name)}: {missing(Path(value))} Models are not downloaded.")
@@ -112,7 +112,7 @@ def picture_problems(settings: Settings) -> Iterator[Problem]:
     needs_references = settings["pivot"] != MODEL_PIVOT or not (settings["train_data_dir"] or settings["identities"])
     if settings["reference_dir"] is None and needs_references:
         yield Problem("`reference_dir` is not set: the folder with about ten pictures of the person.")
-    for name in ("reference_dir", "reg_data_dir", "train_data_dir"):
+    for name in FOLDERS_OF_FACES:
         folder = settings[name]
         if folder is not None and not os.path.isdir(folder):
             yield Problem(f"{settings.place(name)}: {missing(folder)}")

@@ -54,7 +54,7 @@ RESTORER = Group("The restorer", (
     *picked(MODEL, "", "pretrained_model_name_or_path v2 v_parameterization tokenizer_cache_dir"),
     Option("controlnet_model_name_or_path", path_or_name, None,
            "the restorer's ControlNet E, of any layout; nothing if the model's file or folder has it",
-           known_as=("controlnet", "controlnet_path", "encoder"), decides=THROUGH),
+           known_as=("controlnet", "controlnet_path", "encoder"), decides=THROUGH, names_a_model=True),
     Option("cleaner",                    path_or_name, None,
            "file of the cleaner before it (SwinIR ...), none, or bicubic; else the restorer's own, if it has one",
            known_as=("preprocess_model", "stage1")),
@@ -208,6 +208,8 @@ EVERYTHING = (
 )
 """A config file may hold what any of the commands reads."""
 
+FOLDERS_OF_FACES = tuple(option.name for group in EVERYTHING for option in group if option.decides is PICTURES)
+"""Options that say where pictures of faces lie."""
 T = TypeVar("T")
 
 

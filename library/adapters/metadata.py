@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from library.config.dataset_keys import KEYS
 from library.config.option import Option, by_name
 from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.files import file_hash, legacy_file_hash, tensor_hashes
@@ -21,12 +22,7 @@ from library.files import file_hash, legacy_file_hash, tensor_hashes
 Metadata = dict[str, str]
 
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
-FOLDER_OPTIONS = ("color_aug", "flip_aug", "random_crop", "shuffle_caption", "keep_tokens", "bucket_no_upscale")
-
-SUBSET_OPTIONS = """
-    color_aug flip_aug random_crop shuffle_caption keep_tokens keep_tokens_separator secondary_separator
-    enable_wildcard caption_prefix caption_suffix resize_interpolation
-""".split()  # noqa: SIM905
+FOLDER_OPTIONS, SUBSET_OPTIONS = ([key.name for key in KEYS if letter in key.option.described] for letter in "FS")
 
 MINIMUM = """
     ss_v2 ss_base_model_version ss_network_module ss_network_dim ss_network_alpha ss_network_args

@@ -11,6 +11,7 @@ from pathlib import Path
 from library.batch.jobs.config import Prepared
 from library.batch.jobs.forecast import Forecast, forecasts
 from library.batch.jobs.job_state import settled
+from library.batch.jobs.jobs_file import OF_THE_BATCH
 from library.batch.jobs.ledger import PENDING, RUNNING, Record
 from library.batch.jobs.progress import progress_of
 from library.batch.read_batch import BatchOfJobs
@@ -20,7 +21,7 @@ from library.console import show, without_notes
 from library.formatting import aligned, file_size
 from library.training.saving.file_names import SavingSpec
 
-OF_EVERY_JOB = ("output_dir", "output_name", "seed", "train_data_dir", "dataset_config", "sample_prompts")
+OF_EVERY_JOB = (*OF_THE_BATCH, "sample_prompts")
 UNKNOWN = "-"
 
 

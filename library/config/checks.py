@@ -33,7 +33,7 @@ def there_is_a_model(settings: Settings) -> Iterator[Problem]:
 
 
 def model_files_exist(settings: Settings) -> Iterator[Problem]:
-    for name in ("pretrained_model_name_or_path", "vae"):
+    for name in (option.name for option in settings.options.values() if option.names_a_model):
         value = settings[name]
         if value is None or os.path.exists(value):
             continue
@@ -43,12 +43,9 @@ def model_files_exist(settings: Settings) -> Iterator[Problem]:
 
 
 def other_files_exist(settings: Settings) -> Iterator[Problem]:
-    single = [(name, settings[name]) for name in ("network_weights", "weights", "log_tracker_config")]
-    if isinstance(settings["sample_prompts"], Path):
-        single.append(("sample_prompts", settings["sample_prompts"]))
-    several = [("base_weights", path) for path in settings["base_weights"] or []]
-    for name, path in single + several:
-        if path is not None and not os.path.isfile(path):
+    for name in (option.name for option in settings.options.values() if option.names_a_file):
+        given = settings[name] if isinstance(settings[name], list) else [settings[name]]
+        for path in (path for path in given if isinstance(path, Path) and not os.path.isfile(path)):
             yield Problem(f"{settings.place(name)}: {not_a_file(path)}")
 
 
@@ -153,7 +150,7 @@ def flow_options_agree(settings: Settings) -> Iterator[Problem]:
             f"{settings.place('v_parameterization')} cannot be used with `flow_model`, whose velocity is another one; "
             "leave it out."
         )
-    for name in ("flow_logit_std", "flow_uniform_static_ratio", "vae_custom_scale"):
+    for name in (option.name for option in settings.options.values() if option.positive):
         if settings[name] is not None and settings[name] <= 0:
             yield Problem(f"{settings.place(name)} is {settings[name]:g}, but must be above 0.")
     if settings["flow_use_ot"] and find_spec("scipy") is None:

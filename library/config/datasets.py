@@ -15,12 +15,12 @@ from typing import Any
 from library.config.bucket_limits import why_limits_cannot_work
 from library.config.dataset_keys import (
     BY_NAME,
-    COMMAND_LINE_ONLY,
     DATASET,
     DATASET_KEYS,
     GENERAL,
     GENERAL_KEYS,
-    NO_EFFECT,
+    KEYS,
+    PLACES,
     SUBSET,
     SUBSET_KEYS,
     DatasetKey,
@@ -28,7 +28,18 @@ from library.config.dataset_keys import (
 from library.config.dataset_specs import DatasetPlan, DatasetSpec, SubsetSpec
 from library.config.image_folders import SourceSpec, folder_tables, require_images, why_not_a_file, why_not_a_folder
 from library.config.ineffective_keys import lonely_keys
-from library.config.option import COMMAND_LINE, DatasetTables, Option, Origin, Settings, is_off, names_elsewhere
+from library.config.option import (
+    COMMAND_LINE,
+    PICTURES,
+    DatasetTables,
+    Option,
+    Origin,
+    Settings,
+    is_off,
+    names_elsewhere,
+)
+from library.config.options.dataset import DATASET as OPTIONS_OF_PICTURES
+from library.config.spec import OPTIONS
 from library.config.suggest import did_you_mean
 from library.config.toml_file import read_json, read_toml
 from library.config.validation_split import holding_out_problems, with_shares
@@ -67,14 +78,9 @@ def dataset_problems(settings: Settings) -> list[Problem]:
     return reading.problems
 
 
-CHANGES_PIXELS = {
-    "color_aug": "gives pictures other colours",
-    "random_crop": "cuts pictures elsewhere",
-    "face_crop_aug_range": "cuts pictures differently around faces",
-}
-
-
-PLACES = ("image_dir", "metadata_file", "conditioning_data_dir")
+CHANGES_PIXELS = {key.name: key.option.changes_pixels for key in KEYS if key.option.changes_pixels}
+FOLDERS = tuple(option.name for option in OPTIONS_OF_PICTURES if option.decides is PICTURES and not option.inert)
+"""Options that say where pictures are: a description, and folders and a file that stand for one."""
 LIMITS = ("min_bucket_reso", "max_bucket_reso")
 
 
@@ -139,7 +145,7 @@ class _DatasetReading:
                 self.warnings.append("`--train_data_dir` on the command line is used instead of the config's datasets.")
             return folder_tables(settings, self.problems, self.warnings)
         if path is not None:
-            ignored = [name for name in ("train_data_dir", "reg_data_dir", "in_json") if settings[name]]
+            ignored = [name for name in FOLDERS if name != "dataset_config" and settings[name]]
             ignored += [f"[[datasets]] in {embedded.path.name}"] if embedded else []
             if ignored:
                 self.warnings.append(f"`dataset_config` is used, not {' or '.join(ignored)}.")
@@ -198,7 +204,7 @@ class _DatasetReading:
         if not values["caption_extension"].startswith("."):
             values["caption_extension"] = "." + values["caption_extension"]
         values["custom_attributes"] = values["custom_attributes"] or {}
-        for name in PLACES:  # a link keeps its own name
+        for name in PLACES:
             values[name] = Path(os.path.abspath(values[name])) if values[name] is not None else None
         values["image_dir"] = values["image_dir"] or values["metadata_file"].parent
         self._check_caching(values, [level, *chain])
@@ -257,7 +263,7 @@ class _DatasetReading:
             self.warnings.append(f"`{name}` {phrase} {value.note}.")
             value = value.value
         level.values[name] = value
-        why = NO_EFFECT.get(name)
+        why = option.inert
         if why and not is_off(value, option.default):
             self.warnings.append(f"`{name}` {phrase} has no effect: {why}.")
 
@@ -334,10 +340,10 @@ def is_left_open(option: Option, raw: Any) -> bool:
 
 def misplaced(name: str, title: str, allowed: frozenset[str]) -> str:
     """Why a key may not stand in this table, and what to do."""
-    if name in COMMAND_LINE_ONLY:
-        return "is an option of the run; write it into the training config or on the command line."
     if name in BY_NAME:
         places = zip((GENERAL, DATASET, SUBSET), (GENERAL_KEYS, DATASET_KEYS, SUBSET_KEYS), strict=True)
         return f"may not stand in {title}, only in {' and '.join(place for place, keys in places if name in keys)}."
     elsewhere = names_elsewhere({key: BY_NAME[key].option for key in allowed})
+    if name in OPTIONS and name not in elsewhere:
+        return "is an option of the run; write it into the training config or on the command line."
     return f"is no key of {title}{did_you_mean(name, allowed, elsewhere)}"

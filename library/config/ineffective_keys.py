@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from library.config.dataset_keys import BY_NAME
+from library.config.dataset_keys import BY_NAME, KEYS
 from library.config.dataset_specs import DatasetPlan
 from library.config.image_folders import SourceSpec
 from library.config.option import Settings, is_off
+from library.config.options.captions import VARY_TAGS
+from library.config.options.validation import VALIDATION
 
-VARY_TAGS = ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step")
-NEEDS = {
-    "keep_tokens": VARY_TAGS,
-    "caption_separator": (*VARY_TAGS, "secondary_separator"),
-    "token_warmup_min": ("token_warmup_step",),
-    "min_bucket_reso": ("enable_bucket",),
-    "max_bucket_reso": ("enable_bucket",),
-    "bucket_reso_steps": ("enable_bucket",),
-    "bucket_no_upscale": ("enable_bucket",),
-    "validation_seed": ("validation_split",),
-}
+NEEDS = {key.name: key.option.needs_key for key in KEYS if key.option.needs_key}
 """Key -> those of which one must be on for it to have an effect."""
 
 
@@ -47,7 +39,7 @@ def lonely_keys(plan: DatasetPlan, settings: Settings) -> Iterator[str]:
         what = "keeps nothing: captions whose tags vary are made anew in each epoch and encoded as they come"
         yield f"{settings.place(to_disk)} {what}."
     if not any(getattr(spec, "validation_split", 0) for spec in specs):
-        for name in ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"):
+        for name in (option.name for option in VALIDATION if option.needs_key and not option.levels):
             if settings.explicit(name) and settings[name] is not None:
                 lacks = "no picture is held out; set `validation_split`, say to 0.1"
                 yield f"{settings.place(name)} has no effect: {lacks}."

@@ -110,6 +110,17 @@ class Option:
     of_sd_scripts: bool = True  # False: an option of this project
     differs: str = ""  # from sd-scripts, on purpose: what and why
     recorded_late: bool = False  # states of earlier versions do not tell it, so nothing can be said against them
+    levels: str = ""  # where a dataset description may have it, by letters: General, Dataset, Subset
+    key: str = ""  # what it is called there, if otherwise
+    needs_key: tuple[str, ...] = ()  # keys of datasets of which one must be on for it to have an effect
+    changes_pixels: str = ""  # what it does to a picture at every visit, which cached latents exclude
+    described: str = ""  # in a network's file, among the facts of each Subset, and of the Folder of `train_data_dir`
+    names_a_model: bool = False  # a file or folder of weights, which a state knows by these and not by their place
+    names_a_file: bool = False  # that must be there at the start
+    is_rate: bool = False  # a learning rate
+    open_to_initializers: bool = False  # an embedding initializer may have a default of its own for it
+    positive: bool = False  # must be above 0 where it is set
+    of_batch: str = ""  # why a job of a batch cannot have it for itself
     shapes_tensors: bool = False  # a state's tensors are made for its value, which cannot change at a resume
 
     @property

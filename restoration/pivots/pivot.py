@@ -15,7 +15,15 @@ from library.errors import UserError
 from library.files import file_hash, read_metadata
 from library.training.saving.file_names import SavingSpec, states_of
 from library.training.saving.resume import LATEST, ResumeSpec, is_state, read_position
-from restoration.options import DEGRADATION, OPTIMIZER_HERE, TEXT, PersonFileSpec, restoration_spec, settings_of
+from restoration.options import (
+    DEGRADATION,
+    FOLDERS_OF_FACES,
+    OPTIMIZER_HERE,
+    TEXT,
+    PersonFileSpec,
+    restoration_spec,
+    settings_of,
+)
 
 FIRST_MARK = """
     pretrained_model_name_or_path controlnet_model_name_or_path cleaner prompt class_prompt pivot seed mixed_precision
@@ -24,7 +32,6 @@ FIRST_MARK = """
     v_parameterization zero_terminal_snr
 """.split()  # noqa: SIM905 (a fact about files of earlier versions, in the order of their digests: never to be changed)
 OF_STEP_2 = ("identities", "unet_weights")  # they count with what their files hold
-FOLDERS = ("reference_dir", "reg_data_dir", "train_data_dir")
 MARK = "pivot_settings"
 """The entry of a file's header that says by what it was decided."""
 
@@ -78,7 +85,7 @@ def decided_by_before(settings: Settings, pivot: str) -> str:
 
 def _facts(settings: Settings, own: Settings, pivot: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for name in FOLDERS:
+    for name in FOLDERS_OF_FACES:
         facts[name] = list(_contents(own[name])) if own[name] else None
     if pivot != TEXT:
         facts |= {"identities": own["identities"], "G": _mark_of(person_file(settings))}

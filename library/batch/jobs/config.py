@@ -18,6 +18,7 @@ from library.config.datasets import dataset_problems, plan_datasets
 from library.config.image_folders import SourceSpec
 from library.config.option import Option, Settings, Written, by_name
 from library.config.options.config import CONFIG
+from library.config.options.dataset import DATASET, DATASETS_OF_BATCH
 from library.config.options.logging import LOGGING
 from library.config.options.plan import PLAN
 from library.config.options.train_network import ALL_TRAIN_NETWORK
@@ -28,7 +29,7 @@ from library.errors import Problem, UserError
 
 OPTIONS = by_name(ALL_TRAIN_NETWORK)
 STAYS_WITH_THE_BATCH = tuple(option.name for option in (*CONFIG, *PLAN))
-PICTURES = ("train_data_dir", "dataset_config", "in_json")
+PICTURES = tuple(option.name for option in DATASET if option.of_batch == DATASETS_OF_BATCH)
 ALONE = "train_network.py --config_file"
 
 

@@ -12,19 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from library.batch.jobs.config import OPTIONS, PICTURES, STAYS_WITH_THE_BATCH, Prepared
+from library.batch.jobs.config import OPTIONS, STAYS_WITH_THE_BATCH, Prepared
 from library.batch.jobs.fingerprint import JobFingerprint, options_of
+from library.batch.jobs.jobs_file import OF_THE_BATCH
 from library.batch.jobs.ledger import DONE, Record
 from library.config.image_folders import SourceSpec, concept_folders, count_images
-from library.config.options.logging import LOGGING
 
 LENGTH = ("max_train_steps", "max_train_epochs")
-UNLIKE = frozenset(
-    (
-        *(*LENGTH, "seed", "sample_prompts", "output_dir", "output_name", "resume"),
-        *(*PICTURES, *STAYS_WITH_THE_BATCH, *(option.name for option in LOGGING)),
-    )
-)
+UNLIKE = frozenset((*LENGTH, *OF_THE_BATCH, *STAYS_WITH_THE_BATCH, "sample_prompts"))
 """Options in which jobs alike may differ."""
 BY_STEPS = ("save_every_n_steps", "sample_every_n_steps")
 """With these the number of steps says how many files there are, and not the number of epochs."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from library.config.option import Group, Option, Written, names_elsewhere, with_aliases
 from library.config.options.logging import LOGGING
+from library.config.options.train_network import ALL_TRAIN_NETWORK
 from library.config.suggest import did_you_mean, missing
 from library.config.toml_file import ConfigFile, read_toml
 from library.config.values import file_name, flag, read_value, text, whole_number
@@ -61,13 +62,7 @@ MATCH_KEYS = Group("match", (
 # fmt: on
 
 OF_THE_BATCH = {
-    "output_dir": "it stands in [batch], and each job has a folder in it",
-    "output_name": "it stands in [batch]",
-    "seed": "`seeds` stands in [batch]",
-    **dict.fromkeys(("train_data_dir", "dataset_config", "in_json"), "`datasets` stands in [batch]"),
-    "resume": "a batch goes on by itself",
-    **dict.fromkeys(("config_file", "output_config", "explain", "strict_config"), "it belongs on the command line"),
-    **dict.fromkeys(("debug_dataset", "plan"), "it trains nothing"),
+    **{option.name: option.of_batch for group in ALL_TRAIN_NETWORK for option in group if option.of_batch},
     **{option.name: "give it in the config of all jobs, or on the command line" for option in LOGGING},
 }
 """Options that a job cannot have for itself, and why."""

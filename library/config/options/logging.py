@@ -10,7 +10,7 @@ LOGGING = Group("Logging", (
     Option("log_with",                   str,  None,  "trackers to tell", choices=("tensorboard", "wandb", "all")),
     Option("log_prefix",                 str,  None,  "beginning of the log folder's name"),
     Option("log_tracker_name",           str,  None,  "name of the tracker's project"),
-    Option("log_tracker_config",         Path, None,  "TOML file of arguments for the tracker"),
+    Option("log_tracker_config",         Path, None,  "TOML file of arguments for the tracker", names_a_file=True),
     Option("wandb_run_name",             str,  None,  "name of the run for wandb"),
     Option("wandb_api_key",              str,  None,  "key for wandb; better left to `wandb login`", secret=True,
            differs="never written to a file"),

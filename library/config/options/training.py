@@ -15,12 +15,14 @@ DYNAMO_BACKENDS = ("no", "eager", "aot_eager", "inductor", "aot_ts_nvfuser", "nv
 # fmt: off
 TRAINING = Group("Training", (
     Option("max_train_steps",            int,   1600,  "optimizer steps, unless max_train_epochs is given", minimum=1,
-           known_as=("steps", "train_steps", "num_train_steps"), decides=JOB, in_metadata=True),
+           known_as=("steps", "train_steps", "num_train_steps"), decides=JOB, in_metadata=True,
+           open_to_initializers=True),
     Option("max_train_epochs",           count_or_none, None,  "passes over all images with their repeats", minimum=1,
            known_as=("epoch", "epochs", "num_epochs", "num_train_epochs", "max_epochs"), decides=JOB,
            differs="an epoch is one pass over every picture times its repeats"),
     Option("seed",                       int,   None,  "makes the run repeatable; left out, one is drawn", minimum=0,
-           in_metadata=True, differs="left out, one is drawn, written down, and used again when the run is resumed"),
+           in_metadata=True, differs="left out, one is drawn, written down, and used again when the run is resumed",
+           of_batch="`seeds` stands in [batch]"),
     Option("mixed_precision",            str,   "no",  "precision of the computation", choices=("no", "fp16", "bf16"),
            in_metadata=True),
     Option("full_fp16",                  bool,  False, "weights and gradients in float16 too", shapes_tensors=True,

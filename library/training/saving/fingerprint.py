@@ -26,6 +26,7 @@ from library.adapters.metadata import (
     training_metadata,
 )
 from library.adapters.modelspec import modelspec
+from library.config.dataset_keys import PLACES
 from library.config.option import Option, Settings
 from library.data.dataset import Dataset, Sample
 from library.data.sample_order import Geometry
@@ -208,7 +209,7 @@ def _rows_of_pictures(samples: Sequence[Sample], digests: Mapping[Path, str]) ->
 
 
 def _subset_facts(dataset: Dataset) -> list[dict[str, Any]]:
-    nowhere = {"image_dir": None, "metadata_file": None, "conditioning_data_dir": None}
+    nowhere = dict.fromkeys(PLACES)
     return [asdict(subset) | nowhere for spec in dataset.plan for subset in spec.subsets]
 
 

@@ -39,8 +39,6 @@ from library.training.signals import Signals
 from library.training.trainables import Trainable
 from library.training.work import BatchSource
 
-RATES = ("learning_rate", "unet_lr", "text_encoder_lr", "embedding_lr")
-
 
 @dataclass(frozen=True)
 class Resumed:
@@ -129,7 +127,11 @@ def assemble(
     opening = [settings_event(settings) | started, *opening]
     validation = validation or Validation()
     expected = expected_state(settings, marks, details)
-    rates = {name: settings[name] for name in RATES if settings.values.get(name)} if rates is None else rates
+    rates = (
+        {n: settings[n] for n, option in settings.options.items() if option.is_rate and settings[n]}
+        if rates is None
+        else rates
+    )
     checkpoints = Checkpoints(saving, metadata, expected, resumed.folder, validation, rates)
     return Run(
         objective=objective,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from library.config.option import Origin, Settings
-from library.config.spec import declared, spec
+from library.config.spec import OPTIONS, declared, spec
 from library.config.values import plugin_arguments
 from library.data.dataset import Dataset
 from library.errors import UserError
@@ -32,7 +32,7 @@ from library.training.work import BatchSource
 
 logger = logging.getLogger(__name__)
 
-DEFAULTS = ("learning_rate", "max_train_steps", "lr_scheduler", "max_grad_norm")
+DEFAULTS = tuple(option.name for option in OPTIONS.values() if option.open_to_initializers)
 """Options for which an initializer may have a default of its own."""
 
 
