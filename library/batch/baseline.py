@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from contextlib import closing
 
 import torch
 
 from library.errors import UserError
-from library.files import write_text
 from library.models.text import TextSpec
 from library.sampling.previews import write_previews
 from library.training.callbacks.samples import PreviewSpec
 from library.training.callbacks.validation import Validation, ValidationSpec
+from library.training.clock import Clock
+from library.training.log.journal import Journal
 from library.training.runtime.environment import choose_environment
 from library.training.runtime.memory import MemorySpec, on_device
 from library.training.saving.file_names import SavingSpec
@@ -36,14 +36,16 @@ def look_at_the_model(checked: Checked, load: LoadModel) -> None:
     device = environment.processes.device
     model = load(settings, device)
     conditioner = build_conditioner(settings.take(TextSpec), model)
-    lines: list[dict[str, Any]] = [{"event": "begin", "step": 0, "total_steps": 0, "total_epochs": 0}]
+    clock = Clock(steps_per_epoch=1, total_steps=0)
+    journal = Journal(saving.log, clock)
     _, held_out = build_batches(checked, model, conditioner, environment, 0)
-    with torch.no_grad(), environment.precision.autocast():
+    journal.begin(clock)
+    with closing(journal), torch.no_grad(), environment.precision.autocast():
         if held_out is not None:
             objective = build_objective(settings, model, conditioner, device)
             objective.train(False)
             validation = Validation(settings.take(ValidationSpec), objective, held_out)
-            lines.append({"event": "validation", "step": 0, "epoch": 0, **validation.measure(environment.processes, 0)})
+            journal.measured("validation", clock, **validation.measure(environment.processes, 0))
         if checked.prompts:
             with on_device(model, device, keep_reserved=settings.take(MemorySpec).highvram):
                 pictures = write_previews(
@@ -58,6 +60,5 @@ def look_at_the_model(checked: Checked, load: LoadModel) -> None:
                     sampler=settings.take(PreviewSpec).sample_sampler,
                     vae_dtype=model.vae.dtype,
                 )
-            lines.append({"event": "samples", "step": 0, "files": [picture.name for picture in pictures]})
-    lines.append({"event": "end", "step": 0, "seconds": 0, "skipped": 0, "trainables": {}})
-    write_text(saving.log, "".join(json.dumps(line) + "\n" for line in lines))
+            journal.event("samples", clock, files=[picture.name for picture in pictures])
+        journal.event("end", clock, seconds=0, skipped=0, trainables={})
