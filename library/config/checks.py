@@ -16,7 +16,7 @@ from library.config.optimizer_table import known
 from library.config.option import Settings
 from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.sampling import FLOW_SAMPLERS
-from library.config.schedule_rules import ScheduleSpec, schedule_problems
+from library.config.schedule_rules import ScheduleSpec, length_problems, schedule_problems
 from library.config.suggest import missing
 from library.config.weights_header import kind_of
 from library.errors import Problem
@@ -200,12 +200,10 @@ def precisions_agree(settings: Settings) -> Iterator[Problem]:
 
 
 def warm_up_fits(settings: Settings) -> Iterator[Problem]:
-    warm_up = settings["lr_warmup_steps"]
-    if not warm_up:
-        return
-    steps = settings["max_train_steps"]
-    if settings["max_train_epochs"] is None and isinstance(warm_up, int) and warm_up >= steps:
-        yield Problem(f"{settings.place('lr_warmup_steps')} is {warm_up}, but the run has only {steps} steps.")
+    if settings["max_train_epochs"] is not None or settings["max_train_steps"] is None:
+        return  # how long the run is depends on the images
+    for name, why in length_problems(settings.take(ScheduleSpec), settings["max_train_steps"]):
+        yield Problem(settings.place(name) + why)
 
 
 def the_optimizer_is_named_once(settings: Settings) -> Iterator[Problem]:

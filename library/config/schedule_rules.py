@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from library.config.options.optimizer import RESTARTING
 from library.config.spec import declared, spec
 
 WITHOUT_WARMUP = ("constant", "piecewise_constant")
@@ -26,6 +27,31 @@ class ScheduleSpec:
     @property
     def argument_names(self) -> set[str]:
         return {argument.partition("=")[0].strip() for argument in self.lr_scheduler_args or ()}
+
+
+def as_steps(value: float, total_steps: int) -> int:
+    """An int is a number of steps, a float up to 1 a share of the run."""
+    return int(value * total_steps) if isinstance(value, float) and value <= 1 else int(value)
+
+
+def length_problems(spec: ScheduleSpec, total_steps: int) -> Iterator[tuple[str, str]]:
+    """What does not fit into a run of `total_steps`, as `schedule_problems` has it.
+
+    A number of steps for the warm-up that is the whole run is a mistake, too: the learning rate would never be reached.
+    """
+    warmup = as_steps(spec.lr_warmup_steps, total_steps)
+    has_decay = not spec.lr_scheduler_type and spec.lr_scheduler not in RESTARTING
+    decay = as_steps(spec.lr_decay_steps, total_steps) if has_decay else 0
+    never_reached = isinstance(spec.lr_warmup_steps, int) and warmup == total_steps
+    for option, steps, wrong in (
+        ("lr_warmup_steps", warmup, warmup > total_steps or never_reached),
+        ("lr_decay_steps", decay, decay > total_steps),
+    ):
+        if wrong:
+            yield option, f" gives {steps} steps, but the run has {total_steps}; give fewer, or a share (10%)."
+    if max(warmup, decay) <= total_steps < warmup + decay:
+        both = f"{warmup} + {decay} steps, but the run has {total_steps}"
+        yield "lr_warmup_steps", f" and `lr_decay_steps` give {both}; give fewer, or shares (10%)."
 
 
 def schedule_problems(spec: ScheduleSpec) -> Iterator[tuple[str, str]]:

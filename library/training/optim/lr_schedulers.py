@@ -10,14 +10,14 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from library.config.options.optimizer import RESTARTING, SCHEDULERS
 from library.config.plugin_arguments import parse_arguments
-from library.config.schedule_rules import WITHOUT_WARMUP, ScheduleSpec, schedule_problems
+from library.config.schedule_rules import WITHOUT_WARMUP, ScheduleSpec, as_steps, length_problems, schedule_problems
 from library.errors import UserError
 from library.training.optim.warm_restarts import warm_restarts
 
@@ -26,14 +26,9 @@ Schedule = Callable[[int], Sequence[Mapping[str, Any]]]
 """Step (0-based) -> what each parameter group is set to for it."""
 
 
-def as_steps(value: float, total_steps: int) -> int:
-    """An int is a number of steps, a float up to 1 a share of the run."""
-    return int(value * total_steps) if isinstance(value, float) and value <= 1 else int(value)
-
-
 def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim.Optimizer) -> Schedule:
     """What each group of `optimizer` is set to at every step. Raises `UserError` for what cannot work in this run."""
-    refuse_problems(spec)
+    refuse(schedule_problems(spec))
     if spec.lr_scheduler_type:
         arguments = parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args")
         return custom_schedule(spec.lr_scheduler_type, arguments, total_steps, optimizer)
@@ -57,8 +52,8 @@ def create_schedule(spec: ScheduleSpec, total_steps: int, optimizer: torch.optim
     return schedule
 
 
-def refuse_problems(spec: ScheduleSpec) -> None:
-    for name, why in schedule_problems(spec):
+def refuse(problems: Iterable[tuple[str, str]]) -> None:
+    for name, why in problems:
         raise UserError(f"`{name}`{why}")
 
 
@@ -67,7 +62,7 @@ def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate
 
     Raises `UserError` for an unknown name, for a warm-up where the schedule has none or that is longer than the run.
     """
-    refuse_problems(spec)
+    refuse(schedule_problems(spec))
     name = spec.lr_scheduler
     warmup = as_steps(spec.lr_warmup_steps, total_steps)
     decay = as_steps(spec.lr_decay_steps, total_steps)
@@ -78,15 +73,7 @@ def learning_rate_multiplier(spec: ScheduleSpec, total_steps: int, learning_rate
         )
     if name not in SCHEDULERS:
         raise UserError(f"`lr_scheduler = {name}` is not a schedule; known are {', '.join(SCHEDULERS)}")
-    for option, steps in (("lr_warmup_steps", warmup), ("lr_decay_steps", decay)):
-        if steps > total_steps:
-            raise UserError(
-                f"`{option}` gives {steps} steps, but the run has {total_steps}; give fewer, or a share (10%)"
-            )
-    if warmup + decay > total_steps:
-        raise UserError(
-            f"`lr_warmup_steps` and `lr_decay_steps` give {warmup} + {decay} steps, but the run has {total_steps}"
-        )
+    refuse(length_problems(spec, total_steps))
     specific = _specific_arguments(spec, total_steps, warmup, decay)
     specific.update(parse_arguments(spec.lr_scheduler_args or (), "lr_scheduler_args"))
     return _from_transformers(name, warmup, total_steps, learning_rate, specific)

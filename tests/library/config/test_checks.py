@@ -84,7 +84,7 @@ def test_a_sound_config_has_no_problem():
         ),
         (
             {"lr_scheduler": "cosine", "lr_warmup_steps": 1600},
-            "`--lr_warmup_steps` is 1600, but the run has only 1600 steps.",
+            "`--lr_warmup_steps` gives 1600 steps, but the run has 1600; give fewer, or a share (10%).",
         ),
         (
             {"optimizer_type": "prodigyplus.ProdigyPlusScheduleFree", "learning_rate": 1, "unet_lr": 0.5},
