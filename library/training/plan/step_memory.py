@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from library.data.batches import Batch
 from library.models.family import Family, StableDiffusion
+from library.models.placeholders import TokenRows, token_table
 from library.models.skeleton import skeleton
 from library.models.standard import Configs
+from library.models.text import CHUNK, TextConditioner, TextEmbeddings
+from library.training.objectives import NoisePrediction
 from library.training.runtime.memory import MemorySpec, save_memory
 
 FAKE = torch.device("cpu")  # the device that fake tensors pretend to be on
@@ -154,43 +158,76 @@ def _decode(model: StableDiffusion, size: tuple[int, int]) -> None:
         vae.decode(torch.zeros(1, channels, size[1] // factor, size[0] // factor, dtype=vae.dtype))
 
 
+class NoTokenizer:
+    """The ids of a tokenizer, of which no text is needed: fake tensors have no content."""
+
+    bos_token_id = eos_token_id = pad_token_id = 0
+
+
+class AnyCaption(TextConditioner):
+    """The text encoders as they are trained through, on captions of full length without content."""
+
+    def _tokens_and_weights(self, captions: Sequence[str], encoder: int) -> tuple[Tensor, Tensor | None]:
+        chunks = self.max_token_length // CHUNK
+        return torch.zeros(len(captions), chunks, CHUNK + 2, dtype=torch.int64), None
+
+
+class AnyBatch(Batch):
+    """A batch without content; its draws come from no key, which fake tensors could not follow."""
+
+    def generator(self, i: int, purpose: str) -> Any:
+        return None
+
+
 def _loss(model: StableDiffusion, case: Case) -> Tensor:
-    """The squared error of a noise prediction, with the text encoders in the graph where they are trained."""
-    unet: Any = model.unet
-    dtype, factor = case.dtype, model.latent_factor
+    """The loss of a training's own objective, with the text encoders in the graph where they are trained."""
+    model.tokenizers = [NoTokenizer() for _ in model.text_encoders]  # type: ignore[misc]
+    conditioner = AnyCaption(model, max_token_length=case.tokens - 2)
+    words = _grow(model) if case.text_grows else []
     full = case.memory.full_fp16 or case.memory.full_bf16
-    plain = full or dtype == torch.float32
-    latents = torch.zeros(case.batch, unet.config.in_channels, case.height // factor, case.width // factor, dtype=dtype)
-    autocast: AbstractContextManager[Any] = nullcontext() if plain else torch.autocast("cpu", dtype)
+    plain = full or case.dtype == torch.float32
+    autocast: AbstractContextManager[Any] = nullcontext() if plain else torch.autocast("cpu", case.dtype)
+    objective = NoisePrediction(model, lambda captions: conditioner.encode(captions, grad=True), FAKE)
     with autocast:
-        hidden, pooled = _text(model, case)
-        added = None
-        if case.family is Family.SDXL:
-            added = {"text_embeds": pooled, "time_ids": torch.zeros(case.batch, 6, dtype=dtype)}
-        timesteps = torch.zeros(case.batch, dtype=torch.int64)
-        prediction = unet(latents, timesteps, hidden, added_cond_kwargs=added, return_dict=False)[0]
-    return prediction.float().square().mean()
+        loss = objective.loss_at(_batch(model, case), torch.zeros(case.batch, dtype=torch.int64)).weighted_mean()
+    for word in words:
+        word.remove()
+    return loss
 
 
-def _text(model: StableDiffusion, case: Case) -> tuple[Tensor, Tensor]:
-    """Text embeddings as the U-Net reads them: from a cache, or with the encoders' graph behind them."""
-    encoders: list[Any] = list(model.text_encoders)
-    width = model.unet.config["cross_attention_dim"]
-    if not case.runs_text:
-        hidden = torch.zeros(case.batch, case.tokens, width, dtype=case.dtype)
-        return hidden, torch.zeros(case.batch, _pooled_width(model), dtype=case.dtype)
-    longest = encoders[0].config.max_position_embeddings
-    chunks = -(-case.tokens // longest)
-    ids = torch.zeros(case.batch * chunks, longest, dtype=torch.int64)
-    states = [encoder(input_ids=ids, output_hidden_states=True) for encoder in encoders]
-    last = [state.hidden_states[-2] for state in states] if len(states) > 1 else [states[0].last_hidden_state]
-    hidden = torch.cat(last, dim=-1).reshape(case.batch, chunks * longest, -1)[:, : case.tokens]
-    pooled = states[-1].text_embeds[: case.batch] if len(states) > 1 else hidden
-    if case.text_grows and not hidden.requires_grad:
-        hidden.requires_grad_()
-    return hidden.to(case.dtype), pooled.to(case.dtype)
+def _grow(model: StableDiffusion) -> list[TokenRows]:
+    """A new word in each text encoder, to which gradients go back through all of it."""
+    return [
+        TokenRows(encoder, 0, torch.zeros(1, token_table(encoder).embedding_dim, requires_grad=True))
+        for encoder in model.text_encoders
+    ]
+
+
+def _batch(model: StableDiffusion, case: Case) -> Batch:
+    unet: Any = model.unet
+    factor, names = model.latent_factor, [str(i) for i in range(case.batch)]
+    sizes = torch.zeros(case.batch, 2, dtype=torch.int64)
+    return AnyBatch(
+        epoch=1,
+        sample_ids=names,
+        files=names,
+        captions=names,
+        latents=torch.zeros(case.batch, unet.config.in_channels, case.height // factor, case.width // factor),
+        hidden=None if case.runs_text else _cached_text(model, case),
+        weights=torch.ones(case.batch),
+        true_count=case.batch,
+        original_sizes=sizes,
+        crops=sizes,
+        target_sizes=sizes,
+        seed=0,
+    )
+
+
+def _cached_text(model: StableDiffusion, case: Case) -> TextEmbeddings:
+    pooled = torch.zeros(case.batch, _pooled_width(model)) if case.family is Family.SDXL else None
+    return TextEmbeddings(torch.zeros(case.batch, case.tokens, model.unet.config["cross_attention_dim"]), pooled)
 
 
 def _pooled_width(model: StableDiffusion) -> int:
     last: Any = model.text_encoders[-1]
-    return int(getattr(last.config, "projection_dim", 0) or 1)
+    return int(last.config.projection_dim)
