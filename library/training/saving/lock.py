@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from library.errors import UserError
 
@@ -18,38 +19,29 @@ class OutputLock:
 
     def __init__(self, folder: Path | None, name: str) -> None:
         self._path = folder / f".{name}.lock" if folder else None
-        self._file: IO[str] | None = None
+        self._lock = FileLock(self._path) if self._path else None
 
     def __enter__(self) -> OutputLock:
-        if self._path is None:
+        if self._lock is None or self._path is None:
             return self
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
         try:
-            _lock(self._file)
-        except OSError:
-            self._file.close()
-            self._file = None
+            self._lock.acquire(blocking=False)
+        except Timeout:
             raise UserError(
                 f"another run is writing to {self._path.parent} under this name; "
                 "wait for its end, or give this one another output_name or output_dir"
             ) from None
+        except NotImplementedError:
+            raise UserError(
+                f"{self._path.parent} is on a file system that cannot lock files, so that two runs could write the "
+                "same ones; give an output_dir on another"
+            ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None and self._path is not None:
+        if self._lock is not None and self._path is not None and self._lock.is_locked:
             if os.name != "nt":
                 with contextlib.suppress(OSError):  # a folder that became read-only has a story of its own to tell
                     self._path.unlink(missing_ok=True)
-            self._file.close()
-
-
-def _lock(file: IO[str]) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.release()
