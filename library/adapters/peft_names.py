@@ -28,7 +28,7 @@ from torch import Tensor
 from library.adapters.names import rename_start, underscored
 from library.errors import UserError
 from library.files import Tensors
-from library.models.family import Family
+from library.models.family import TEXT_WIDTHS, Family
 from library.models.original_names import inverted, unet_names
 from library.models.standard import standard_configs
 
@@ -109,8 +109,8 @@ def tells_sdxl(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bo
         if any(pattern.search(key) for key in tensors):
             return answer
     for key, tensor in tensors.items():
-        if key.endswith(f"attn2_to_k.{DOWN}") and tensor.ndim > 1 and tensor.shape[1] in (768, 1024, 2048):
-            return tensor.shape[1] == 2048
+        if key.endswith(f"attn2_to_k.{DOWN}") and tensor.ndim > 1 and tensor.shape[1] in TEXT_WIDTHS.values():
+            return tensor.shape[1] == TEXT_WIDTHS[Family.SDXL]
     return None
 
 

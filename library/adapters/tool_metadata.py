@@ -12,8 +12,8 @@ from library.adapters.layers import NetworkFile, update_of
 from library.adapters.metadata import Metadata, ModelFacts
 from library.adapters.modelspec import modelspec
 from library.adapters.save_network import common
+from library.models.family import TEXT_WIDTHS
 
-_WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # of the text that the cross attention reads
 _SIZES = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 
 
@@ -43,7 +43,8 @@ def _family_of_layers(networks: Sequence[NetworkFile]) -> str | None:
             if "unet_input_blocks" in name or name.startswith(("lora_te1_", "lora_te2_")):
                 return "sdxl"
             if name.replace(".", "_").endswith("attn2_to_k"):
-                return _WIDTHS.get(update_of(layer).down.shape[1])
+                width = update_of(layer).down.shape[1]
+                return next((family.value for family, own in TEXT_WIDTHS.items() if own == width), None)
     return None
 
 

@@ -39,6 +39,10 @@ class Family(Enum):
         return ("text_encoder", "text_encoder_2") if self is Family.SDXL else ("text_encoder",)
 
 
+TEXT_WIDTHS = {Family.SD1: 768, Family.SD2: 1024, Family.SDXL: 2048}
+"""How wide the text is that the U-Net's cross attention reads: it tells the families apart."""
+
+
 @dataclass
 class StableDiffusion:
     """A U-Net, a VAE, one or two text encoders with their tokenizers, and the noise schedule they were trained with.

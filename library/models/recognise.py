@@ -11,10 +11,9 @@ from torch import Tensor
 
 from library.config.weights_header import EMBEDDING_MARKS, NETWORK_MARKS
 from library.errors import UserError
-from library.models.family import Family, PredictionType
+from library.models.family import TEXT_WIDTHS, Family, PredictionType
 from library.models.single_file import SD1_TEXT_SHORT, SD2_TEXT, SDXL_TEXT_1, SDXL_TEXT_2, UNET, VAE
 
-_WIDTHS = {Family.SD1: 768, Family.SD2: 1024, Family.SDXL: 2048}  # of the text that the cross attention reads
 _CROSS_ATTENTION_KEY = "attn2.to_k.weight"
 _EXPECTED = "Expected is a Stable Diffusion 1, 2 or XL model: a diffusers folder, or one .safetensors or .ckpt file."
 
@@ -74,10 +73,10 @@ def recognise_file(
 def check_width(tensors: Mapping[str, Tensor], family: Family, path: Path) -> None:
     """Refuse a file without configs whose width is not its family's: no standard config could hold it."""
     width = next((int(t.shape[1]) for name, t in tensors.items() if name.endswith(_CROSS_ATTENTION_KEY)), None)
-    if width != _WIDTHS[family]:
+    if width != TEXT_WIDTHS[family]:
         raise UserError(
             f"'{path}' is laid out like {family.name} but its cross attention reads {width} numbers instead of "
-            f"{_WIDTHS[family]}, and the file carries no `diffusers_config` metadata that would describe it. "
+            f"{TEXT_WIDTHS[family]}, and the file carries no `diffusers_config` metadata that would describe it. "
             "Give the model as a diffusers folder."
         )
 
@@ -86,7 +85,7 @@ def family_of_folder(unet: Mapping[str, Any], text_encoder: Mapping[str, Any], h
     """Tell a folder's family by its width; a model of another width by the choices that only one family makes."""
     if has_second_encoder or unet.get("addition_embed_type") == "text_time":
         return Family.SDXL
-    for family, width in _WIDTHS.items():
+    for family, width in TEXT_WIDTHS.items():
         if unet.get("cross_attention_dim") == width:
             return family
     return Family.SD2 if text_encoder.get("hidden_act") == "gelu" else Family.SD1
