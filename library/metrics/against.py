@@ -13,7 +13,7 @@ from library.errors import ConfigError, UserError
 from library.metrics.evidence import Evidence
 from library.metrics.figures import MetricFigure, unit_of
 from library.metrics.prompts import PromptedPicture
-from library.metrics.statistics import Mean, by_prompt, holm, paired_difference
+from library.metrics.statistics import Mean, by_prompt, holm, paired_difference, verdict
 from library.metrics.weight_files import weight_facts
 
 
@@ -28,10 +28,7 @@ class MetricDifference:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or no difference shown."""
-        if self.adjusted_p is None or self.adjusted_p >= 0.05:
-            return "no difference shown"
-        return "better" if (self.difference.value > 0) == (self.better == "higher") else "worse"
+        return verdict(self.difference, self.adjusted_p, higher_is_better=self.better == "higher")
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

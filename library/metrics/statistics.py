@@ -15,6 +15,7 @@ from library.metrics.distances import Features, frechet_distance, polynomial_ker
 
 PERMUTATIONS = 999
 SPLITS = 20
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Mean:
     half = float(student.ppf((1 + level) / 2, n - 1)) * error
     p = float(2 * student.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
     return Mean(mean, mean - half, mean + half, n, p)
+
+
+def verdict(difference: Mean, adjusted_p: float | None, *, higher_is_better: bool) -> str:
+    """A difference in words; `adjusted_p` is that of all differences which are shown together, None for only one."""
+    if difference.low is None or difference.high is None:
+        return "one pair: no interval"
+    if difference.low <= 0 <= difference.high:
+        return "no difference shown"
+    if adjusted_p is not None and adjusted_p >= ALPHA:
+        return "may be chance among so many"
+    return "better" if (difference.low > 0) == higher_is_better else "worse"
 
 
 def by_prompt(values: Sequence[float], prompts: Sequence[str]) -> dict[str, float]:

@@ -12,9 +12,8 @@ from statistics import mean
 
 from library.batch.jobs.ledger import Record
 from library.batch.results.metrics_files import VALIDATION, comparable, metrics_of, value_of
-from library.metrics.statistics import Mean, holm, t_interval
+from library.metrics.statistics import Mean, holm, t_interval, verdict
 
-ALPHA = 0.05
 Place = tuple[str, int]
 """A dataset and a seed."""
 
@@ -50,15 +49,7 @@ class MethodDifference:
         return f"{self.mean.n} {self.unit if self.mean.n != 1 else self.unit.removesuffix('s')}"
 
     def verdict(self, measure: Measure) -> str:
-        """In a word; nothing where the interval holds 0 or there is none."""
-        low, high = self.mean.low, self.mean.high
-        if low is None or high is None:
-            return "one pair: no interval"
-        if low <= 0 <= high:
-            return "no difference shown"
-        if self.p is not None and self.p >= ALPHA:
-            return "may be chance among so many"
-        return "better" if (low > 0) == measure.higher_is_better else "worse"
+        return verdict(self.mean, self.p, higher_is_better=measure.higher_is_better)
 
 
 def measures(records: Sequence[Record]) -> list[Measure]:
