@@ -14,7 +14,9 @@ from library.config.spec import declared
 from library.errors import UserError
 from library.files import file_hash, read_metadata
 from library.training.saving.file_names import SavingSpec, states_of
+from library.training.saving.fingerprint import by_content
 from library.training.saving.resume import LATEST, ResumeSpec, is_state, read_position
+from library.training.saving.state_differences import PATHS_OF_MODELS
 from restoration.options import (
     DEGRADATION,
     FOLDERS_OF_FACES,
@@ -58,14 +60,33 @@ def person_file(settings: Settings) -> Path:
 
 
 def decided_by(settings: Settings, pivot: str) -> str:
-    """A digest of all that decides a pivot's result but its length: options, pictures, and for step 2 its G_p.
+    """A digest of all that decides a pivot's result but its length: options, models, pictures, and for step 2 its G_p.
 
-    An option at its default is left out, so that one that comes later makes no older file another one.
+    Models and pictures count by what they hold, wherever they lie. An option at its default is left out, so that one
+    that comes later makes no older file another one.
     """
     own = settings_of(settings, pivot)
+    decisive = _decisive(own)
+    facts = {name: _held(Path(v)) if name in PATHS_OF_MODELS else by_content(v) for name, v in decisive.items()}
+    if pivot != TEXT:
+        facts |= {"identities": own["identities"], "G": _held(person_file(settings))}
+    return _digest(facts | _rate(own, pivot) | _pictures(own))
+
+
+def _decisive(own: Settings) -> dict[str, Any]:
     names = [name for name, option in own.options.items() if _decides_a_pivot(option) and own[name] != option.default]
-    rate = {"learning_rate": own["learning_rate"], "pivot": pivot}
-    return _digest({name: own[name] for name in sorted(names)} | rate | _facts(settings, own, pivot))
+    return {name: own[name] for name in sorted(names)}
+
+
+def _rate(own: Settings, pivot: str) -> dict[str, Any]:
+    return {"learning_rate": own["learning_rate"], "pivot": pivot}
+
+
+def _held(path: Path) -> Any:
+    """A file, or the files below a folder, by their contents."""
+    if path.is_dir():
+        return [(str(file.relative_to(path)), file_hash(file)) for file in sorted(path.rglob("*")) if file.is_file()]
+    return by_content(path)
 
 
 def _decides_a_pivot(option: Option) -> bool:
@@ -75,21 +96,19 @@ def _decides_a_pivot(option: Option) -> bool:
     return option.has_result or (option.decides is THROUGH and not option.in_tables)
 
 
-def decided_by_before(settings: Settings, pivot: str) -> str:
-    """The same as files of earlier versions have it, so that none of them is trained anew."""
+def decided_by_before(settings: Settings, pivot: str) -> tuple[str, str]:
+    """The same as files of two earlier versions have it, by paths and times, so that none of them is trained anew."""
     own = settings_of(settings, pivot)
     groups = (OPTIMIZER_HERE, DEGRADATION)
     names = [*FIRST_MARK, *(o.name for group in groups for o in group if not o.is_flag)]
-    return _digest({name: own[name] for name in names} | _facts(settings, own, pivot))
-
-
-def _facts(settings: Settings, own: Settings, pivot: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for name in FOLDERS_OF_FACES:
-        facts[name] = list(_contents(own[name])) if own[name] else None
+    facts = _pictures(own)
     if pivot != TEXT:
         facts |= {"identities": own["identities"], "G": _mark_of(person_file(settings))}
-    return facts
+    return _digest(_decisive(own) | _rate(own, pivot) | facts), _digest({name: own[name] for name in names} | facts)
+
+
+def _pictures(own: Settings) -> dict[str, Any]:
+    return {name: list(_contents(own[name])) if own[name] else None for name in FOLDERS_OF_FACES}
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
@@ -112,7 +131,7 @@ def is_finished(settings: Settings, pivot: str) -> bool:
     if any(_is_unfinished(state, file, steps) for state in states_of(spec)):
         return False
     finished = int(header.get("ss_steps", 0)) >= steps
-    return finished and header.get(MARK) in (decided_by(settings, pivot), decided_by_before(settings, pivot))
+    return finished and header.get(MARK) in (decided_by(settings, pivot), *decided_by_before(settings, pivot))
 
 
 def _is_unfinished(state: Path, file: Path, steps: int) -> bool:

@@ -136,7 +136,7 @@ def fingerprint(
 
 def facts_of_options(options: Mapping[str, Any], declared: Mapping[str, Option]) -> dict[str, Any]:
     """The values of those options that a state is compared by."""
-    return {name: _by_content(options[name]) for name, option in declared.items() if option.has_result}
+    return {name: by_content(options[name]) for name, option in declared.items() if option.has_result}
 
 
 def check_settings_of_state(
@@ -157,7 +157,7 @@ def expected_state(settings: Settings, ours: Fingerprint, details: Details | Non
     A state that does not tell an option is one of a time without it, in which its default was in use.
     """
     presumed = {
-        name: ours[name] if option.recorded_late else _by_content(option.default)
+        name: ours[name] if option.recorded_late else by_content(option.default)
         for name, option in settings.options.items()
         if option.has_result and name in ours
     }
@@ -255,10 +255,10 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _by_content(value: Any) -> Any:
+def by_content(value: Any) -> Any:
     """An option's value; a file that it names is known by what it holds, wherever it lies."""
     if isinstance(value, list):
-        return [_by_content(item) for item in value]
+        return [by_content(item) for item in value]
     if isinstance(value, Path) and value.is_file():
         return CONTENT + file_hash(value)[:16]
     return json.loads(json.dumps(value, default=str))
