@@ -21,13 +21,8 @@ from library.training.saving.file_names import SavingSpec
 from library.training.setup.build import SAVED_AS
 from library.training.setup.checks import Checked
 from library.training.trainables import SAMPLED_ELEMENTS
-from library.training.trained.network import (
-    NetworkRates,
-    NetworkSpec,
-    NetworkTrainable,
-    create_network,
-    optimizer_groups,
-)
+from library.training.trained.network import NetworkSpec, create_network
+from library.training.trained.network_trainable import NetworkRates, NetworkTrainable, optimizer_groups
 
 PART = re.compile(r"_(te\d*|unet)(?=_)")
 MOST_ELEMENTS = 2**20  # of a parameter that the optimizer is tried on

@@ -55,14 +55,8 @@ from library.training.setup.base_model import BaseModelSpec, LoadModel, load_bas
 from library.training.setup.caching import CacheSpec, latent_source, text_source
 from library.training.setup.checks import Checked, runs_text_encoder
 from library.training.trainables import Trainable
-from library.training.trained.network import (
-    NetworkRates,
-    NetworkSpec,
-    NetworkTrainable,
-    create_network,
-    merge_base_weights,
-    optimizer_groups,
-)
+from library.training.trained.network import NetworkSpec, create_network, merge_base_weights
+from library.training.trained.network_trainable import NetworkRates, NetworkTrainable, optimizer_groups
 from library.training.trained.placeholder_token import WordSpec, build_word, with_templates
 from library.training.trained.plugins import check_length
 from library.training.work import BatchSource

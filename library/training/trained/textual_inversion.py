@@ -22,7 +22,7 @@ from library.findings import Findings, Series
 from library.models.embedding_files import Embedding, bundle_keys, embedding_of, write_embedding
 from library.training.trainables import Trainable
 from library.training.trained.initializers import EncoderContext
-from library.training.trained.network import NetworkTrainable
+from library.training.trained.network_trainable import NetworkTrainable
 
 MOST_POINTS = 1000
 """Points of the curves that are kept; a longer run keeps every second, fourth, ... step."""

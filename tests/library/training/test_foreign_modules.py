@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from library.errors import UserError
 from library.kohya_names import creating
 from library.models.family import Family
-from library.training.trained.network import NetworkTrainable
+from library.training.trained.network_trainable import NetworkTrainable
 from library.training.trained.plugins import import_plugin, notes_on
 from miniworld.tiny import build
 

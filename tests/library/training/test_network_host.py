@@ -15,7 +15,8 @@ from torch import nn
 from library.errors import UserError
 from library.files import write_tensors
 from library.models.family import Family
-from library.training.trained.network import NetworkSpec, create_network, merge_base_weights, optimizer_groups
+from library.training.trained.network import NetworkSpec, create_network, merge_base_weights
+from library.training.trained.network_trainable import optimizer_groups
 from library.training.trained.plugins import check_arguments, import_plugin, telling
 from miniworld.tiny import build
 from networks import lora

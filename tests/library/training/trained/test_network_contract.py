@@ -11,7 +11,8 @@ import pytest
 from library.training.trained.network_contract import Network, OptionalOfModule, OptionalOfNetwork, offered
 
 MANUAL = Path(__file__).resolve().parents[4] / "docs" / "network_modules.md"
-HOST = Path(inspect.getfile(Network)).with_name("network.py")
+TRAINED = Path(inspect.getfile(Network)).parent
+HOST = (TRAINED / "network.py", TRAINED / "network_trainable.py", TRAINED.parents[1] / "files.py")
 
 
 def methods(protocol: type) -> list[str]:
@@ -26,7 +27,7 @@ def test_the_page_for_authors_names_every_optional_method(protocol: type):
 
 @pytest.mark.parametrize("protocol", [Network, OptionalOfNetwork])
 def test_the_host_calls_every_method_of_the_contract(protocol: type):
-    host = "".join(file.read_text(encoding="utf-8") for file in (HOST, HOST.parents[2] / "files.py"))
+    host = "".join(file.read_text(encoding="utf-8") for file in HOST)
     assert [name for name in methods(protocol) if f".{name}" not in host] == []
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from library.errors import UserError
-from library.training.trained.network import is_own, memory_of, restore_memory
+from library.training.trained.network_trainable import is_own, memory_of, restore_memory
 
 
 class Plain(nn.Module):
