@@ -5,6 +5,8 @@ know lies in objects. `Musubi` is musubi-tuner: its own constructors and hooks w
 trainer that says by `on_progress` how it stands, as this project's.
 """
 
+import multiprocessing
+import os
 import sys
 import types
 from pathlib import Path
@@ -19,6 +21,7 @@ from networks import ac_lora, ac_lora_observe
 from networks.ac_lora_products import names_beside
 from tests.networks import other_networks
 from tests.networks.other_networks import Block
+from tests.networks.test_ac_lora_peft import Run
 
 STEPS = 4
 
@@ -45,7 +48,7 @@ def accelerate(monkeypatch) -> Any:
 
 
 class SdScripts:
-    models: tuple[Any, ...] = (None, None)
+    seed = 0
 
     def __init__(self, folder: Path, epochs: int = 12, accumulation: int = 1, dtype: Any = None, **arguments: Any):
         self.folder, self.unet = folder, Block()
@@ -88,7 +91,7 @@ class SdScripts:
     def batches(self, epoch: int, count: int = STEPS) -> None:
         for step in range(count):
             self.network.on_step_start(*self.hook_models())
-            generator = torch.Generator().manual_seed(100 * epoch + step)
+            generator = torch.Generator().manual_seed(self.seed + 100 * epoch + step)
             dtype = next(self.network.parameters()).dtype
             x = torch.randn(2, 3, 4, 4, generator=generator).to(dtype)
             y = torch.randn(2, 16, 10, generator=generator).to(dtype)
@@ -305,6 +308,52 @@ def test_a_trainer_without_the_step_hook_that_shows_no_loss_is_refused_before_it
     with pytest.raises(RuntimeError, match=r"no way to observe it works in this trainer.*set ac_p to a number"):
         trainer.train()
     assert len(seen) == 2
+
+
+# --- two processes
+
+
+def _train_beside_another(rank: int, folder: str) -> None:
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": "2"})
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    for kind in TRAINERS:
+        trainer = kind(Path(folder), split="True")
+        trainer.seed = 10_000 * rank  # each has pictures of its own, and nothing averages their gradients
+        trainer.train(last=1)
+        own = trainer.network.unet_loras[-1].lora_up.weight.detach().clone()
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = 0.0
+        trainer.train(first=1, last=2)
+        found[kind.__name__] = (own, [p.detach() for p in trainer.network.parameters()], trainer.network.restarts)
+    run = Run(ac_every_n_steps=4)
+    run.train(100 * rank, 100 * rank + 4)
+    found["PEFT"] = (torch.tensor(rank), [m.down.detach() for m in run.ac.matrices()], run.ac.restarts)
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo's file store")
+def test_two_processes_go_on_with_the_same_weights_after_a_restart_in_every_trainer(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_train_beside_another, args=(rank, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert set(one) == {"SdScripts", "SdScriptsInParts", "Musubi", "Telling", "PEFT"}
+    for name, (own, weights, restarts) in one.items():
+        others_own, others_weights, others_restarts = other[name]
+        assert not torch.equal(own, others_own)
+        assert [event["step"] for event in restarts] == [4]
+        assert restarts[0]["ranks"] == others_restarts[0]["ranks"]
+        assert all(torch.equal(a, b) for a, b in zip(weights, others_weights, strict=True))
+        if name != "Telling":  # there the trainer adds up over the processes
+            assert restarts[0]["loss"] == others_restarts[0]["loss"]
 
 
 # --- a base module that does not fit

@@ -97,6 +97,11 @@ def _name_missing_parts(name: str, option: str) -> Iterator[None]:
             ) from error
         if isinstance(error, ModuleNotFoundError) and error.name:
             top = error.name.partition(".")[0]
+            if top == "networks":
+                raise UserError(
+                    f"`{option} = {name}` imports `{error.name}`, which cannot be found; put that file beside the "
+                    "module's, where it lies in sd-scripts too"
+                ) from error
             raise UserError(
                 f"`{option} = {name}` imports `{error.name}`, which cannot be found; install the package that it comes "
                 f"with ({PACKAGES.get(top, top)}), or put the file beside the module's"

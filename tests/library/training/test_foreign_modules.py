@@ -286,6 +286,16 @@ def test_the_lists_of_a_modules_classes_are_as_they_were_after_it_made_a_network
     assert Attention.__name__ == "Attention"
 
 
+@pytest.mark.parametrize("line", ["from .rotations import block_size", "from networks.rotations import block_size"])
+def test_a_module_that_is_cut_into_files_is_found_with_its_parts_or_told_which_one_is_missing(folder, line):
+    """As networks.loha beside networks.network_base, and networks.oft_v2 beside networks.orthogonal_common."""
+    write_module(folder / "networks" / "rotating.py", imports=line)
+    with pytest.raises(UserError, match=r"imports `networks\.rotations`, which cannot be found; put that file beside"):
+        found("networks.rotating")
+    (folder / "networks" / "rotations.py").write_text("block_size = 32\n", encoding="utf-8")
+    assert found("networks.rotating").block_size == 32
+
+
 ASKING = """
 from library.utils import setup_logging
 
