@@ -195,6 +195,8 @@ EVALUATION = Group("Evaluation", (
     Option("reference",                  Path,  None,  "folder of the undamaged pictures, of the same names"),
     Option("identity_refs",              Path,  None,  "pictures of the person (else reference_dir)"),
     Option("identity_model",             Path,  None,  "ArcFace .onnx, or OpenCV's SFace .onnx"),
+    Option("least_likeness",             float, 0.25,  "cosine to the references below which a face is not theirs; it "
+           "depends on the network", minimum=-1, maximum=1, needs=Needs("identity_model")),
     Option("lpips_weights",              Path,  None,  "AlexNet, for LPIPS (alexnet-owt-7be5be79.pth)"),
     Option("lpips_heads",                Path,  None,  "the heads of LPIPS (alex.pth); else those of torchmetrics"),
     Option("fid_model",                  Path,  None,  "Inception, for FID (pt_inception-2015-12-05-6726825d.pth)"),

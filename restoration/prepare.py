@@ -51,7 +51,8 @@ def prepare(argv: Sequence[str]) -> None:
         settings["min_sharpness"],
         settings["which_face"],
         face_network(settings["identity_model"]) if settings["identity_model"] else None,
-        know_person(settings["identity_model"], settings["identity_refs"]),
+        know_person(settings["identity_model"], settings["identity_refs"], settings["least_likeness"]),
+        settings["least_likeness"],
     )
     sources = find_pictures(settings["input"], "input")
     names = output_names(sources, target)

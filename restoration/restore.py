@@ -114,7 +114,8 @@ def find_faces_by(settings: Settings) -> FaceFinder:
     if which == "auto" and (settings["blind"] or settings["mode"] == "swap"):
         which = "all" if settings["blind"] else "largest"
     known_by = settings["identity_refs"] or settings["reference_dir"]
-    person = know_person(settings["identity_model"], known_by) if which in ("auto", "identity") else None
+    by = (settings["identity_model"], known_by, settings["least_likeness"])
+    person = know_person(*by) if which in ("auto", "identity") else None
     return FaceFinder(FaceDetector(settings["face_detector"]), settings["min_face"], which, person)
 
 

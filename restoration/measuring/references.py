@@ -18,9 +18,14 @@ SAME_PHOTO = 0.985
 """Correlation of two small grey pictures from which on they are one photo."""
 
 
+def thumbnail(picture: np.ndarray) -> np.ndarray:
+    """What `same_photos` looks at: uint8 (32, 32, 3)."""
+    return at_size(picture, (SMALL, SMALL))
+
+
 def same_photos(pictures: Sequence[np.ndarray]) -> dict[int, int]:
-    """Each picture that is an earlier one again, and the earlier one; uint8 pictures, aligned alike."""
-    small = [cv2.cvtColor(at_size(picture, (SMALL, SMALL)), cv2.COLOR_RGB2GRAY) for picture in pictures]
+    """Each picture that is an earlier one again, and the earlier one; uint8 pictures, whole ones or aligned alike."""
+    small = [cv2.cvtColor(thumbnail(picture), cv2.COLOR_RGB2GRAY) for picture in pictures]
     rows = np.array([grey.reshape(-1) - grey.mean() for grey in small])
     again: dict[int, int] = {}
     for number, row in enumerate(rows):
@@ -31,7 +36,7 @@ def same_photos(pictures: Sequence[np.ndarray]) -> dict[int, int]:
     return again
 
 
-def other_people(directions: Sequence[np.ndarray]) -> dict[int, float]:
+def other_people(directions: Sequence[np.ndarray], least_likeness: float = LEAST_LIKENESS) -> dict[int, float]:
     """Each face that is not the person of most of them, and its median cosine with the others.
 
     Of fewer than three nobody can say who is meant.
@@ -41,11 +46,13 @@ def other_people(directions: Sequence[np.ndarray]) -> dict[int, float]:
     cosines = unit(np.stack(directions)) @ unit(np.stack(directions)).T
     others = ~np.eye(len(cosines), dtype=bool)
     medians = {number: float(np.median(row[others[number]])) for number, row in enumerate(cosines)}
-    strangers = {number: median for number, median in medians.items() if median < LEAST_LIKENESS}
+    strangers = {number: median for number, median in medians.items() if median < least_likeness}
     return strangers if 2 * len(strangers) < len(cosines) else {}
 
 
-def describe_references(paths: Sequence[Path], identity_model: Path | None) -> list[str]:
+def describe_references(
+    paths: Sequence[Path], identity_model: Path | None, least_likeness: float = LEAST_LIKENESS
+) -> list[str]:
     """A line for each reference that should not be there; who is in them is seen where there is an `identity_model`."""
     pictures = [load(path) for path in paths]
     lines = [
@@ -57,6 +64,6 @@ def describe_references(paths: Sequence[Path], identity_model: Path | None) -> l
         lines += [
             f"the reference '{paths[number].name}' seems to show another person: its likeness to the others is "
             f"{median:.2f}; remove it, or it is learnt too"
-            for number, median in other_people([network(picture) for picture in pictures]).items()
+            for number, median in other_people([network(picture) for picture in pictures], least_likeness).items()
         ]
     return lines

@@ -36,6 +36,7 @@ class PictureSpec:
     train_data_dir: Path | None = declared
     identities: Sequence[str] | None = declared
     identity_model: Path | None = declared
+    least_likeness: float = declared
 
 
 @dataclass
@@ -64,7 +65,8 @@ def find_training_pictures(
         return TrainingPictures(find_faces(spec.train_data_dir, "train_data_dir", person.class_prompt, side))
     assert spec.reference_dir is not None  # checked with the options
     faces = find_faces(spec.reference_dir, "reference_dir", person.prompt, side)
-    for line in [*about_number(faces), *describe_references([face.path for face in faces], spec.identity_model)]:
+    paths = [face.path for face in faces]
+    for line in [*about_number(faces), *describe_references(paths, spec.identity_model, spec.least_likeness)]:
         logger.info(line)
     if pivot != TEXT or not spec.prior_loss_weight:
         return TrainingPictures(faces)

@@ -13,7 +13,7 @@ from library.image_files import BadImage, load
 from library.metrics.networks.face_detector import DetectedFace, FaceDetector
 from library.metrics.networks.identity import Reader, cut_face
 from restoration.measuring.identity import LEAST_LIKENESS
-from restoration.measuring.references import other_people, same_photos
+from restoration.measuring.references import other_people, same_photos, thumbnail
 from restoration.restoring.alignment import align, cut_out
 from restoration.restoring.which_face import (
     KnownPerson,
@@ -45,6 +45,7 @@ class ReferenceRules:
     which_face: str = "auto"
     network: Reader | None = None
     person: KnownPerson | None = None
+    least_likeness: float = LEAST_LIKENESS
 
 
 @dataclass
@@ -60,6 +61,7 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
     """The person's aligned face of each photo. Photos of several people wait until those of one have told who it is."""
     result = References()
     directions: dict[Path, np.ndarray] = {}
+    thumbnails: dict[Path, np.ndarray] = {}
     crowds: list[tuple[Path, np.ndarray, list[DetectedFace]]] = []
 
     def attempt(source: Path, take: Callable[[], None]) -> None:
@@ -70,6 +72,7 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
 
     def keep(source: Path, photo: np.ndarray, face: DetectedFace) -> None:
         result.faces[source] = reference_of(photo, face, rules)
+        thumbnails[source] = thumbnail(photo)
         if rules.network is not None:
             directions[source] = rules.network(cut_face(photo, face.landmarks))
 
@@ -96,13 +99,13 @@ def choose_references(sources: Sequence[Path], detector: FaceDetector, rules: Re
 
     for source in sources:
         attempt(source, lambda source=source: look(source))
-    _reject_strangers(result, directions, rules.person)
+    _reject_strangers(result, directions, rules)
     person = rules.person
     if person is None and rules.network is not None and directions:
-        person = KnownPerson(rules.network, np.stack(list(directions.values())))
+        person = KnownPerson(rules.network, np.stack(list(directions.values())), rules.least_likeness)
     for source, photo, faces in crowds:
         attempt(source, lambda s=source, p=photo, f=faces: choose(s, p, f, person))
-    _reject_repeated(result)
+    _reject_repeated(result, thumbnails)
     return result
 
 
@@ -127,23 +130,24 @@ def sharpness(pixels: np.ndarray) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
-def _reject_strangers(result: References, directions: dict[Path, np.ndarray], person: KnownPerson | None) -> None:
+def _reject_strangers(result: References, directions: dict[Path, np.ndarray], rules: ReferenceRules) -> None:
     """Take away the faces of other people; where nobody is known, the person is who most photos show."""
     sources = list(directions)
-    if person is not None:
-        cosines = dict(enumerate(person.likeness_of(list(directions.values()))))
-        strangers = {number: cosine for number, cosine in cosines.items() if cosine < LEAST_LIKENESS}
+    if rules.person is not None:
+        cosines = dict(enumerate(rules.person.likeness_of(list(directions.values()))))
+        strangers = {number: cosine for number, cosine in cosines.items() if cosine < rules.least_likeness}
     else:
-        strangers = other_people(list(directions.values()))
+        strangers = other_people(list(directions.values()), rules.least_likeness)
     for number, cosine in strangers.items():
         source = sources[number]
         result.rejected[source] = f"another person than in the others: its likeness to them is {cosine:.2f}"
         del result.faces[source], directions[source]
 
 
-def _reject_repeated(result: References) -> None:
-    """Take away what is an earlier reference once more."""
+def _reject_repeated(result: References, thumbnails: dict[Path, np.ndarray]) -> None:
+    """Take away what is an earlier reference once more: the same face, cut anew, or the same photo, at another size."""
     sources = sorted(result.faces)
-    for again, first in same_photos([result.faces[source] for source in sources]).items():
+    pictures = ([table[source] for source in sources] for table in (thumbnails, result.faces))
+    for again, first in {number: first for some in pictures for number, first in same_photos(some).items()}.items():
         result.rejected[sources[again]] = f"the same photo as {sources[first].name}"
         del result.faces[sources[again]]

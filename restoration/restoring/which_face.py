@@ -25,6 +25,8 @@ class KnownPerson:
 
     network: Reader
     directions: np.ndarray
+    least_likeness: float = LEAST_LIKENESS
+    """Cosine below which a face is not taken for theirs; it depends on the network."""
 
     def likeness(self, photo: np.ndarray, faces: Sequence[DetectedFace]) -> list[float]:
         """Each face's cosine with the mean direction of the references."""
@@ -35,7 +37,7 @@ class KnownPerson:
         return likeness_to_mean(directions, self.directions).tolist() if len(directions) else []
 
 
-def know_person(identity_model: Path | None, folder: Path | None) -> KnownPerson | None:
+def know_person(identity_model: Path | None, folder: Path | None, least_likeness: float) -> KnownPerson | None:
     """The person by `identity_model` and a folder of their references; None where one of them is not given."""
     if identity_model is None or folder is None:
         return None
@@ -45,7 +47,8 @@ def know_person(identity_model: Path | None, folder: Path | None) -> KnownPerson
             f"'{folder}' holds no pictures of the person; `identity_refs` is the folder of their references"
         )
     network = face_network(identity_model)
-    return KnownPerson(network, np.stack([network(for_arcface(picture)) for picture in references]))
+    directions = np.stack([network(for_arcface(picture)) for picture in references])
+    return KnownPerson(network, directions, least_likeness)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def choose_faces(
     cosines = person.likeness(photo, faces)
     best = int(np.argmax(cosines))
     by = f"likeness {cosines[best]:.2f}"
-    if cosines[best] >= LEAST_LIKENESS:
+    if cosines[best] >= person.least_likeness:
         return ChosenFaces((best,), by)
     if which == "auto" and len(faces) == 1:  # who gives a photo of one face means it
         return ChosenFaces((best,), f"{by}: this may be somebody else")

@@ -41,7 +41,7 @@ def portrait(seed: int, *people: tuple[float, tuple[int, int, int]]) -> tuple[np
     return photo, sorted(faces, key=lambda face: -face.box[2])
 
 
-RED, BLUE = (250, 60, 60), (60, 60, 250)
+RED, BLUE, PINK = (250, 60, 60), (60, 60, 250), (250, 128, 60)
 
 
 @pytest.fixture
@@ -85,6 +85,24 @@ def test_the_same_photo_twice_is_one_reference_whatever_was_done_to_it(prepared)
     names, said = prepared({"a": (photo, faces), "b": (again, faces), "c": (textured(2), faces)})
     assert names == ["a", "c"]
     assert "rejected b.png: the same photo as a.png" in said
+
+
+def test_a_resized_copy_in_which_the_face_is_found_a_little_aside_is_the_same_photo(prepared):
+    photo = Image.fromarray(textured(1, 16)).resize((400, 400), Image.Resampling.NEAREST)
+    large, small = np.asarray(photo), np.asarray(photo.reduce(2))
+    found = {"a": (large, [found_at(200, 200, 0.5)]), "b": (small, [found_at(105, 97, 0.23)])}
+    names, said = prepared(found)
+    assert names == ["a"]
+    assert "rejected b.png: the same photo as a.png" in said
+
+
+def test_what_likeness_is_enough_depends_on_the_network(prepared, tmp_path):
+    photos = {name: portrait(seed, (0.5, RED)) for seed, name in enumerate("abd")} | {"c": portrait(9, (0.5, PINK))}
+    asked = {"identity_model": tmp_path / "sface.onnx"}
+    assert prepared(photos, **asked)[0] == ["a", "b", "c", "d"]
+    (tmp_path / "in").rename(tmp_path / "before")
+    _, said = prepared(photos, **asked, least_likeness=0.99, output=tmp_path / "out2")
+    assert "rejected c.png: another person than in the others" in said
 
 
 def test_another_person_among_the_photos_is_recognised_by_a_face_network(prepared, tmp_path):
