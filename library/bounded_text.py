@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-LONGEST = 4 * 2**20
-"""Bytes of a config or a prompt file; the longest that people have are some hundred thousand."""
+LONGEST = 2**20
+"""Bytes of a config or a prompt file, read as TOML in a second or two; people have some hundred thousand."""
 DEEPEST = 100
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\\\n]*"|'[^'\n]*')\s*\.\s*"""
 _TOO_MANY_PARTS = re.compile(rf"(?:^|[{{,\[])[ \t]*(?:{_PART}){{{DEEPEST}}}", re.MULTILINE)

@@ -61,7 +61,7 @@ def test_what_people_write_is_read():
 def test_a_long_file_is_not_read_to_its_end(tmp_path):
     with (tmp_path / "a").open("wb") as file:
         file.truncate(100 * LONGEST)  # a hole: no byte of it is on the disk
-    with pytest.raises(Unreadable, match="is longer than 4 MB"):
+    with pytest.raises(Unreadable, match="is longer than 1 MB"):
         read_bytes(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"x" * 10)
     assert read_bytes(tmp_path / "a", longest=10) == b"x" * 10

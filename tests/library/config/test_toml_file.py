@@ -166,5 +166,5 @@ def test_what_cannot_be_read_is_one_short_sentence(tmp_path, name, content, mess
 def test_a_file_of_hundreds_of_megabytes_is_refused_unread(tmp_path):
     with (tmp_path / "a.toml").open("wb") as file:
         file.truncate(400 * 2**20)
-    with pytest.raises(ConfigError, match=r"a\.toml is longer than 4 MB, which no such text is"):
+    with pytest.raises(ConfigError, match=r"a\.toml is longer than 1 MB, which no such text is"):
         read_toml(tmp_path / "a.toml")

@@ -118,5 +118,5 @@ def test_hostile_files_are_one_short_sentence(name: str, content: str, message: 
 def test_a_prompt_file_of_hundreds_of_megabytes_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "p.txt").open("wb") as file:
         file.truncate(400 * 2**20)
-    with pytest.raises(UserError, match="is longer than 4 MB"):
+    with pytest.raises(UserError, match="is longer than 1 MB"):
         read_prompts(tmp_path / "p.txt")
