@@ -25,7 +25,7 @@ import torch
 import networks.lora
 from networks import ac_lora_report as report
 from networks.ac_lora_export import alpha_of_file, cut_loras, narrow, padded, put_into, read_file
-from networks.ac_lora_observe import Observer
+from networks.ac_lora_observe import ObservedProgress, Observer
 from networks.ac_lora_options import OPTIONS as OWN_OPTIONS
 from networks.ac_lora_options import Options, name_of_base_module, read_options
 from networks.ac_lora_products import (
@@ -174,6 +174,7 @@ class ACLoRANetwork(Base):
         self._written: Optional[tuple[int, int]] = None
         self._tensors_to_save: Optional[dict[str, torch.Tensor]] = None
         self._has_warned_of_loss = False
+        self._is_loss_alone = False  # whether the targets' size, which ac_loss=fvu divides by, is not known
 
     # --- the trainer's calls
 
@@ -214,6 +215,7 @@ class ACLoRANetwork(Base):
         return self.progressed(p)
 
     def progressed(self, p: Any) -> Optional[dict[str, Any]]:
+        self._is_loss_alone = isinstance(p, ObservedProgress)
         for name in self.window:
             self.window[name] += getattr(p, name)
         due = is_due(self.options, p, self.restarts[-1]["step"] if self.restarts else 0, self.epochs_seen)
@@ -238,9 +240,10 @@ class ACLoRANetwork(Base):
         loss = window[name] / window["count"]
         if loss > 1 and not self._has_warned_of_loss:
             self._has_warned_of_loss = True
+            remedy = "ac_p to a number (0.9, say)" if self._is_loss_alone else "ac_loss=fvu, or ac_p to a number"
             logger.warning(
                 f"AC-LoRA: the training loss is {loss:.3g}, and above 1 the threshold p = 1 - loss^alpha keeps "
-                "nothing but rank 1; set ac_loss=fvu, or ac_p to a number"
+                f"nothing but rank 1; set {remedy}"
             )
         return loss
 

@@ -182,6 +182,11 @@ class Observer:
                 "AC-LoRA sees no number of epochs in this trainer and estimates it from max_train_steps: set "
                 "max_train_epochs to give it"
             )
+        if self.network.options.needs_loss and self.network.options.loss == "fvu":
+            lines.append(
+                "AC-LoRA sees this trainer's loss and not the size of its targets, so ac_loss=fvu is as raw: set ac_p "
+                "to a number (0.9, say) where the loss is about 1 or more"
+            )
         if not self.total_steps():
             lines.append(
                 "AC-LoRA sees no number of steps in this trainer, so the end of the run may come unseen: set "

@@ -300,6 +300,19 @@ def test_what_is_missing_is_one_sentence_with_the_setting_that_helps(tmp_path, m
     ]
 
 
+@pytest.mark.parametrize("kind", [SdScripts, SdScriptsInParts, Musubi])
+def test_a_trainer_that_shows_no_loss_is_refused_at_its_third_batch_unless_a_fixed_threshold_needs_none(kind, tmp_path):
+    trainer = kind(tmp_path)
+    trainer.accelerator.backward = lambda loss: loss.backward()
+    with pytest.raises(RuntimeError, match=r"no way to observe it works in this trainer.*set ac_p to a number"):
+        trainer.train()
+    assert trainer.network.steps_started == 3
+    trainer = kind(tmp_path, ac_p="0.9")
+    trainer.accelerator.backward = lambda loss: loss.backward()
+    trainer.train()
+    assert trainer.made() == [(1, 4), (4, 16), (7, 28), (10, 40)]
+
+
 def test_a_trainer_without_the_step_hook_that_shows_no_loss_is_refused_before_its_third_batch(tmp_path, monkeypatch):
     trainer = SdScripts(tmp_path)
     seen: list[int] = []
@@ -308,6 +321,22 @@ def test_a_trainer_without_the_step_hook_that_shows_no_loss_is_refused_before_it
     with pytest.raises(RuntimeError, match=r"no way to observe it works in this trainer.*set ac_p to a number"):
         trainer.train()
     assert len(seen) == 2
+
+
+def test_where_only_the_loss_is_seen_nobody_is_sent_to_a_loss_over_the_size_of_the_targets(tmp_path, caplog):
+    caplog.set_level("INFO")
+    trainer = SdScripts(tmp_path, 4, ac_loss="fvu")
+    own = trainer.accelerator
+    own.backward = lambda loss: type(own).backward(own, 20 * loss)
+    trainer.train()
+    said = [record.message for record in caplog.records]
+    assert len([line for line in said if "so ac_loss=fvu is as raw: set ac_p to a number" in line]) == 1
+    assert [line.partition("; ")[2] for line in said if "above 1 the threshold" in line] == [
+        "set ac_p to a number (0.9, say)"
+    ]
+    caplog.clear()
+    Telling(tmp_path).network.mean_loss({"loss_sum": 8.0, "relative_mse_sum": 1.0, "count": 4})
+    assert caplog.records[-1].message.endswith("set ac_loss=fvu, or ac_p to a number")
 
 
 # --- two processes
