@@ -22,7 +22,7 @@ OPTIONS = {  # names of network_args; all values arrive as text
     "ac_p": "share of that sum which is signal: auto (paper's default, follows the loss) or a number (product: 0.9)",
     "ac_p_min": "lower bound of an automatic p (0; product: 0.8)",
     "ac_p_max": "upper bound of an automatic p (1; product: 0.95)",
-    "ac_noise": "full (paper's default): noise on the whole matrix; tail (product's): on discarded slots; none",
+    "ac_noise": "full (paper's default): noise on the whole matrix; tail (product's): on the discarded ranks; none",
     "ac_noise_scale": "the noise over the standard deviation of what is discarded (1; product: 0.1)",
     "ac_shrink": "hard (default), or soft: also subtract the largest discarded singular value from the kept ones",
     "ac_loss": "the loss that an automatic p follows: raw (paper's default), fvu (product's): MSE / mean target^2",
@@ -32,7 +32,7 @@ OPTIONS = {  # names of network_args; all values arrive as text
     "ac_first_epoch": "whether the first RESTART comes after the first epoch already (true)",
     "ac_seed": "seed of the noise (0)",
     "base_module": "the network module that makes the LoRA modules (networks.lora)",
-    "ac_timesteps": "off (default); on: fewer slots where it is noisy, as in networks.t_lora, and its t_min_rank",
+    "ac_timesteps": "off (default); on: a lower rank where it is noisy, as in networks.t_lora, and its t_min_rank",
     "export_rank": "what a file keeps: full, found (last RESTART), energy:<share> (default energy:0.999), or a rank",
     "rank_pattern": "train fixed ranks instead: JSON {module: rank}, a .json file, or the file of a finished run",
 }

@@ -52,7 +52,7 @@ is_sdxl, read_file = lora_module.is_sdxl, lora_module.read_file
 STEPS = 1000  # T
 STARTS = ("zero", "random", "layer")
 OWN_OPTIONS = {
-    "t_min_rank": "slots that are active at the noisiest timestep (default: half of the rank)",
+    "t_min_rank": "rank at the noisiest timestep (default: half of the rank)",
     "t_start": "zero: as a LoRA (default); random or layer: orthogonal, from random or the layer's singular vectors",
 }
 OPTIONS = {**lora_module.OPTIONS, **OWN_OPTIONS}
@@ -315,7 +315,7 @@ class TLoRANetwork(LoRANetwork):
         if not ranks:
             return ["T-LoRA: only text encoders are trained, which have no timesteps: this is a plain LoRA"]
         spoken = ", ".join(f"{self.timesteps.least(rank)} to {rank}" for rank in ranks)
-        return [f"T-LoRA: {spoken} slots are active by timestep in the training; the file is a LoRA without that mask"]
+        return [f"T-LoRA: {spoken} ranks are used, the fewest at the noisiest timestep; the file is a plain LoRA"]
 
 
 def create_network(

@@ -6,6 +6,7 @@ Each check looks at a few options and yields what does not work, with what to do
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from library.config.options.embeddings import EMBEDDINGS
 from library.config.options.sampling import FLOW_SAMPLERS
 from library.config.schedule_rules import ScheduleSpec, length_problems, schedule_problems
 from library.config.suggest import missing
-from library.config.weights_header import kind_of
+from library.config.weights_header import damage, kind_of
 from library.errors import Problem
 
 
@@ -60,8 +61,12 @@ def files_are_what_they_are_given_as(settings: Settings) -> Iterator[Problem]:
     given.append(("network_weights", settings["network_weights"], "network"))
     given += [("base_weights", path, "network") for path in settings["base_weights"] or []]
     for name, value, wanted in given:
-        kind = kind_of(Path(value)) if value is not None and os.path.isfile(value) else None
-        if kind not in (None, wanted):
+        if value is None or not os.path.isfile(value):
+            continue
+        kind = kind_of(Path(value))
+        if wrong := damage(Path(value)):
+            yield Problem(f"{settings.place(name)}: {value} {wrong}; copy or download it again.")
+        elif kind not in (None, wanted):
             yield Problem(f"{settings.place(name)}: {value} is {advice[kind]}.")
 
 
@@ -84,8 +89,15 @@ def there_is_an_output_folder(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"{settings.place('output_dir')}: {folder} is a file, not a folder.")
     else:
         parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if not os.access(parent, os.W_OK):
-            yield Problem(f"{settings.place('output_dir')}: {parent} cannot be written; change its permissions.")
+        if not parent.is_dir():
+            return  # a file on the way is found with the other files that a run writes
+        try:  # what the permissions say is not all: a file system may refuse
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            change = "change its permissions or choose another folder"
+            yield Problem(f"{settings.place('output_dir')}: nothing can be written in {parent} ({reason}); {change}.")
 
 
 def there_is_something_to_train(settings: Settings) -> Iterator[Problem]:

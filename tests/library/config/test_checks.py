@@ -1,6 +1,8 @@
 """What the options alone show to be wrong is told before any model is loaded."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ SOUND = {
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.safetensors").touch()
+    header(str(tmp_path / "model.safetensors"), "conv_in.weight")
     (tmp_path / "prompts.txt").touch()
     (tmp_path / "train" / "1_cat").mkdir(parents=True)
     (tmp_path / "train" / "1_cat" / "a.png").touch()
@@ -221,10 +223,45 @@ def test_a_file_that_is_given_as_another_kind_is_recognised_by_its_header(option
     assert found(network_weights=header("net.safetensors", "lora_unet_x.lora_down.weight")) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x04\0\0\0\0\0\0\0[1]x", b"PK\x03\x04" + b"\0" * 60])
-def test_a_file_whose_header_says_nothing_is_left_to_its_reader(content):
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x04\0\0\0\0\0\0\0[1]x"])
+def test_a_file_that_is_no_safetensors_file_is_refused_by_its_header(content):
     Path("model.safetensors").write_bytes(content)
+    (problem,) = found()
+    assert problem == (
+        "`--pretrained_model_name_or_path`: model.safetensors is no safetensors file: its header cannot be read; copy "
+        "or download it again."
+    )
+
+
+def test_a_download_that_broke_off_is_refused_with_how_much_of_it_is_there():
+    text = json.dumps({"conv_in.weight": {"dtype": "F16", "shape": [600], "data_offsets": [0, 1200]}}).encode()
+    Path("model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 1000)
+    (problem,) = found()
+    assert f"model.safetensors is not complete: {8 + len(text) + 1000:,} of {8 + len(text) + 1200:,} bytes" in problem
+    with open("model.safetensors", "ab") as file:
+        file.write(b"\0" * 200)
     assert found() == []
+
+
+def test_a_git_lfs_pointer_is_called_one():
+    Path("model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (problem,) = found()
+    assert "model.safetensors is a Git LFS pointer and not the weights themselves" in problem
+
+
+def test_a_pickle_under_another_name_is_left_to_its_reader():
+    Path("model.safetensors").write_bytes(b"PK\x03\x04" + b"\0" * 60)
+    assert found() == []
+
+
+def test_a_folder_that_the_system_refuses_is_refused_with_the_options(monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(checks.tempfile, "TemporaryFile", refuse)
+    (problem,) = found()
+    assert "nothing can be written in" in problem
+    assert "(Read-only file system)" in problem
 
 
 @pytest.mark.parametrize(
