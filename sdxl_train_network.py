@@ -8,7 +8,7 @@ from train_network import launched
 
 
 def launched_for_sdxl(argv: Sequence[str]) -> None:
-    """As `--sdxl`: a model of another family is said, and trained as what it is."""
+    """As `--sdxl`: a model of another family is reported, and trained as what it is."""
     launched([*argv, "--sdxl"])
 
 

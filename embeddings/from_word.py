@@ -1,6 +1,6 @@
 """Start from the token embeddings of `init_word`, as plain textual inversion does (Gal et al. 2022).
 
-A word of fewer tokens than there are vectors begins again; what is left of a longer one is not used, and said.
+A word of fewer tokens than there are vectors begins again; what is left of a longer one is not used, with a note.
 """
 
 from __future__ import annotations

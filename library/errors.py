@@ -51,7 +51,7 @@ class Interrupted(Exception):
 class Problem:
     """One thing that cannot work. `where` names its place: "style.toml line 14", "image 'a.png'".
 
-    `understood`: what is written is clear, and only cannot run: as it stands, or on this machine.
+    `understood`: what is written is clear, and only cannot run: as it is written, or on this machine.
     """
 
     message: str

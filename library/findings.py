@@ -22,7 +22,7 @@ class Series:
 class HeatMap:
     """A value for every row and column, None where there is none; `label` says what the values are.
 
-    `groups` names for every row the part that it belongs to, where rows are many: those of a part stand together.
+    `groups` names for every row the part that it belongs to, where rows are many: those of a part are together.
     """
 
     rows: Sequence[str]

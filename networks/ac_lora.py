@@ -7,7 +7,7 @@ hold what is left: a plain LoRA with a rank of its own for every module.
 The LoRA modules come from a base module (`networks.lora`, or another that offers `unet_loras` and
 `text_encoder_loras` with `lora_down`, `lora_up`, `alpha`, `scale`). The equations are in `ac_lora_spectra.py` and
 `ac_lora_restart.py`, when RESTARTs come in `ac_lora_schedule.py`, the options in `ac_lora_options.py`, the base module
-and its products in `ac_lora_products.py`, files in `ac_lora_export.py`. A trainer may say how it stands by
+and its products in `ac_lora_products.py`, files in `ac_lora_export.py`. A trainer may say how far it is by
 `on_progress(p)`; in one that does not, `ac_lora_observe.py` and `ac_lora_finders.py` find the same facts. All files
 `ac_lora*.py` belong together and know only torch.
 """
@@ -167,7 +167,7 @@ class ACLoRANetwork(Base):
         self.progress_every_n_steps = options.every_n_steps
         self.restarts: list[dict[str, Any]] = []
         self.window = {"loss_sum": 0.0, "relative_mse_sum": 0.0, "count": 0}
-        self.epochs_seen = 0  # epochs that were complete when progress was last told
+        self.epochs_seen = 0  # epochs that were complete when progress was last reported
         self.is_observing = True
         self.observer = Observer(self)
         self.trainer_options: Any = None
@@ -204,7 +204,7 @@ class ACLoRANetwork(Base):
             self.observer.step_starts()
 
     def on_progress(self, p: Any) -> Optional[dict[str, Any]]:
-        """Told between two optimizer steps how training stands; makes a RESTART if one is due, and returns its event.
+        """Called between two optimizer steps how far training is; makes a RESTART if one is due, and returns its event.
 
         `p` has epochs_done (from 1), total_epochs, global_step, total_steps, and since the last call loss_sum,
         relative_mse_sum and count, which are sums over all processes.

@@ -26,26 +26,26 @@ class Found(NamedTuple):
     way: str
 
 
-class View(NamedTuple):
+class TrainerView(NamedTuple):
     """What can be seen from a hook: the trainer's options, where it handed them over, and its running functions."""
 
     options: Any
     scopes: Sequence[Mapping[str, Any]]
 
 
-def view_from(frame: Optional[FrameType], options: Any) -> View:
+def view_from(frame: Optional[FrameType], options: Any) -> TrainerView:
     """From the function that called a hook, outwards."""
     scopes: list[Mapping[str, Any]] = []
     while frame is not None and len(scopes) < CALLERS:
         scopes.append(frame.f_locals)
         frame = frame.f_back
-    return View(options, scopes)
+    return TrainerView(options, scopes)
 
 
-Finder = Callable[[View], Optional[Found]]
+Finder = Callable[[TrainerView], Optional[Found]]
 
 
-def first_found(finders: Sequence[Finder], view: View) -> Optional[Found]:
+def first_found(finders: Sequence[Finder], view: TrainerView) -> Optional[Found]:
     for finder in finders:
         found = finder(view)
         if found is not None:
@@ -58,7 +58,7 @@ def number(value: Any, least: int) -> Optional[int]:
     return value if is_number else None
 
 
-def options_of(view: View) -> Iterator[Any]:
+def options_of(view: TrainerView) -> Iterator[Any]:
     """The options that were handed over, then those that the trainer's functions and objects have, and their parts."""
     if view.options is not None:
         yield view.options
@@ -75,7 +75,7 @@ def parts_of(thing: Any) -> list[tuple[str, Any]]:
     return list(getattr(thing, "__dict__", {}).items())
 
 
-def held_by(view: View) -> Iterator[tuple[str, Any]]:
+def held_by(view: TrainerView) -> Iterator[tuple[str, Any]]:
     """Attributes of the objects by which trainers hold what belongs together."""
     for scope in view.scopes:
         for name in HOLDERS:
@@ -85,7 +85,7 @@ def held_by(view: View) -> Iterator[tuple[str, Any]]:
 # --- how many epochs
 
 
-def total_epochs_in_options(view: View) -> Optional[Found]:
+def total_epochs_in_options(view: TrainerView) -> Optional[Found]:
     for options in options_of(view):
         epochs = number(getattr(options, "max_train_epochs", None), 1)
         if epochs:
@@ -93,14 +93,14 @@ def total_epochs_in_options(view: View) -> Optional[Found]:
     return None
 
 
-def total_epochs_in_attributes(view: View) -> Optional[Found]:
+def total_epochs_in_attributes(view: TrainerView) -> Optional[Found]:
     for name, value in held_by(view):
         if name in TOTALS and number(value, 1):
             return Found(value, f"epochs from the trainer's {name}")
     return None
 
 
-def total_epochs_in_variables(view: View) -> Optional[Found]:
+def total_epochs_in_variables(view: TrainerView) -> Optional[Found]:
     for scope in view.scopes:
         for name in TOTALS:
             if number(scope.get(name), 1):
@@ -111,7 +111,7 @@ def total_epochs_in_variables(view: View) -> Optional[Found]:
 # --- which epoch, from 0
 
 
-def epoch_in_shared_counter(view: View) -> Optional[Found]:
+def epoch_in_shared_counter(view: TrainerView) -> Optional[Found]:
     """kohya's `current_epoch`, a counter that data loaders share; it counts from 1."""
     named = [(name, value) for scope in view.scopes for name, value in list(scope.items()) if name == "current_epoch"]
     for name, value in [*named, *held_by(view)]:
@@ -121,14 +121,14 @@ def epoch_in_shared_counter(view: View) -> Optional[Found]:
     return None
 
 
-def epoch_in_attributes(view: View) -> Optional[Found]:
+def epoch_in_attributes(view: TrainerView) -> Optional[Found]:
     for name, value in held_by(view):
         if name == "epoch" and number(value, 0) is not None:
             return Found(value, "the epoch from the trainer's attribute")
     return None
 
 
-def epoch_in_variables(view: View) -> Optional[Found]:
+def epoch_in_variables(view: TrainerView) -> Optional[Found]:
     for scope in view.scopes:
         if number(scope.get("epoch"), 0) is not None:
             return Found(scope["epoch"], "the epoch from the training function")
@@ -138,7 +138,7 @@ def epoch_in_variables(view: View) -> Optional[Found]:
 # --- how many optimizer steps
 
 
-def total_steps_in_options(view: View) -> Optional[Found]:
+def total_steps_in_options(view: TrainerView) -> Optional[Found]:
     for options in options_of(view):
         steps = number(getattr(options, "max_train_steps", None), 1)
         if steps:
@@ -146,7 +146,7 @@ def total_steps_in_options(view: View) -> Optional[Found]:
     return None
 
 
-def total_steps_in_variables(view: View) -> Optional[Found]:
+def total_steps_in_variables(view: TrainerView) -> Optional[Found]:
     for scope in view.scopes:
         if number(scope.get("max_train_steps"), 1):
             return Found(scope["max_train_steps"], "steps from the training function")

@@ -21,7 +21,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from networks.ac_lora_finders import EPOCH, TOTAL_EPOCHS, TOTAL_STEPS, Found, View, first_found, view_from
+from networks.ac_lora_finders import EPOCH, TOTAL_EPOCHS, TOTAL_STEPS, Found, TrainerView, first_found, view_from
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _observers: weakref.WeakSet[Observer] = weakref.WeakSet()  # who is told by the 
 
 
 class ObservedProgress(NamedTuple):
-    """How the run stands, as `on_progress` takes it."""
+    """How far the run is, as `on_progress` takes it."""
 
     epochs_done: int
     total_epochs: int
@@ -51,7 +51,7 @@ def over_all_processes(loss_sum: float, count: int, device: torch.device) -> lis
 
 
 class Observer:
-    """Watches a trainer for `network`, and tells it how training stands after each epoch, or as often as it asks."""
+    """Watches a trainer for `network`, and tells it how far training is after each epoch, or as often as it asks."""
 
     def __init__(self, network: Any) -> None:
         self._network = weakref.ref(network)
@@ -266,7 +266,7 @@ class Observer:
             self._fresh_sum = self._fresh_sum + loss
             self._fresh_count += 1
 
-    def _look_at_the_trainer(self, view: View) -> None:
+    def _look_at_the_trainer(self, view: TrainerView) -> None:
         """The length of the run, and the number of this epoch where it goes up by one with each that starts."""
         self.num_epochs = first_found(TOTAL_EPOCHS, view)
         self.num_steps = first_found(TOTAL_STEPS, view)

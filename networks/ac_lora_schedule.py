@@ -35,7 +35,7 @@ def for_length(options: Options, total_epochs: int, total_steps: int) -> Options
 
 
 def can_restart(options: Options, total_epochs: int, total_steps: int) -> bool:
-    """Whether a run of this length makes a RESTART, as the options stand."""
+    """Whether a run of this length makes a RESTART, with these options."""
     steps_per_epoch = max(1, math.ceil(total_steps / max(total_epochs, 1)))
     return planned_restarts(options, total_epochs, total_steps, steps_per_epoch) > 0
 
@@ -57,8 +57,8 @@ def _length(total_epochs: int, total_steps: int) -> str:
 
 
 def is_due(options: Options, p: Any, last_restart: int, epochs_seen: int) -> bool:
-    """Whether a RESTART is due where a run stands by `p`: the last was at step `last_restart`, and progress was last
-    told when `epochs_seen` epochs were complete."""
+    """Whether a RESTART is due where a run is by `p`: the last was at step `last_restart`, and progress was last
+    reported when `epochs_seen` epochs were complete."""
     if options.every_n_steps:
         return p.global_step - last_restart >= max(options.every_n_steps, options.min_steps)
     if options.is_off or p.epochs_done <= epochs_seen:

@@ -1,7 +1,7 @@
 """Measure restored pictures against the originals: restoration/evaluate.py --restored out --reference gt
 
 Prints a table and writes it beside the restored folder, with all numbers as JSON and the pictures side by side. What
-cannot be measured is said, with the line that would change it.
+cannot be measured is reported, with the line that would change it.
 """
 
 from __future__ import annotations

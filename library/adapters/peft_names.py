@@ -184,7 +184,7 @@ class _Alphas:
         return cls(config) if isinstance(config, dict) else None
 
     def of(self, module: str, rank: int) -> float | None:
-        """The alpha of a layer as kohya's files mean it; None where it is the rank, or nothing is said."""
+        """The alpha of a layer as kohya's files mean it; None where it is the rank, or nothing says so."""
         parts = [part for part in ("text_encoder_2", "text_encoder", "unet") if module.startswith(f"{part}.")]
         prefix = f"{parts[0]}." if parts else ""
         inner = module.removeprefix(prefix).removeprefix("base_model.model.")

@@ -56,7 +56,7 @@ def resize_layers(file: NetworkFile, choice: RankChoice, device: torch.device | 
                 f"`{file.path}`: the layer `{layer.name}` is no LoRA (it has {', '.join(layer.tensors)}); only LoRA "
                 "and LoCon can be resized. networks/svd_merge_lora.py makes a LoRA of LoHa and LoKr"
             )
-        update_of(layer)  # factors that do not fit together are told before the first decomposition
+        update_of(layer)  # factors that do not fit together are refused before the first decomposition
     return (resize_layer(layer, choice, device) for layer in file.layers.values())
 
 

@@ -1,4 +1,4 @@
-"""How a batch stands, and what it would do: read from the ledger and the options, nothing is written."""
+"""How far a batch is, and what it would do: read from the ledger and the options, nothing is written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The command line as a list of written values.
 
 `--name value`, `--name=value`, `--name a b c` for lists; flags also as `--name false`, `--name=false` and `--no-name`.
-The beginning of one name stands for it, as in sd-scripts, and that is said; any other unknown name is an error that
+The beginning of one name stands for it, as in sd-scripts, with a note; any other unknown name is an error that
 names the nearest.
 """
 
@@ -35,7 +35,7 @@ class CommandLine:
 
 
 def read_command_line(argv: Sequence[str], options: Mapping[str, Option], origin: Origin = COMMAND_LINE) -> CommandLine:
-    """`options` holds the accepted names, old spellings too; `origin` is where the words stand."""
+    """`options` holds the accepted names, old spellings too; `origin` is where the words are."""
     read = CommandLine()
     written, problems = read.written, read.problems
     words = list(argv)

@@ -1,4 +1,4 @@
-"""A training config: the tables of a TOML file, flattened, and what stands in them that nobody reads.
+"""A training config: the tables of a TOML file, flattened, and what is in them that nobody reads.
 
 The names of tables mean nothing, as in sd-scripts: `[network_arguments] network_dim = 8` is `network_dim = 8`; but an
 option may say that it has a shorter name inside one table. One level of tables is read. [[datasets]] with its [general]
@@ -59,7 +59,7 @@ def read_config_file(path: Path, options: Mapping[str, Option], asked: Mapping[s
 
 
 def from_preset(preset: gui_preset.Preset, file: ConfigFile, options: Mapping[str, Option]) -> FileContent:
-    """What stands in a preset of the GUI, and after it what it puts on the command line itself."""
+    """What is in a preset of the GUI, and after it what it puts on the command line itself."""
     result = from_tables(preset.config, options)
     if result.unknown:
         names = shortened(", ".join(f"`{key}`" for key in result.unknown))
@@ -134,4 +134,4 @@ def is_table(value: Any) -> bool:
 
 
 def too_deep(name: str, origin: Origin) -> str:
-    return f"table [{name}] {origin.phrase} is not read: options stand at the top or in tables of one level."
+    return f"table [{name}] {origin.phrase} is not read: options are at the top or in tables of one level."

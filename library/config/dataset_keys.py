@@ -1,4 +1,4 @@
-"""The keys of a dataset description: where each may stand, and which option it falls back to.
+"""The keys of a dataset description: where each may be, and which option it falls back to.
 
 Kohya's own table: [general], [[datasets]] and [[datasets.subsets]]; a key that a subset does not have is looked up in
 its dataset, then in [general], then among the options. A key that is an option, too, is declared there. Ranges are
@@ -21,7 +21,7 @@ GENERAL, DATASET, SUBSET = "[general]", "[[datasets]]", "[[datasets.subsets]]"
 
 @dataclass(frozen=True)
 class DatasetKey:
-    """One key. `levels` has a letter for each place where it may stand: General, Dataset, Subset."""
+    """One key. `levels` has a letter for each place where it may be: General, Dataset, Subset."""
 
     option: Option  # how its value is read
     levels: str

@@ -86,7 +86,7 @@ LIMITS = ("min_bucket_reso", "max_bucket_reso")
 
 @dataclass
 class _Level:
-    """A table of the description: its values, where they stand, and which of them could not be read."""
+    """A table of the description: its values, where they are, and which of them could not be read."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
@@ -339,10 +339,10 @@ def is_left_open(option: Option, raw: Any) -> bool:
 
 
 def misplaced(name: str, title: str, allowed: frozenset[str]) -> str:
-    """Why a key may not stand in this table, and what to do."""
+    """Why a key may not be in this table, and what to do."""
     if name in BY_NAME:
         places = zip((GENERAL, DATASET, SUBSET), (GENERAL_KEYS, DATASET_KEYS, SUBSET_KEYS), strict=True)
-        return f"may not stand in {title}, only in {' and '.join(place for place, keys in places if name in keys)}."
+        return f"may not be in {title}, only in {' and '.join(place for place, keys in places if name in keys)}."
     elsewhere = names_elsewhere({key: BY_NAME[key].option for key in allowed})
     if name in OPTIONS and name not in elsewhere:
         return "is an option of the run; write it into the training config or on the command line."

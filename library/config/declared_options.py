@@ -18,11 +18,11 @@ MODULE_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 class _NotTold(Exception):
-    """What a module declares cannot be told from its text."""
+    """What a module declares cannot be read from its text."""
 
 
 def declared_options(module: str, arguments: dict[str, str], config: Path | None) -> list[str] | None:
-    """The names of the options, or None where that cannot be told before the import.
+    """The names of the options, or None where only the import shows it.
 
     A module whose options depend on its arguments (`known_options`) is left alone where one of these names a module.
     """

@@ -1,6 +1,6 @@
 """A TOML that LoRA_Easy_Training_Scripts has saved, as the training config that it stands for.
 
-Its options stand in `[name.args]`, the keys of the dataset in `[name.dataset_args]`, the pictures in `[[subsets]]`;
+Its options are in `[name.args]`, the keys of the dataset in `[name.dataset_args]`, the pictures in `[[subsets]]`;
 arguments of the network and the optimizer are tables of their own below them.
 """
 

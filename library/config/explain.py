@@ -17,7 +17,7 @@ def explanation(settings: Settings, groups: Iterable[Iterable[Option]], problems
     for title, lines in (
         ("Has no effect", settings.effect_notes()),
         ("Worth knowing", settings.warnings),
-        ("Would stop a run as it stands", [str(problem) for problem in problems]),
+        ("Would stop a run", [str(problem) for problem in problems]),
     ):
         if lines:
             parts.append("\n".join([title, *(f"  - {line}" for line in dict.fromkeys(lines))]))
@@ -34,7 +34,7 @@ def group_text(group: Iterable[Option], settings: Settings) -> str:
 
 
 def shown(option: Option, value: Any) -> str:
-    """A value as it stands in TOML; "-" where nothing is set."""
+    """A value as it is in TOML; "-" where nothing is set."""
     if value is None:
         return "-"
     return "(secret)" if option.secret else json.dumps(written_form(value), ensure_ascii=False)

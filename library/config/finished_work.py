@@ -1,6 +1,6 @@
 """Whether a run would replace what an earlier run of the same name has finished: a network, an embedding, a restorer.
 
-The earlier run's settings stand in its log, beside its file; nothing is loaded to compare them.
+The earlier run's settings are in its log, beside its file; nothing is loaded to compare them.
 """
 
 from __future__ import annotations

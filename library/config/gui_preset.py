@@ -43,7 +43,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass
 class Preset:
-    """The training config; further words for the command line, and where they stand; what is worth knowing."""
+    """The training config; further words for the command line, and where they are; what is worth knowing."""
 
     config: ConfigFile
     words: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ def is_from_the_gui(file: ConfigFile) -> bool:
 def as_training_config(file: ConfigFile, asked: Mapping[str, Any]) -> Preset:
     """The same with the options' names; every key keeps its line. Raises ConfigError for other models and tabs.
 
-    `asked` is what stands on the command line: the pictures of a run, by which the GUI counts its steps.
+    `asked` is what is on the command line: the pictures of a run, by which the GUI counts its steps.
     """
     refuse_other_trainings(file)
     shown = as_the_gui_shows(file.tables)

@@ -37,7 +37,7 @@ def help_text(groups: Iterable[Iterable[Option]], prog: str, description: str) -
     parts = [
         f"usage: {prog} --config_file FILE.toml [--option VALUE ...]",
         textwrap.fill(description, width),
-        "Every option may stand in the TOML file (without the dashes) or on the command line, which wins.\n"
+        "Every option may be in the TOML file (without the dashes) or on the command line, which wins.\n"
         "A flag is switched off by --no-NAME or --NAME=false.",
     ]
     for group in groups:

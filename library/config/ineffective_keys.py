@@ -1,4 +1,4 @@
-"""Keys of datasets that do nothing without another one: said at the start when they are set alone."""
+"""Keys of datasets that do nothing without another one: noted at the start when they are set alone."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ RESULT, THROUGH, PICTURES, JOB, NOTHING = Decides
 
 @dataclass(frozen=True)
 class Models:
-    """The base models that an option is meant for; on another one `otherwise` is said when it is set.
+    """The base models that an option is meant for; on another one `otherwise` is reported when it is set.
 
     `families` are values of `library.models.family.Family`, `prediction` a prediction type; empty: any.
     """
@@ -100,16 +100,16 @@ class Option:
     in_tables: tuple[tuple[str, str], ...] = ()  # (table, key): what it is called inside that table of a TOML file
     known_as: tuple[str, ...] = ()  # what other programs call it: never accepted, only suggested
     implies: tuple[tuple[str, Any], ...] = ()  # a flag that sets other options when it is on
-    inert: str | None = None  # why it has no effect here; said at start when it is set
-    needs: Needs | None = None  # without which it has no effect; said at start when it is set alone
-    models: Models | None = None  # that it is meant for; said when it is set on another one
-    idle_with: str | None = None  # a switch that leaves it without effect; said at start when both are set
+    inert: str | None = None  # why it has no effect here; noted at the start when it is set
+    needs: Needs | None = None  # without which it has no effect; noted at the start when it is set alone
+    models: Models | None = None  # that it is meant for; noted when it is set on another one
+    idle_with: str | None = None  # a switch that leaves it without effect; noted at the start when both are set
     secret: bool = False  # never written to a file
     decides: Decides = RESULT
     in_metadata: bool = False  # its value is written into a network's file, as ss_NAME
     of_sd_scripts: bool = True  # False: an option of this project
     differs: str = ""  # from sd-scripts, on purpose: what and why
-    recorded_late: bool = False  # states of earlier versions do not tell it, so nothing can be said against them
+    recorded_late: bool = False  # states of earlier versions lack it, so nothing can be compared
     levels: str = ""  # where a dataset description may have it, by letters: General, Dataset, Subset
     key: str = ""  # what it is called there, if otherwise
     needs_key: tuple[str, ...] = ()  # keys of datasets of which one must be on for it to have an effect
@@ -195,7 +195,7 @@ class Written:
 
 @dataclass(frozen=True)
 class DatasetTables:
-    """[general] and [[datasets]] that stand inside a training config, with the way to their lines."""
+    """[general] and [[datasets]] that are inside a training config, with the way to their lines."""
 
     tables: Mapping[str, Any]
     origin_of: Callable[..., Origin]

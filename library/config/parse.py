@@ -31,7 +31,7 @@ def parse(
         raise SystemExit(0)
     command_line = read_command_line(argv, with_aliases(options))
     spoken, problems = command_line.written, command_line.problems
-    asked = settle(options, spoken, [])  # what cannot be read is told below
+    asked = settle(options, spoken, [])  # what cannot be read is reported below
     if asked.values.get("output_config"):
         write_config(settle(options, spoken, problems), problems)
         raise SystemExit(0)
@@ -41,7 +41,7 @@ def parse(
             given = {item.option.name: asked.values[item.option.name] for item in spoken}
             file = read_config_file(config_path(config_file), with_aliases(options), given)
         except ConfigError as error:
-            raise_all([Problem(str(error)), *problems], ConfigError)  # what seems missing may stand in the file
+            raise_all([Problem(str(error)), *problems], ConfigError)  # what seems missing may be in the file
     problems += file.problems
     settings = settle(options, [*file.written, *spoken], problems)
     settings.warnings[:0] = [*command_line.warnings, *file.warnings, *repeated(spoken)]

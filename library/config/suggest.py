@@ -27,7 +27,7 @@ def nearest(name: str, known: Iterable[str], known_as: Mapping[str, str] | None 
 def did_you_mean(
     name: str, known: Iterable[str], known_as: Mapping[str, str] | None = None, *, mark: str = "`", end: str = "."
 ) -> str:
-    """The end of a sentence: `"; did you mean ...?"`, or `end` if nothing is near. `mark` stands before the name."""
+    """The end of a sentence: `"; did you mean ...?"`, or `end` if nothing is near. `mark` comes before the name."""
     guess = nearest(name, known, known_as)
     return f"; did you mean {mark}{guess}`?" if guess else end
 

@@ -30,7 +30,7 @@ class ConfigFile:
     lines: Mapping[Keys, int]
 
     def origin(self, *keys: str | int) -> Origin:
-        """Where the key stands; inside an inline table, where that table stands."""
+        """Where the key is; inside an inline table, where that table is."""
         while keys and keys not in self.lines:
             keys = keys[:-1]
         return Origin("file", self.path, self.lines.get(keys))

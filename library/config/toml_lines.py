@@ -1,4 +1,4 @@
-"""In which line each key of a TOML or JSON text stands: what tomllib and json do not tell.
+"""In which line each key of a TOML or JSON text is, which tomllib and json leave out.
 
 The text has been parsed already, so this may be lenient: what it cannot place is placed at the table around it.
 """

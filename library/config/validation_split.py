@@ -12,7 +12,7 @@ from library.errors import Problem
 
 
 def with_shares(specs: Sequence[DatasetSpec], left_open: Collection[int]) -> list[DatasetSpec]:
-    """A share held out of each dataset of which nobody said how much (`left_open`, by index), to find the best step.
+    """A share held out of each dataset of which nobody set how much (`left_open`, by index), to find the best step.
 
     Where pictures are held out already, those are measured on, and nothing is taken from the training.
     """

@@ -224,7 +224,7 @@ def steps_or_ratio(raw: Any) -> int | float | Noted:
     """A number of steps (int), or a share of the run (float below 1): 100, 0.1, "10%".
 
     sd-scripts takes any TOML float for a share, so that 100.0 would warm up for a hundred times the run; here a float
-    of 1 or more is a number of steps, said in a note.
+    of 1 or more is a number of steps, with a note.
     """
     if isinstance(raw, str) and raw.strip().endswith("%"):
         share = _as_number(raw.strip()[:-1])

@@ -54,7 +54,7 @@ def refuse_unlike(evidence: Evidence, other: dict[str, Any], path: Path) -> None
         try:
             ours = _hashes({name: weight_facts(evidence.path(name)) for name in metric.needs})
         except UserError:
-            continue  # weights that cannot be read: said where they would be used
+            continue  # weights that cannot be read: reported where they would be used
         theirs = _hashes(facts.get("weights", {}))
         if ours != theirs:
             unlike.append(

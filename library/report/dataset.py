@@ -19,7 +19,7 @@ _WORDS = {"visits": "visits in an epoch", "more_problems": "further problems"}
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPicture:
     name: str
     caption: str
     uri: str
@@ -31,7 +31,7 @@ class DataDescription:
 
     count: int | None
     facts: list[tuple[str, Any]]
-    shown: list[Shown]
+    shown: list[ShownPicture]
     buckets: list[Bar]
     problems: list[tuple[str, str, str]]
     unchecked: list[str]
@@ -65,11 +65,11 @@ def _is_figure(name: str, value: Any) -> bool:
     return name not in ("step", "before", "images") and isinstance(value, int | float) and value != 0
 
 
-def _pictures(images: dict[str, Any]) -> list[Shown]:
+def _pictures(images: dict[str, Any]) -> list[ShownPicture]:
     files, captions = images.get("pictures", ()), images.get("captions", ())
     shown = []
     for index in every_nth(len(files), SHOWN):
         uri = data_uri(Path(files[index]), SIDE)
         if uri is not None:
-            shown.append(Shown(Path(files[index]).name, captions[index] if index < len(captions) else "", uri))
+            shown.append(ShownPicture(Path(files[index]).name, captions[index] if index < len(captions) else "", uri))
     return shown

@@ -55,7 +55,7 @@ def series_figure(id: str, title: str, series: Series) -> ReportFigure:
 
 
 def heat_map_figure(id: str, title: str, heat_map: HeatMap) -> ReportFigure:
-    """A value for every row and column, as viridis; rows of a group stand together under its name."""
+    """A value for every row and column, as viridis; rows of a group are together under its name."""
     values = np.array([_floats(row) for row in heat_map.values], dtype=float)
     rows, columns = len(heat_map.rows), len(heat_map.columns)
     with new_figure(height=float(np.clip(0.9 + 0.14 * rows, 2.2, 7.5))) as (figure, axes):

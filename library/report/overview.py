@@ -30,7 +30,7 @@ class Notice:
 
 
 def state_of(run: RunFiles, *, running: bool) -> State:
-    """How the run stands. Without the log's last line it has stopped, whatever stopped it, unless it is `running`."""
+    """How far the run is. Without the log's last line it has stopped, whatever stopped it, unless it is `running`."""
     begin, step = run.last("begin") or {}, run.last_step
     total = begin.get("total_steps")
     of = f"step {step:,}" + (f" of {total:,}" if isinstance(total, int) else "")

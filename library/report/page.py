@@ -8,7 +8,7 @@ Pictures come from `pictures.data_uri`, figures from `plots.svg`.
 
 Two walls keep strangers' texts (captions, prompts, names of files) from becoming a part of the page. Everything is
 escaped: there is no `|safe`, and the only markup that is believed is the SVG that `plots.svg` made. And the policy in
-the page's head allows no script and no file beside it, whatever were to stand in it.
+the page's head allows no script and no file beside it, whatever were in it.
 """
 
 from __future__ import annotations

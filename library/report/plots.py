@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, GRID = "#010101", "#010102", "#010103"
 SERIES = tuple(f"#0102{number:02x}" for number in range(1, 7))
-"""Colours of lines. Tell lines apart by `DASHES` too: nothing is said by colour alone."""
+"""Colours of lines. Tell lines apart by `DASHES` too: nothing is shown by colour alone."""
 DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)))
 
 _VARIABLES = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--grid)"} | {
@@ -68,7 +68,7 @@ def label(text: str, longest: int = 60) -> str:
 
 
 def svg(figure: Figure, description: str) -> Markup:
-    """The figure for a page; `description` is what someone who does not see it is told. The only markup that is made
+    """The figure for a page; `description` is what someone who does not see it reads. The only markup that is made
     outside of the templates."""
     import matplotlib
 

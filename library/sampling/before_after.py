@@ -16,9 +16,9 @@ PAPER = (255, 255, 255)
 
 
 def write_before_after(before: Sequence[Path], after: Sequence[Path], path: Path, *, across: int = 4) -> None:
-    """Write the sheet: `before[i]` and `after[i]` are pictures of the same prompt, which stands under them.
+    """Write the sheet: `before[i]` and `after[i]` are pictures of the same prompt, which is under them.
 
-    `across` pairs stand in a row. The prompts come from the pictures' own text chunks.
+    `across` pairs are in a row. The prompts come from the pictures' own text chunks.
     """
     pairs = [(open_image(b), open_image(a)) for b, a in zip(before, after, strict=True)]
     width = max(picture.width for pair in pairs for picture in pair)

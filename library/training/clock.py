@@ -80,7 +80,7 @@ class Clock:
         return self.epoch_ended and self.epochs_done % interval.every == 0
 
     def progress_is_due(self, every_n_steps: int | None) -> bool:
-        """Whether networks are told of the progress before the next step: after every epoch, and every n steps if set.
+        """Whether networks are given the progress before the next step: after every epoch, and every n steps if set.
 
         It depends on the position alone, so that a resumed run makes the call that its state was written before.
         """

@@ -80,7 +80,7 @@ def announce(run: Run) -> None:
 
 
 def tell_progress(run: Run) -> None:
-    """Tell the trainables how the run stands: after each epoch, and oftener where one asks for it."""
+    """Tell the trainables how far the run is: after each epoch, and oftener where one asks for it."""
     due = [t for t in run.trainables if run.clock.progress_is_due(t.progress_every_n_steps)]
     begins = run.clock.global_step == run.journal.first_step and run.journal.resumed_from is None
     if due and not begins:  # a run that begins at a later step (`initial_step`) has nothing to tell yet

@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class Progress:
-    """How the run stands; figures are already added up over all processes.
+    """How far the run is; figures are already added up over all processes.
 
     `epochs_done` is 1 after the first epoch. `loss_sum` is of the loss that is minimised, `relative_mse_sum` of the
     unweighted squared error over mean(target^2), both over `count` samples since the last call, padding not counted.
@@ -27,7 +27,7 @@ class Progress:
 
 @dataclass
 class ProgressWindow:
-    """The figures since one trainable was last told; they are part of a run's state."""
+    """The figures since one trainable was last given them; they are part of a run's state."""
 
     loss_sum: float = 0.0
     relative_mse_sum: float = 0.0

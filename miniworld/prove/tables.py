@@ -34,6 +34,6 @@ def write_between_marks(file: Path, name: str, text: str) -> None:
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     document = file.read_text(encoding="utf-8")
     if begin not in document or end not in document:
-        raise UserError(f"{file} has no place for this table: put {begin.strip()} and {end} where it is to stand")
+        raise UserError(f"{file} has no place for this table: put {begin.strip()} and {end} where it is to be")
     before, rest = document.split(begin, 1)
     write_text(file, f"{before}{begin}\n{text.strip()}\n\n{end}{rest.split(end, 1)[1]}")

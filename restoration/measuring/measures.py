@@ -1,4 +1,4 @@
-"""What is measured of a folder of restored pictures, and what is said where a measure lacks what it needs."""
+"""What is measured of a folder of restored pictures, and what is reported where a measure lacks what it needs."""
 
 from __future__ import annotations
 

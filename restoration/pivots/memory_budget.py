@@ -1,4 +1,4 @@
-"""What a pivot needs of the device's memory, counted from the weights and said before the first step."""
+"""What a pivot needs of the device's memory, counted from the weights and reported before the first step."""
 
 from __future__ import annotations
 

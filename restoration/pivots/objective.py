@@ -81,13 +81,13 @@ class RestorationSpec:
 
     @property
     def text_timesteps(self) -> NoiseSpec:
-        """The timesteps of step 1: those at which eq. 8 uses the prompt, unless a person has said others."""
+        """The timesteps of step 1: those at which eq. 8 uses the prompt, unless a person has set others."""
         high = self.max_timestep or lowest_noise_timesteps(self.gamma)
         return NoiseSpec(min_timestep=self.min_timestep, max_timestep=high)
 
     @property
     def model_timesteps(self) -> NoiseSpec:
-        """The timesteps of step 2: all, unless a person has said others."""
+        """The timesteps of step 2: all, unless a person has set others."""
         return NoiseSpec(min_timestep=self.min_timestep, max_timestep=self.max_timestep)
 
     @property

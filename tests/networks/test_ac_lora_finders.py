@@ -8,11 +8,11 @@ import pytest
 from torch import nn
 
 from networks import ac_lora_finders as finders
-from networks.ac_lora_finders import Found, View
+from networks.ac_lora_finders import Found, TrainerView
 
 
-def seen(options: Any = None, *scopes: dict[str, Any]) -> View:
-    return View(options, scopes)
+def seen(options: Any = None, *scopes: dict[str, Any]) -> TrainerView:
+    return TrainerView(options, scopes)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_models_and_tensors_are_not_looked_into():
 
 
 def test_the_functions_that_are_running_are_seen_from_the_inside_out():
-    def inner() -> View:
+    def inner() -> TrainerView:
         epoch = 2
         return finders.view_from(sys._getframe(0), epoch and None)
 
-    def outer() -> View:
+    def outer() -> TrainerView:
         num_train_epochs = 6
         return inner() if num_train_epochs else seen()
 

@@ -2,7 +2,7 @@
 
 `SdScripts` is train() up to 0.10, one function. `SdScriptsInParts` is 0.11, where train() calls parts and what they
 know lies in objects. `Musubi` is musubi-tuner: its own constructors and hooks without a text encoder. `Telling` is a
-trainer that says by `on_progress` how it stands, as this project's.
+trainer that says by `on_progress` how far it is, as this project's.
 """
 
 import multiprocessing

@@ -25,7 +25,7 @@ import train_network
 from tests.rehearsal.corpus_files import Found, NotOurs, commands_of, kind_of
 
 ACCEPTED, STOPS, REFUSED, LEFT_OUT = "accepted", "would stop", "refused", "left out"
-WOULD_STOP = "Would stop a run as it stands"
+WOULD_STOP = "Would stop a run"
 NOT_HERE = re.compile(r"does not exist")  # what a machine lacks is nothing that a config does wrong
 LEFT_OPEN = re.compile(r"`(\w+)` is not set|(No images) are given|has no `(image_dir)`")
 DATASET_ONLY = (

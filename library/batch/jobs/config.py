@@ -42,7 +42,7 @@ class Prepared:
 
 
 def prepare(base: Settings, jobs: Iterable[Job], problems: list[Problem]) -> list[Prepared]:
-    """The jobs with their options. What is wrong in several of them is told once, with the name of the first."""
+    """The jobs with their options. What is wrong in several of them is reported once, with the name of the first."""
     problems += base_problems(base)
     taken = [name for name in base if name in OPTIONS and base.explicit(name) and name not in STAYS_WITH_THE_BATCH]
     file, spoken = (

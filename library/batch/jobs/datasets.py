@@ -113,7 +113,7 @@ def _folder_of_pictures(path: Path) -> DatasetSource:
 
 
 def described(datasets: Iterable[dict[str, Any]], path: Path) -> DatasetTables:
-    """[[datasets]] that stand in no file: their values are known by the folder."""
+    """[[datasets]] that are in no file: their values are known by the folder."""
 
     def origin_of(*keys: str | int) -> Origin:
         return Origin("file", path)

@@ -73,7 +73,7 @@ def _job(
         try:
             name = str(file.batch["output_name"]).format(dataset=dataset.name, method=method.name, seed=seed)
         except (KeyError, ValueError, IndexError, AttributeError):
-            name = f"{dataset.name}-{method.name}-s{seed}"  # a mistake in the template, which is told already
+            name = f"{dataset.name}-{method.name}-s{seed}"  # a mistake in the template, which is reported already
     folder = Path(file.batch["output_dir"] or "").absolute() / name
     own = {"output_dir": str(folder), "output_name": name, "seed": seed, **dataset.options}
     if file.batch["sample_prompts"]:

@@ -1,4 +1,4 @@
-"""The file of `--jobs`: what it may say, read strictly; everything that is wrong with it is told at once.
+"""The file of `--jobs`: what it may say, read strictly; everything that is wrong with it is reported at once.
 
 [batch]                      output_dir, datasets, seeds, output_name, order, ...
 [methods.NAME]               options of train_network.py; or `train = false`, the model as it is
@@ -216,7 +216,7 @@ class _JobsReading:
         return self._written(settings, *where, "set")
 
     def _written(self, table: Mapping[str, Any], *where: str | int) -> tuple[Written, ...]:
-        """Options of the training as they stand in a table; those that cannot be read are problems."""
+        """Options of the training as they are in a table; those that cannot be read are problems."""
         written = []
         for name, raw in table.items():
             option, origin = self.options.get(name), self.file.origin(*where, name)
@@ -273,7 +273,7 @@ class _JobsReading:
 
 
 def unknown_fields(template: str, allowed: Sequence[str]) -> list[str]:
-    """What stands in braces of a template and is none of the `allowed` names."""
+    """What is in braces of a template and is none of the `allowed` names."""
     try:
         return [
             name for _, name, _, _ in string.Formatter().parse(template) if name is not None and name not in allowed

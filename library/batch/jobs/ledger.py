@@ -4,7 +4,7 @@
     _batch/jobs/NAME.json          one job, replaced as a whole; NAME.lock beside it is held by who trains it
     _batch/configs/NAME.toml       its options, as train_network.py runs them alone
     _batch/events.jsonl            what happened when, for eyes
-    _batch/logs/NAME.ATTEMPT.log   what an attempt said
+    _batch/logs/NAME.ATTEMPT.log   what an attempt printed
 
 A lock is the kernel's: it is free the moment that its process ends, however it ends. So a job that says `running` while
 its lock is free was cut off, and is taken up again.

@@ -1,4 +1,4 @@
-"""Which method is better, and whether that can be said: differences between pairs of jobs, and ranks. Pure functions.
+"""Which method is better, and whether that is shown: differences between pairs of jobs, and ranks. Pure functions.
 
 A pair is two methods on one dataset under one seed. Jobs on one dataset are not independent of each other, so where
 there are several datasets each counts once, by the mean over its seeds; with one dataset its seeds are what counts.

@@ -1,7 +1,7 @@
-"""What evaluate.py has measured of each job, and which figures may stand side by side. Pure functions.
+"""What evaluate.py has measured of each job, and which figures may be compared side by side. Pure functions.
 
 A figure is compared only with others by the same network and, where it looks at references, with the same ones on its
-dataset; what is no finite number is compared with nothing. What is left out is said.
+dataset; what is no finite number is compared with nothing. What is left out is reported.
 """
 
 from __future__ import annotations

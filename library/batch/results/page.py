@@ -101,7 +101,7 @@ def _plot(records: Sequence[Record], measure: Measure, found: Sequence[MethodDif
     measured = values(records, measure.name)
     datasets = list(dict.fromkeys(dataset for at in measured.values() for dataset, _ in at))
     with new_figure(height=2.2 + 0.1 * len(measured)) as (figure, axes):
-        apart = 0.5 / len(measured)  # methods stand beside each other, so that equal values are seen
+        apart = 0.5 / len(measured)  # methods are beside each other, so that equal values are seen
         for i, (method, at) in enumerate(measured.items()):
             of = {name: [value for (dataset, _), value in at.items() if dataset == name] for name in datasets}
             points = [(x + (i - (len(measured) - 1) / 2) * apart, mean(of[n])) for x, n in enumerate(datasets) if of[n]]

@@ -1,4 +1,4 @@
-"""How a batch is run; what it trains stands in its jobs file."""
+"""How a batch is run; what it trains is in its jobs file."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ BATCH = Group("Batch", (
     Option("time_budget",                duration, None,    "stop after this time, with a state: 8h, 90min"),
     Option("worker",                     bool,     False,
            "take what jobs are free, wait for nobody, write no page: for arrays of SLURM"),
-    Option("status",                     bool,     False,   "show how the batch stands, and stop"),
+    Option("status",                     bool,     False,   "show how far the batch is, and stop"),
     Option("stop",                       bool,     False,   "ask the drivers of this batch to stop, with states"),
     Option("verify",                     bool,     False,   "compare the files of finished jobs with their hashes"),
 ))

@@ -10,7 +10,7 @@ SPOKEN = "it belongs on the command line"
 CONFIG = Group("Configuration", (
     Option("config_file",                Path, None,  "TOML file with options; the ending may be left out",
            known_as=("config",),
-           differs="also JSON that the kohya_ss GUI saved; values are read into their types, unknown keys are said",
+           differs="also JSON that the kohya_ss GUI saved; values are read into their types, unknown keys are reported",
            of_batch=SPOKEN),
     Option("output_config",              bool, False, "write the options of the command line to config_file and stop",
            differs="secrets are not written", of_batch=SPOKEN),

@@ -9,7 +9,7 @@ CACHE_INFO = "image sizes are always remembered, and captions read anew"
 INTERPOLATIONS = ("lanczos", "nearest", "bilinear", "linear", "bicubic", "cubic", "area")
 ONE_BATCH = "with several processes or accumulation, a step is one batch of one bucket, cut into parts"
 
-DATASETS_OF_BATCH = "`datasets` stands in [batch]"
+DATASETS_OF_BATCH = "`datasets` is in [batch]"
 ONCE = "each draw belongs to its picture and epoch: workers, processes and resuming do not change it"
 # fmt: off
 DATASET = Group("Images", (
@@ -47,7 +47,7 @@ DATASET = Group("Images", (
            known_as=("bucket_resolution_steps",), decides=THROUGH, differs="any multiple of 8",
            levels="GD", needs_key=("enable_bucket",)),
     Option("skip_image_resolution",      resolution, None, "leave out images of at most this size: 512, or 512,768",
-           decides=THROUGH, differs="how many were left out is said; also a plain number, a list and 512x768",
+           decides=THROUGH, differs="how many were left out is reported; also a plain number, a list and 512x768",
            levels="GD"),
     Option("bucket_no_upscale",          bool,  False, "never enlarge an image to fill its bucket", decides=THROUGH,
            levels="GD", described="F", needs_key=("enable_bucket",)),

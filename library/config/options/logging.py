@@ -22,5 +22,5 @@ LOGGING = Group("Logging", (
     Option("console_log_file",           Path, None,  "say it into a file instead",
            differs="errors that end a command are on the console all the same"),
     Option("console_log_simple",         bool, False, "say it without colours",
-           inert="what is said here has no colours anyway"),
+           inert="the console has no colours anyway"),
 ), decides=NOTHING)

@@ -3,7 +3,7 @@
 from library.config.option import NOTHING, THROUGH, Group, Option
 from library.config.values import path_or_name
 
-RECOGNISED = "the weights decide; a flag that contradicts them is said"
+RECOGNISED = "the weights decide; a flag that contradicts them is reported"
 
 # fmt: off
 MODEL = Group("Model", (

@@ -38,7 +38,7 @@ OPTIMIZER = Group("Optimizer and learning rate", (
     Option("lr_scheduler_args",          key_value, None,  "its arguments", nargs="*"),
     Option("lr_warmup_steps",            steps_or_ratio, 0, "steps in which the rate rises, or their share (10%)",
            known_as=("lr_warmup", "warmup_steps", "warmup", "lr_warmup_ratio", "warmup_ratio"), in_metadata=True,
-           differs="1 or more is a number of steps also as a float; a percentage may stand in TOML"),
+           differs="1 or more is a number of steps also as a float; a percentage may be in TOML"),
     Option("lr_decay_steps",             steps_or_ratio, 0, "steps in which it falls (warmup_stable_decay)",
            needs=Needs("lr_scheduler", ("warmup_stable_decay",))),
     Option("lr_scheduler_num_cycles",    one_or_more, 1,   "cycles of a schedule that restarts",

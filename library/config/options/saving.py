@@ -13,10 +13,10 @@ STATE = "a state has all that resuming needs to be exact, and a list of its file
 # fmt: off
 SAVING = Group("Saving and resuming", (
     Option("output_dir",                 Path,   None,  "folder of everything that the run leaves",
-           known_as=("output", "output_folder", "out_dir"), decides=NOTHING, of_batch="it stands in [batch]"),
+           known_as=("output", "output_folder", "out_dir"), decides=NOTHING, of_batch="it is in [batch]"),
     Option("output_name",                file_name, None,  "name of the files, without folder and ending",
            known_as=("name", "model_name"), decides=NOTHING, in_metadata=True, differs=NAME,
-           of_batch="it stands in [batch]"),
+           of_batch="it is in [batch]"),
     Option("save_model_as",              str,    "safetensors", "kind of the network file",
            choices=("ckpt", "pt", "safetensors")),
     Option("save_precision",             str,    None,  "precision in the file (else that of training)",
@@ -36,7 +36,7 @@ SAVING = Group("Saving and resuming", (
            known_as=("resume_from", "resume_from_checkpoint", "resume_path", "resume_dir"), decides=NOTHING,
            differs="exact to the bit on a CPU; also `latest`; a state of another configuration is refused",
            of_batch="a batch goes on by itself"),
-    Option("resume_with_changes",        bool,   False, "go on from a state of other rates or data; each is said",
+    Option("resume_with_changes",        bool,   False, "go on from a state of other rates or data; each is reported",
            needs=Needs("resume"), decides=NOTHING, of_sd_scripts=False),
     Option("overwrite",                  bool,   False, "replace a finished file of this name and other settings",
            known_as=("force", "overwrite_output"), decides=NOTHING, of_sd_scripts=False),

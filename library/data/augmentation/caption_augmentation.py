@@ -26,7 +26,7 @@ CHOICE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")  # an escaped brace, or {one|of|t
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a caption is said. Epochs are 1-based; `step` optimizer steps are done, of `total_steps` if that is known.
+    """When a caption is used. Epochs are 1-based; `step` optimizer steps are done, of `total_steps` if that is known.
 
     Raises RuntimeError where a share of the run is asked for and its length is not known.
     """
@@ -45,12 +45,12 @@ class Moment:
 
 
 def worded(caption: str, subset: SubsetSpec, moment: Moment, draw: Draw) -> str:
-    """The caption of one sample at one moment. `caption` may have several lines, of which one is said."""
+    """The caption of one sample at one moment. `caption` may have several lines, of which one is used."""
     return "" if is_dropped(subset, moment, draw) else augment(caption, subset, moment, draw)
 
 
 def augment(caption: str, subset: SubsetSpec, moment: Moment, draw: Draw) -> str:
-    """What is said where the caption is not dropped."""
+    """What is used where the caption is not dropped."""
     text = framed(_line(caption, subset, draw), subset)
     if subset.enable_wildcard:
         text = with_choices_made(text, draw("caption choices"))
@@ -70,7 +70,7 @@ def augment(caption: str, subset: SubsetSpec, moment: Moment, draw: Draw) -> str
 
 
 def only_wording(caption: str, subset: SubsetSpec) -> str | None:
-    """What is said whenever the caption is not dropped, or None if that is not always the same."""
+    """What is used whenever the caption is not dropped, or None if that is not always the same."""
     if varies_tags(subset):
         return None
     if subset.enable_wildcard and ("\n" in caption or "{" in framed(caption, subset)):
@@ -89,7 +89,7 @@ def may_be_dropped(subset: SubsetSpec) -> bool:
 
 
 def is_dropped(subset: SubsetSpec, moment: Moment, draw: Draw) -> bool:
-    """Whether nothing is said: by chance, or in each nth epoch."""
+    """Whether the caption is dropped: by chance, or in each nth epoch."""
     every = subset.caption_dropout_every_n_epochs
     if every > 0 and moment.epoch % every == 0:
         return True

@@ -97,7 +97,7 @@ def masks_of(subset: SubsetSpec, images: Iterable[FoundImage], look: FirstLook) 
 
 
 def _captions(subset: SubsetSpec, listing: Listing, look: FirstLook) -> dict[str, str | None]:
-    """Each image's caption as it stands in its file. Adds problems, and warnings about missing and blank ones."""
+    """Each image's caption as it is in its file. Adds problems, and warnings about missing and blank ones."""
 
     def read(name: str) -> str | Problem | None:
         try:

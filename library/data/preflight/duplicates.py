@@ -75,7 +75,7 @@ def confirmed(pairs: np.ndarray, small: np.ndarray, ratios: np.ndarray) -> np.nd
 
 
 def joined(count: int, pairs: Iterable[Sequence[int]]) -> list[list[int]]:
-    """Groups of indices that pairs connect, each in ascending order; without those that stand alone."""
+    """Groups of indices that pairs connect, each in ascending order; without those that are alone."""
     leader = list(range(count))
 
     def find(i: int) -> int:

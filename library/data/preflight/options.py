@@ -1,4 +1,4 @@
-"""What `python -m library.data.preflight` is told: a dataset, and any option of train_network.py."""
+"""The options of `python -m library.data.preflight`: a dataset, and any option of train_network.py."""
 
 from __future__ import annotations
 

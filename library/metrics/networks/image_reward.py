@@ -25,7 +25,7 @@ MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
 LONGEST = 35  # tokens
 HEAD_WIDTH = 64
 HEAD = (0, 2, 4, 6, 7)
-"""Where the linear layers stand between the dropouts; there is nothing else between them."""
+"""Where the linear layers are between the dropouts; there is nothing else between them."""
 _PICTURE_NAMES = {
     "cls_token": "embeddings.class_embedding",
     "pos_embed": "embeddings.position_embedding",

@@ -108,7 +108,7 @@ def watched_run(root: Path, log: Path) -> WatchedRun | None:
 
 
 def state_now(log: Path, tail: RunTail) -> tuple[str, str]:
-    """A kind for the colour, and a word: how the run stands, also where it could not write that down itself."""
+    """A kind for the colour, and a word: how far the run is, also where it could not write that down itself."""
     if tail.ending == "end":
         return "good", "Finished"
     if tail.ending == "stopped":

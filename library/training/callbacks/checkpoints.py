@@ -135,7 +135,7 @@ class Checkpoints:
             self._retention.finish(work)
 
     def write_at_stop(self, work: Work, reason: Exception) -> None:
-        """A state of where the run stands, when a signal, the guard or an error ends it.
+        """A state of where the run is, when a signal, the guard or an error ends it.
 
         None is written where this start made no whole step, or where an update was cut in two.
         """
@@ -219,7 +219,7 @@ class Checkpoints:
 def rates_that_jump(state: Path, work: Work) -> Iterator[str]:
     """A line for each learning rate that goes on elsewhere than where the state left it.
 
-    A schedule is laid over the whole length of a run: a run made longer gets another one, also where it stands now.
+    A schedule is laid over the whole length of a run: a run made longer gets another one, also where it is now.
     Reads the optimizer's groups as the state left them.
     """
     left = read_rates(state)

@@ -1,4 +1,4 @@
-"""Has the run learnt, or only remembered? The course of the held-out loss, and what can be said of it at the end.
+"""Has the run learnt, or only remembered? The course of the held-out loss, and what can be concluded at the end.
 
 The step with the lowest loss is chosen among many, and chance helps to choose it: its own pictures would call a run
 overfitted that only goes up and down. So the pictures are parted in two halves, each half is judged at the step that
@@ -88,7 +88,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a course. `difference` is by how much the loss has grown since its best step, on average."""
+    """The sentence on a course. `difference` is by how much the loss has grown since its best step, on average."""
 
     sentence: str
     best_step: int
@@ -143,7 +143,7 @@ def mean(values: Sequence[float]) -> float:
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float] | None:
     """Student's 95 % interval of the mean of paired differences; None where there are not two, or one is not finite."""
-    from library.metrics.statistics import t_interval  # what it stands on is needed once, at the end of a run
+    from library.metrics.statistics import t_interval  # what it needs is needed once, at the end of a run
 
     found = t_interval(differences)
     return None if found.low is None or found.high is None else (found.low, found.high)

@@ -34,7 +34,7 @@ class ReportSpec:
     report: bool = declared
 
 
-class Shown(Protocol):
+class HasFiles(Protocol):
     """What leaves something on disk that a page shows."""
 
     def due(self, clock: Clock) -> bool: ...
@@ -48,7 +48,7 @@ class RunReport:
     no failure of it touches the run: it is reported once, as a warning.
     """
 
-    def __init__(self, log: Path | None, shown: Sequence[Shown], measured: Sequence[Shown] = ()) -> None:
+    def __init__(self, log: Path | None, shown: Sequence[HasFiles], measured: Sequence[HasFiles] = ()) -> None:
         self._log = log
         self._shown = shown
         self._measured = measured

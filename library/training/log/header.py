@@ -54,7 +54,7 @@ def _is_path(value: Any) -> bool:
 
 
 def without(secrets: Sequence[str], value: Any) -> Any:
-    """The same with secrets blanked wherever in its texts they stand, however deep these are nested."""
+    """The same with secrets blanked wherever in its texts they are, however deep these are nested."""
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, SECRET)

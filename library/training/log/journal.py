@@ -52,8 +52,8 @@ class LossCourse:
 class Journal:
     """Writes `path`, one JSON object a line, flushed as it goes. Only the main process has a path; others are silent.
 
-    `trainables` are the names of those that are told of the progress, `opening` the events that a log begins with. Its
-    state holds the window of the running average and, for each trainable, the figures since it was last told.
+    `trainables` are the names of those that are given the progress, `opening` the events that a log begins with. Its
+    state holds the window of the running average and, for each trainable, the figures since it was last given them.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Journal:
         return sum(self._window) / len(self._window) if self._window else float("nan")
 
     def progress(self, trainable: Trainable, clock: Clock, optimizer: torch.optim.Optimizer) -> Progress:
-        """How the run stands, with the figures since `trainable` was last told."""
+        """How far the run is, with the figures since `trainable` was last given them."""
         since = self._since_progress[trainable.name].take()
         return Progress(
             epochs_done=clock.epochs_done,

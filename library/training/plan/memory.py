@@ -11,7 +11,7 @@ all the time.
                 text encoders if steps use them             where latents are not cached
     samples     everything                                  decoding the largest picture
 
-All figures are bytes of tensors. What a process has beside them, `Surroundings`, is said apart.
+All figures are bytes of tensors. What a process has beside them, `Surroundings`, is reported apart.
 """
 
 from __future__ import annotations

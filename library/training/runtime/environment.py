@@ -1,4 +1,4 @@
-"""What every run stands on before a model is loaded: its processes, its seed, how a global batch is split."""
+"""What every run needs before a model is loaded: its processes, its seed, how a global batch is split."""
 
 from __future__ import annotations
 

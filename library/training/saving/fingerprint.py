@@ -59,7 +59,7 @@ def model_facts(model: StableDiffusion, options: Mapping[str, Any]) -> ModelFact
 
 
 def dataset_facts(dataset: Dataset) -> list[DatasetFacts]:
-    """The datasets as metadata describes them, with the captions as they stand in their files."""
+    """The datasets as metadata describes them, with the captions as they are in their files."""
     facts = []
     for number, spec in enumerate(dataset.plan):
         subsets = []

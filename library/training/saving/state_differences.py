@@ -1,4 +1,4 @@
-"""What differs between a state and the run that would resume it, told by option, dataset key, picture and caption."""
+"""What differs between a state and the run that would resume it, by option, dataset key, picture and caption."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INFORMATION = ("processes", "session", "begun", "output_name", SOURCE)  # writte
 PATHS_OF_MODELS = ("pretrained_model_name_or_path", "vae", "controlnet_model_name_or_path")
 """Compared by the weights alone; states of earlier versions name the paths, too."""
 NOTED_LATER = (HELD_OUT, "validation_seed")
-"""What states of earlier versions do not tell: where it is absent, nothing can be said against the state."""
+"""What states of earlier versions lack: where it is absent, nothing is compared."""
 CONTENT = "sha256:"
 """Begins the digest of a file that an option names; earlier versions wrote the file's path."""
 MOST_LINES = 8

@@ -132,7 +132,7 @@ def build_run(checked: Checked, load: LoadModel = load_base_model) -> Run:
 
 
 def about_data(dataset: Dataset, conditioner: TextConditioner) -> Opening:
-    """What the log says of the pictures, which are read by now; what makes a measurement worthless is said at once."""
+    """What the log says of the pictures, which are read by now; what spoils a measurement is reported at once."""
     tokenizer = conditioner.model.tokenizers[0]
     lengths = about_lengths(dataset, conditioner.max_token_length, count_of(tokenizer)) if conditioner.truncated else ()
     data = data_event(dataset, list(lengths))

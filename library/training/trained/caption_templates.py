@@ -1,4 +1,4 @@
-"""What is said about the pictures of a new word: sentences with the word in them, another one each time.
+"""Captions for the pictures of a new word: sentences with the word in them, another one each time.
 
 A picture that is learnt under one sentence only binds the word to that sentence. Which one a sample gets in an epoch
 is drawn from the sample's own generator, like everything else that belongs to it.

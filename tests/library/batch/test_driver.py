@@ -270,9 +270,7 @@ def test_an_empty_dataset_among_others_is_refused_before_anything_is_begun(batch
 
 def test_what_the_jobs_file_decides_cannot_be_given_on_the_command_line(batch, capsys):
     assert batch.run("--dry_run", "--seed", "3") == 2
-    assert (
-        "`--seed` on the command line cannot be used in a batch: `seeds` stands in [batch]." in capsys.readouterr().err
-    )
+    assert "`--seed` on the command line cannot be used in a batch: `seeds` is in [batch]." in capsys.readouterr().err
 
 
 MISSING = '[methods.odd]\nnetwork_module = "{}"\nnetwork_dim = 2\n'

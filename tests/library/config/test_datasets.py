@@ -141,12 +141,11 @@ def test_the_dataset_config_goes_before_the_folders_of_a_config_and_folders_on_t
         ),
         (
             ONE + "batch_size = 2\n",
-            "`batch_size` in data.toml line 5 may not stand in [[datasets.subsets]], only in [general] and "
-            "[[datasets]].",
+            "`batch_size` in data.toml line 5 may not be in [[datasets.subsets]], only in [general] and [[datasets]].",
         ),
         (
             "[general]\nis_reg = true\n" + ONE,
-            "`is_reg` in data.toml line 2 may not stand in [general], only in [[datasets.subsets]].",
+            "`is_reg` in data.toml line 2 may not be in [general], only in [[datasets.subsets]].",
         ),
         (
             "[general]\nmax_token_length = 225\n" + ONE,

@@ -163,8 +163,8 @@ def test_unknown_keys_are_warnings_and_errors_only_when_strict(tmp_path):
     assert settings.unknown == ["rnak", "deep.er", "list"]
     assert settings.warnings == [
         "`rnak` in a.toml line 1 is not an option; did you mean `rank`?",
-        "table [deep.er] in a.toml line 2 is not read: options stand at the top or in tables of one level.",
-        "table [list] in a.toml line 4 is not read: options stand at the top or in tables of one level.",
+        "table [deep.er] in a.toml line 2 is not read: options are at the top or in tables of one level.",
+        "table [list] in a.toml line 4 is not read: options are at the top or in tables of one level.",
     ]
     with pytest.raises(ConfigError) as error:
         read("--config_file", file, "--strict_config")

@@ -1,4 +1,4 @@
-"""When a network is told how the run stands, and what it is told."""
+"""When a network is told how far the run is, and what it is told."""
 
 import json
 import math

@@ -57,7 +57,7 @@ def micro_model(name: str) -> StableDiffusion:
 
 
 def load_micro_model(path: Any, **asked: Any) -> StableDiffusion:
-    """What stands in for the loading of files: a copy of the model of that name, as it was asked for.
+    """What is in for the loading of files: a copy of the model of that name, as it was asked for.
 
     That files are loaded as asked for is tested where models are; here it is tested that they are asked for.
     """
