@@ -24,6 +24,7 @@ from library.errors import UserError
 from library.files import write_text
 from library.image_files import open_image
 from miniworld.identities import HELD_OUT
+from miniworld.picture_rows import labelled_rows
 from miniworld.pretrain_restorer.__main__ import RESTORER
 from miniworld.pretrain_restorer.faces import RANGES_OF
 from miniworld.prove.likeness import Likeness
@@ -34,7 +35,15 @@ from miniworld.prove.tables import markdown, write_between_marks
 OUTPUT = Path("output/prove/dual_pivot")
 MEASURES = {"psnr": "PSNR", "ssim": "SSIM", "attributes": "attributes", "similarity": "similarity"}
 DIGITS = {"psnr": 2, "ssim": 3, "attributes": 3, "similarity": 3}
-SHEET = ("input", "B1", "B2", "B3", "B4", "truth")
+SHEET = {
+    "input": "damaged",
+    "B1": "B1: blind, nothing tuned",
+    "B2": "B2: text pivot out of context",
+    "B3": "B3: text pivot in context",
+    "B4": "B4: both pivots",
+    "truth": "truth",
+}
+"""The rows of a person's sheet, with their labels."""
 SHARES = (0.125, 0.25, 0.5)
 """Of step 2's steps, where B8 looks."""
 
@@ -169,11 +178,11 @@ def save_strip(pictures: np.ndarray, file: Path) -> None:
 
 
 def write_sheet(output: Path, person: str) -> None:
-    """Input, B1 to B4 and truth, a row each, as far as they are there."""
-    files = [strip_file(output, person, row) for row in SHEET]
-    strips = [np.asarray(open_image(file)) for file in files if file.exists()]
+    """Input, B1 to B4 and truth, a labelled row each, as far as they are there."""
+    files = {label: strip_file(output, person, row) for row, label in SHEET.items()}
+    strips = {label: np.asarray(open_image(file)) for label, file in files.items() if file.exists()}
     if strips:
-        Image.fromarray(np.concatenate(strips)).save(output / f"sheet-{person}.png")
+        labelled_rows(strips).save(output / f"sheet-{person}.png")
 
 
 def table(results: Sequence[Mapping[str, Any]], lengths: Lengths) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from library.errors import UserError
+from miniworld.picture_rows import LABEL_WIDTH
 from miniworld.pretrain_restorer.faces import DAMAGE
 from miniworld.prove import dual_pivot, pivots
 from miniworld.prove.dual_pivot import ARMS, arm_keys, next_person, table, write_sheet
@@ -113,8 +114,8 @@ def test_a_sheet_shows_what_there_is_row_by_row(tmp_path):
         dual_pivot.save_strip(pictures, dual_pivot.strip_file(tmp_path, "id01", row))
     write_sheet(tmp_path, "id01")
     sheet = np.asarray(dual_pivot.Image.open(tmp_path / "sheet-id01.png"))
-    assert sheet.shape == (12, 8, 3)
-    assert sheet[::4, 0, 0].tolist() == [10, 20, 30]
+    assert sheet.shape == (12, LABEL_WIDTH + 8, 3)
+    assert sheet[::4, LABEL_WIDTH, 0].tolist() == [10, 20, 30]
 
 
 @pytest.fixture
