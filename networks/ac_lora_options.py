@@ -17,7 +17,7 @@ from safetensors import safe_open
 from networks.ac_lora_restart import Choices
 
 OPTIONS = {  # names of network_args; all values arrive as text
-    "ac_mode": "paper: the letter of the paper (default); product: on the values of B A, low ranks and small files",
+    "ac_mode": "paper: the paper word for word (default); product: on the values of B A, low ranks and small files",
     "ac_sum": "squared (default): the signal is measured by the sum of squared singular values; plain: of their values",
     "ac_p": "share of that sum which is signal: auto (paper's default, follows the loss) or a number (product: 0.9)",
     "ac_p_min": "lower bound of an automatic p (0; product: 0.8)",

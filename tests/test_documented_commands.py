@@ -17,10 +17,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *(ROOT / "docs").glob("*.md"),
-    *(ROOT / "configs").glob("*.toml"),
+    ROOT / "Dockerfile",
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "miniworld").rglob("*.md"),
+    *(ROOT / "configs").rglob("*.toml"),
+    *(ROOT / "configs" / "slurm").iterdir(),
 )
-COMMAND = re.compile(r"\bpython3? (?:-m (?P<module>[\w.]+\w)|(?P<script>[\w/]+\.py))")
+COMMAND = re.compile(r"(?:\bpython3?|\baccelerate\s+launch)\s+(?:-m\s+(?P<module>[\w.]+\w)|(?P<script>[\w/]+\.py))")
+MAKE = re.compile(r"(?:^|`)make ([a-z][\w-]*)", re.MULTILINE)
 NOT_OURS = {"pip", "venv", "networks.NAME"}
 """Modules of Python, and what stands for any name."""
 
@@ -58,6 +62,13 @@ def test_a_documented_command_explains_itself(command: str, monkeypatch, capsys)
 
 def test_pages_name_commands():
     assert {"train_network.py", "library.report", "tests.benchmarks.step_overhead"} <= commands().keys()
+
+
+def test_each_target_of_make_that_a_page_names_is_in_the_makefile():
+    named = {name for page in PAGES for name in MAKE.findall(page.read_text(encoding="utf-8"))}
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"quickstart", "test"} <= named
+    assert named <= targets
 
 
 def test_the_overhead_of_the_loop_is_measured_on_both_sides():
