@@ -24,9 +24,15 @@ PAGES = (
     *(ROOT / "configs" / "slurm").iterdir(),
 )
 COMMAND = re.compile(r"(?:\bpython3?|\baccelerate\s+launch)\s+(?:-m\s+(?P<module>[\w.]+\w)|(?P<script>[\w/]+\.py))")
-MAKE = re.compile(r"(?:^|`)make ([a-z][\w-]*)", re.MULTILINE)
-NOT_OURS = {"pip", "venv", "networks.NAME"}
-"""Modules of Python, and what stands for any name."""
+MAKE = re.compile(r"(?:^|`)make ([a-z][\w-]*)(?=\s*?(?:$|#|`)| [A-Z]+=)", re.MULTILINE)
+NOT_OURS = {
+    "pip",
+    "venv",
+    "networks.NAME",
+    "flux_train_network.py",
+    "src/musubi_tuner/wan_train_network.py",
+}
+"""Modules of Python, what stands for any name, and commands of other trainers that a page names."""
 
 
 @cache
