@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -49,14 +50,20 @@ def test_the_tables_count_what_is_better():
     assert "| 0.2000 |" in last
     assert best.endswith("| 1 of 1 |")
     assert average.endswith("| 0 of 1 |")
-    rows = t_lora.table(
-        [
-            {"subject": "oil", "pictures": 1, "method": "T-LoRA", "held_out": 0.1, "held_out_masked": 0.2},
-            {"subject": "id01", "pictures": 1, "method": "T-LoRA", "held_out": 0.3, "identity": 0.75},
-        ]
-    ).splitlines()[2:]
-    assert [row.split(" | ")[0] for row in rows] == ["| people", "| styles"]
-    assert "| 0.75 |" in rows[0]
+
+
+def test_the_table_of_t_lora_has_each_loss_over_that_of_the_lora_of_the_same_task():
+    task = {"pictures": 1, "steps": 200, "seed": 0}
+    arms: list[dict[str, Any]] = [
+        {"subject": "oil", "method": "T-LoRA", "held_out": 0.1, "held_out_masked": 0.2},
+        {"subject": "id01", "method": "T-LoRA", "held_out": 0.3, "identity": 0.75},
+        {"subject": "id01", "method": "LoRA", "held_out": 0.4},
+    ]
+    rows = t_lora.table([arm | task for arm in arms]).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| people", "| people", "| styles"]
+    assert rows[0].startswith("| people | 1 | LoRA | 1 | 0.4000 |  |")
+    assert rows[1].startswith("| people | 1 | T-LoRA | 1 | 0.3000 | 0.75 |  |")
+    assert rows[2].startswith("| styles | 1 | T-LoRA | 1 | 0.1000 |  | 0.2000 |")
 
 
 def test_the_flow_model_goes_on_where_it_was_stopped_and_its_folder_says_what_it_is(tmp_path, monkeypatch):
