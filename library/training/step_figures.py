@@ -45,7 +45,7 @@ class Measured:
 class _Pending:
     tag: Any
     values: Tensor
-    event: torch.cuda.Event | None
+    event: torch.Event | None
 
 
 class Readback:
@@ -58,11 +58,11 @@ class Readback:
         self._pending: deque[_Pending] = deque()
 
     def push(self, tag: Any, values: Tensor) -> list[tuple[Any, list[float]]]:
-        if not values.is_cuda:
+        if values.device.type == "cpu":
             return [(tag, values.tolist())]
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.get_device_module(values.device).Event()
         event.record()
         self._pending.append(_Pending(tag, host, event))
         return self._arrived(keep=1)

@@ -185,6 +185,6 @@ def live_figures(work: Work, warning: str = "") -> LiveFigures:
 
 def free_memory(device: torch.device) -> tuple[int | None, str]:
     """Bytes that are free where the run computes, and whose they are."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0], "of the GPU"
+    if device.type != "cpu":
+        return torch.get_device_module(device).mem_get_info(device)[0], "of the GPU"
     return psutil.virtual_memory().available, "of this computer"

@@ -49,8 +49,9 @@ class Stopwatch:
 
 def peak_memory(device: torch.device) -> dict[str, Any]:
     """The most bytes that were in use at once: of the GPU if there is one, else of this process."""
-    if device.type == "cuda":
-        return {"peak_memory": torch.cuda.max_memory_allocated(device), "memory_of": torch.cuda.get_device_name(device)}
+    if device.type != "cpu":
+        gpu = torch.get_device_module(device)
+        return {"peak_memory": gpu.max_memory_allocated(device), "memory_of": gpu.get_device_name(device)}
     if sys.platform == "win32":
         import psutil  # comes with accelerate
 

@@ -152,7 +152,7 @@ class Optimizers:
         """
         if precision.scaler.is_enabled():
             precision.step(self.optimizer)
-        elif finite.is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):
+        elif finite.device.type != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False):
             self.optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]
             self.optimizer.step()
             del self.optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]

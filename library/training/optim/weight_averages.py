@@ -59,7 +59,7 @@ class _Average:
     """How much of `taken` is still to go into `values`."""
     taken: list[Tensor] = field(default_factory=list)
     """A copy of the parameters that is under way to where the average is kept."""
-    arrived: torch.cuda.Event | None = None
+    arrived: torch.Event | None = None
 
 
 class WeightAverages:
@@ -143,7 +143,8 @@ class WeightAverages:
 
 def _take(average: _Average, share: float) -> None:
     """values + share (parameters - values), at once where both lie together, else when the copies have arrived."""
-    far = average.parameters[0].is_cuda and not average.values[0].is_cuda
+    device = average.parameters[0].device
+    far = device.type != average.values[0].device.type
     if not far:
         weights = [parameter.detach().float() for parameter in average.parameters]
         torch._foreach_lerp_(average.values, weights, share)
@@ -152,8 +153,8 @@ def _take(average: _Average, share: float) -> None:
         average.taken = [torch.empty(p.shape, dtype=p.dtype, pin_memory=True) for p in average.parameters]
     for copy, parameter in zip(average.taken, average.parameters, strict=True):
         copy.copy_(parameter.detach(), non_blocking=True)
-    average.arrived = torch.cuda.Event()
-    average.arrived.record()
+    average.arrived = arrived = torch.get_device_module(device).Event()
+    arrived.record()
     average.share = share
 
 

@@ -81,8 +81,8 @@ def place(
     wanted = {"unet": unet, "vae": vae}
     for name, part in model.modules.items():
         part.to(device if wanted.get(name, text_encoders) else "cpu")
-    if device.type == "cuda" and not keep_reserved:
-        torch.cuda.empty_cache()
+    if device.type != "cpu" and not keep_reserved:
+        torch.get_device_module(device).empty_cache()
 
 
 @contextmanager
@@ -96,5 +96,5 @@ def on_device(model: StableDiffusion, device: torch.device, *, keep_reserved: bo
     finally:
         for part, home in homes:
             part.to(home)
-        if device.type == "cuda" and not keep_reserved:
-            torch.cuda.empty_cache()
+        if device.type != "cpu" and not keep_reserved:
+            torch.get_device_module(device).empty_cache()

@@ -237,7 +237,7 @@ def build_batches(
         seed=environment.seed,
         geometry=environment.geometry,
         workers=caches.max_data_loader_n_workers,
-        pin=device.type == "cuda",
+        pin=device.type != "cpu",
         total_steps=run_length,
     )
     held_out = None
@@ -249,7 +249,7 @@ def build_batches(
             seed=settings.take(ValidationSpec).seed,
             geometry=Geometry(1, processes.count, processes.index),
             workers=caches.max_data_loader_n_workers,
-            pin=device.type == "cuda",
+            pin=device.type != "cpu",
         )
     if checked.word is None:
         return batches, held_out
