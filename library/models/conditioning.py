@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from library.models.to_device import to_device
+
 
 def size_ids(original_sizes: Tensor, crops: Tensor, target_sizes: Tensor) -> Tensor:
     """The six numbers of each picture (Podell et al. 2023, section 2.2).
@@ -17,4 +19,4 @@ def size_ids(original_sizes: Tensor, crops: Tensor, target_sizes: Tensor) -> Ten
 def added_conditions(pooled: Tensor, original_sizes: Tensor, crops: Tensor, target_sizes: Tensor) -> dict[str, Tensor]:
     """What diffusers' SDXL U-Net takes as `added_cond_kwargs`, on the device and in the dtype of `pooled`."""
     ids = size_ids(original_sizes, crops, target_sizes)
-    return {"text_embeds": pooled, "time_ids": ids.to(device=pooled.device, dtype=pooled.dtype)}
+    return {"text_embeds": pooled, "time_ids": to_device(ids, pooled.device, pooled.dtype)}

@@ -13,6 +13,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from library.config.spec import declared, spec
 from library.errors import ConfigError
 from library.models.family import Family, StableDiffusion
+from library.models.to_device import to_device
 from library.models.weighted_prompts import token_weights, weighted_ids
 
 CHUNK = 75  # tokens of a caption that fit between the start and the end token of one run of the text encoder
@@ -49,8 +50,9 @@ class TextEmbeddings:
     pooled: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextEmbeddings:
-        pooled = self.pooled.to(device=device, dtype=dtype) if self.pooled is not None else None
-        return TextEmbeddings(self.hidden.to(device=device, dtype=dtype), pooled)
+        device = torch.device(device)
+        pooled = to_device(self.pooled, device, dtype) if self.pooled is not None else None
+        return TextEmbeddings(to_device(self.hidden, device, dtype), pooled)
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -148,7 +150,7 @@ class TextConditioner:
     def _encode_with(self, captions: Sequence[str], index: int) -> TextEmbeddings:
         encoder, tokenizer = self.model.text_encoders[index], self.model.tokenizers[index]
         tokens, weights = self._tokens_and_weights(captions, index)
-        tokens = tokens.to(encoder.device)
+        tokens = to_device(tokens, encoder.device)
         batch, chunks, length = tokens.shape
         flat = tokens.reshape(batch * chunks, length)
         states = encoder(input_ids=flat, output_hidden_states=True)

@@ -25,6 +25,7 @@ from library.diffusion.weights import WeightSpec, timestep_weights
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
+from library.models.to_device import to_device
 
 Gather = Callable[[Any], list[Any]]
 """Gives every process what each of them has, in their order."""
@@ -132,7 +133,7 @@ class TextToImage:
         )
 
     def _move(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, non_blocking=True)
+        return to_device(tensor, self._device)
 
 
 class NoisePrediction(TextToImage):

@@ -28,7 +28,8 @@ def take_step(work: Work, micro_batches: Sequence[Batch]) -> list[Measured]:
     work.objective.step_starts(micro_batches, work.processes.gather)
     sums, files, timesteps = _forward_and_backward(work, active, micro_batches)
     parameters = [parameter for trainable in active for parameter in trainable.parameters]
-    message = torch.cat([sums, sums.new_tensor([float(work.signals.arrived is not None)])])
+    asked_to_stop = torch.full((1,), float(work.signals.arrived is not None), device=sums.device)
+    message = torch.cat([sums, asked_to_stop])
     message = work.processes.sum_gradients(parameters, message)
     work.precision.unscale(work.optimizers.optimizer, parameters)
     norm = work.optimizers.clip([p for trainable in active for p in trainable.clipped_parameters()])

@@ -66,7 +66,29 @@ def beside_cpu(train: Train, smallest_model: Path, tmp_path: Path) -> Callable[.
     return run
 
 
-def test_a_lora_has_the_weights_of_the_cpu(beside_cpu: Callable[..., Steps]):
-    steps = beside_cpu(**LORA)
-    assert len(steps) == 4
-    assert sum(steps.settled.values()) == 2, steps.settled
+AC_LORA = {"network_module": "networks.ac_lora", "network_args": ["ac_every_n_steps=2", "ac_mode=product"]}
+NO_WAIT = [
+    {},
+    {"train_batch_size": 2},
+    {"gradient_accumulation_steps": 2},
+    {"cache_text_encoder_outputs": True},
+]
+
+
+@pytest.mark.parametrize("options", NO_WAIT, ids=lambda options: "-".join(map(str, options)) or "AdamW")
+def test_a_lora_has_the_weights_of_the_cpu_and_no_step_waits(beside_cpu: Callable[..., Steps], options: dict[str, Any]):
+    steps = beside_cpu(**LORA, **options)
+    assert len(steps) >= 4
+    assert not steps.settled
+
+
+def test_an_optimizer_that_cannot_leave_out_a_step_on_the_device_waits_once_for_whether_it_may(
+    beside_cpu: Callable[..., Steps],
+):
+    steps = beside_cpu(**LORA, optimizer_type="SGD", learning_rate=1e-2)
+    assert sum(steps.settled.values()) == 1
+    assert all(what == "a value is read" and "optimizers.py" in place for what, place in steps.settled)
+
+
+def test_ac_lora_has_the_weights_of_the_cpu(beside_cpu: Callable[..., Steps]):
+    beside_cpu(**LORA | AC_LORA)
