@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from library.models.to_device import to_device
+from library.models.accelerator import to_device
 
 
 def size_ids(original_sizes: Tensor, crops: Tensor, target_sizes: Tensor) -> Tensor:

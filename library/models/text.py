@@ -12,8 +12,8 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from library.config.spec import declared, spec
 from library.errors import ConfigError
+from library.models.accelerator import to_device
 from library.models.family import Family, StableDiffusion
-from library.models.to_device import to_device
 from library.models.weighted_prompts import token_weights, weighted_ids
 
 CHUNK = 75  # tokens of a caption that fit between the start and the end token of one run of the text encoder

@@ -22,10 +22,10 @@ from library.diffusion.loss import (
 from library.diffusion.noise import NoiseSpec, draw_input_noise, draw_noise, draw_timestep
 from library.diffusion.schedule import add_noise, alphas_cumprod, signal_to_noise
 from library.diffusion.weights import WeightSpec, timestep_weights
+from library.models.accelerator import to_device
 from library.models.conditioning import added_conditions
 from library.models.family import StableDiffusion
 from library.models.text import TextEmbeddings
-from library.models.to_device import to_device
 
 Gather = Callable[[Any], list[Any]]
 """Gives every process what each of them has, in their order."""

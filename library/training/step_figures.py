@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from library.models.accelerator import accelerator
 from library.training.nan_guard import BadStep
 
 
@@ -58,11 +59,12 @@ class Readback:
         self._pending: deque[_Pending] = deque()
 
     def push(self, tag: Any, values: Tensor) -> list[tuple[Any, list[float]]]:
-        if values.device.type == "cpu":
+        gpu = accelerator(values.device)
+        if gpu is None:
             return [(tag, values.tolist())]
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
-        event = torch.get_device_module(values.device).Event()
+        event = gpu.Event()
         event.record()
         self._pending.append(_Pending(tag, host, event))
         return self._arrived(keep=1)

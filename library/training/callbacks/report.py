@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from library.config.spec import declared, spec
+from library.models.accelerator import accelerator
 from library.report.live import LiveFigures, with_live_figures
 from library.report.page import write_page
 from library.training.clock import Clock
@@ -185,6 +186,6 @@ def live_figures(work: Work, warning: str = "") -> LiveFigures:
 
 def free_memory(device: torch.device) -> tuple[int | None, str]:
     """Bytes that are free where the run computes, and whose they are."""
-    if device.type != "cpu":
-        return torch.get_device_module(device).mem_get_info(device)[0], "of the GPU"
+    if (gpu := accelerator(device)) is not None:
+        return gpu.mem_get_info(device)[0], "of the GPU"
     return psutil.virtual_memory().available, "of this computer"

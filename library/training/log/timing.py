@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from library.models.accelerator import accelerator
+
 
 class Stopwatch:
     """Seconds by part of a run: "load", "cache", "samples", "validation", "saving"; the rest of the loop is "steps"."""
@@ -49,8 +51,7 @@ class Stopwatch:
 
 def peak_memory(device: torch.device) -> dict[str, Any]:
     """The most bytes that were in use at once: of the GPU if there is one, else of this process."""
-    if device.type != "cpu":
-        gpu = torch.get_device_module(device)
+    if (gpu := accelerator(device)) is not None:
         return {"peak_memory": gpu.max_memory_allocated(device), "memory_of": gpu.get_device_name(device)}
     if sys.platform == "win32":
         import psutil  # comes with accelerate

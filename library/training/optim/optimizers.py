@@ -15,6 +15,7 @@ from library.config.optimizer_table import known
 from library.config.plugin_arguments import parse_arguments
 from library.config.spec import declared, spec
 from library.errors import UserError
+from library.models.accelerator import accelerator
 from library.training.optim.lr_schedulers import Schedule
 from library.training.optim.registry import optimizer_class
 from library.training.optim.state import load_exactly
@@ -152,7 +153,7 @@ class Optimizers:
         """
         if precision.scaler.is_enabled():
             precision.step(self.optimizer)
-        elif finite.device.type != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False):
+        elif accelerator(finite.device) and getattr(self.optimizer, "_step_supports_amp_scaling", False):
             self.optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]
             self.optimizer.step()
             del self.optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]

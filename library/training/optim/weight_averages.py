@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from library.config.spec import declared, spec
+from library.models.accelerator import accelerator
 from library.training.trainables import Trainable
 
 
@@ -144,8 +145,8 @@ class WeightAverages:
 def _take(average: _Average, share: float) -> None:
     """values + share (parameters - values), at once where both lie together, else when the copies have arrived."""
     device = average.parameters[0].device
-    far = device.type != average.values[0].device.type
-    if not far:
+    gpu = accelerator(device)
+    if gpu is None or device.type == average.values[0].device.type:
         weights = [parameter.detach().float() for parameter in average.parameters]
         torch._foreach_lerp_(average.values, weights, share)
         return
@@ -153,7 +154,7 @@ def _take(average: _Average, share: float) -> None:
         average.taken = [torch.empty(p.shape, dtype=p.dtype, pin_memory=True) for p in average.parameters]
     for copy, parameter in zip(average.taken, average.parameters, strict=True):
         copy.copy_(parameter.detach(), non_blocking=True)
-    average.arrived = arrived = torch.get_device_module(device).Event()
+    average.arrived = arrived = gpu.Event()
     arrived.record()
     average.share = share
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from library.config.spec import declared, spec
+from library.models.accelerator import accelerator
 from library.models.family import StableDiffusion
 from library.models.float8 import store_in_float8
 from library.training.runtime.attention_backend import choose_attention
@@ -81,8 +82,8 @@ def place(
     wanted = {"unet": unet, "vae": vae}
     for name, part in model.modules.items():
         part.to(device if wanted.get(name, text_encoders) else "cpu")
-    if device.type != "cpu" and not keep_reserved:
-        torch.get_device_module(device).empty_cache()
+    if (gpu := accelerator(device)) is not None and not keep_reserved:
+        gpu.empty_cache()
 
 
 @contextmanager
@@ -96,5 +97,5 @@ def on_device(model: StableDiffusion, device: torch.device, *, keep_reserved: bo
     finally:
         for part, home in homes:
             part.to(home)
-        if device.type != "cpu" and not keep_reserved:
-            torch.get_device_module(device).empty_cache()
+        if (gpu := accelerator(device)) is not None and not keep_reserved:
+            gpu.empty_cache()

@@ -25,6 +25,7 @@ from library.diffusion.loss import LossSpec
 from library.diffusion.noise import NoiseSpec
 from library.diffusion.rectified_flow import FlowSpec
 from library.diffusion.weights import WeightSpec
+from library.models.accelerator import accelerator
 from library.models.family import StableDiffusion
 from library.models.text import TextConditioner, TextEmbeddings, TextSpec
 from library.sampling.previews import write_previews
@@ -237,7 +238,7 @@ def build_batches(
         seed=environment.seed,
         geometry=environment.geometry,
         workers=caches.max_data_loader_n_workers,
-        pin=device.type != "cpu",
+        pin=accelerator(device) is not None,
         total_steps=run_length,
     )
     held_out = None
@@ -249,7 +250,7 @@ def build_batches(
             seed=settings.take(ValidationSpec).seed,
             geometry=Geometry(1, processes.count, processes.index),
             workers=caches.max_data_loader_n_workers,
-            pin=device.type != "cpu",
+            pin=accelerator(device) is not None,
         )
     if checked.word is None:
         return batches, held_out
